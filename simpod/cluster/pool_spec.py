@@ -1,0 +1,24 @@
+"""One pool of a deployment: instances of one role, all alike."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from simpod.cost.layout import Layout
+
+Role = Literal["mixed", "prefill", "decode"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolSpec:
+    """What the engine needs to know of a pool; limits are per data-parallel rank."""
+
+    name: str
+    role: Role
+    instances: int
+    layout: Layout
+    max_num_seqs: int  # sequences in one step of one rank
+    max_step_tokens: int  # tokens in one step of one rank (vLLM: max_num_batched_tokens)
+    max_model_len: int  # prompt + output of one request; longer ones are refused
+    block_tokens: int
+    kv_blocks: int  # capacity of one rank
+    prefix_caching: bool

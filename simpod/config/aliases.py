@@ -1,0 +1,126 @@
+"""Other spellings that are understood: names of vLLM and SGLang, and short forms.
+
+`canonicalise` rewrites a tree so that only simpod's own names are left; it may run again after
+every override.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+from simpod.config.nodes import Node, Path, Place, dotted
+from simpod.config.presets import SLO_PRESETS
+from simpod.config.problems import Problem, Problems, did_you_mean, listed
+
+POOL_ALIASES: Final[Mapping[str, str]] = {
+    "num_instances": "instances",
+    "data_parallel_size": "dp",
+    "dp_size": "dp",
+    "tensor_parallel_size": "tp",
+    "tp_size": "tp",
+    "expert_parallel_size": "ep",
+    "ep_size": "ep",
+    "max_running_requests": "max_num_seqs",
+    "max_seqs_per_rank": "max_num_seqs",
+    "max_num_batched_tokens": "max_step_tokens",
+    "chunked_prefill_size": "max_step_tokens",
+    "max_prefill_tokens": "max_step_tokens",
+    "context_length": "max_model_len",
+    "block_size": "block_tokens",
+    "page_size": "block_tokens",
+    "gpu_memory_utilization": "memory_frac",
+    "mem_fraction_static": "memory_frac",
+    "num_gpu_blocks_override": "kv_blocks",
+    "enable_prefix_caching": "prefix_caching",
+    "disable_radix_cache": "prefix_caching",
+    "kv_cache_dtype": "kv_dtype",
+}
+"""Key of vLLM, SGLang or a paper -> simpod's key, in a pool."""
+
+INVERTED: Final = frozenset({"disable_radix_cache"})
+"""Aliases whose truth value is the opposite."""
+
+DTYPE_ALIASES: Final[Mapping[str, str]] = {
+    "bfloat16": "bf16",
+    "fp8_e4m3": "fp8",
+    "fp8_e5m2": "fp8",
+}
+"""Data types as engines call them."""
+
+NOT_MODELLED: Final[Mapping[str, str]] = {
+    "enable_expert_parallel": "write ep: the number of dies that share the experts",
+    "enable_chunked_prefill": "choose a scheduler with policies.batching: chunks are the default",
+    "enable_mixed_chunk": "choose a scheduler with policies.batching",
+    "enable_dp_attention": "write dp and tp of the attention",
+    "pipeline_parallel_size": "pipeline parallelism is not modelled",
+    "pp_size": "pipeline parallelism is not modelled",
+    "pp": "pipeline parallelism is not modelled",
+    "speculative_config": "write mtp: {layers: ..., acceptance: ...}",
+    "scheduling_policy": "choose a scheduler with policies.batching",
+    "schedule_policy": "choose a scheduler with policies.batching",
+}
+"""Well-known keys that have no equal here, and what to write instead."""
+
+POLICY_KEYS: Final = ("router", "prefill_router", "decode_router", "batching")
+
+
+def canonicalise(root: Node, problems: Problems) -> None:
+    """Rename aliases in every pool, unfold `policy: name` and `slo: preset`; report doubles."""
+    for name, pool in _section(root, "deployment").items():
+        _rename(pool, ("deployment", name), problems)
+    for role, policy in _section(root, "policies").items():
+        if role in POLICY_KEYS and isinstance(policy.value, str):
+            policy.value = {"use": _leaf(policy.value, policy.place, policy.key, "use")}
+    slo = root.child("slo")
+    if slo is not None and isinstance(slo.value, str):
+        _unfold_slo(slo, problems)
+
+
+def _section(root: Node, key: str) -> dict[str, Node]:
+    node = root.child(key)
+    return node.children() if node else {}
+
+
+def _rename(pool: Node, path: Path, problems: Problems) -> None:
+    if not isinstance(pool.value, dict):
+        return
+    renamed: dict[str, Node] = {}
+    for key, node in pool.value.items():
+        canonical = POOL_ALIASES.get(key, key)
+        if canonical in renamed:
+            problems.add(_given_twice(node, renamed[canonical], (*path, canonical)))
+            continue
+        if key in INVERTED and isinstance(node.value, bool):
+            node.value = not node.value
+        if canonical in {"kv_dtype", "weight_dtype"} and isinstance(node.value, str):
+            node.value = DTYPE_ALIASES.get(node.value, node.value)
+        renamed[canonical] = node
+    pool.value = renamed
+
+
+def _given_twice(node: Node, first: Node, path: Path) -> Problem:
+    where = f"line {first.key.line}" if first.key.line else str(first.key)
+    return Problem(
+        place=node.key,
+        key=dotted((*path[:-1], node.written)),
+        what=f'"{node.written}" and "{first.written}" ({where}) are the same setting',
+        hint="keep one",
+    )
+
+
+def _unfold_slo(slo: Node, problems: Problems) -> None:
+    name = str(slo.value)
+    preset = SLO_PRESETS.get(name)
+    if preset is None:
+        problems.at(
+            ("slo",),
+            "unknown preset",
+            allowed=f"ttft_s, tpot_s and e2e_s, or one of {listed(sorted(SLO_PRESETS))}",
+            hint=did_you_mean(name, SLO_PRESETS),
+        )
+        problems.silent.add(("slo",))
+        return
+    slo.value = {key: _leaf(value, slo.place, slo.key, key) for key, value in preset.items()}
+
+
+def _leaf(value: str | float, place: Place, key: Place, written: str) -> Node:
+    return Node(value=value, place=place, key=key, written=written)

@@ -1,0 +1,103 @@
+"""`--set a.b.c=3`: the only override of the command line."""
+
+from collections.abc import Callable
+
+from simpod.config.aliases import POLICY_KEYS, POOL_ALIASES
+from simpod.config.nodes import Node, Path, Place, dotted, from_plain
+from simpod.config.problems import NOTHING, Problem, Problems
+from simpod.config.strict_yaml import parse_yaml
+from simpod.errors import ConfigError
+
+Expand = Callable[[Path], None]
+"""Replaces the name of a model or profile at a path by its content."""
+
+
+def apply_override(root: Node, text: str, expand: Expand, problems: Problems) -> None:
+    """Set one key of `root`; the value is YAML (also `[1, 2]` and `{a: 1}`).
+
+    New keys under a mapping are made (the validation judges them), items of lists are replaced by
+    index. A key below `model` or `hardware` changes one number of the named model or profile. A new
+    `use` of a policy starts without the parameters of the old one.
+    """
+    place = Place(f"--set {text}")
+    key, sign, value = text.partition("=")
+    segments = key.strip().split(".")
+    if not sign or not all(segments):
+        problems.add(
+            Problem(place=place, key="", what="not an override", allowed="--set key.below=value")
+        )
+        return
+    try:
+        node = from_plain(parse_yaml(value, "value").plain(), place, segments[-1])
+    except ConfigError as error:
+        what = error.problems[0].splitlines()[0]
+        problems.add(Problem(place=place, key=key, what=what, hint="put text in quotes"))
+        return
+    parent = _parent(root, segments, expand, problems, place)
+    if parent is not None:
+        _put(parent, segments, node, problems)
+
+
+def _parent(
+    root: Node, segments: list[str], expand: Expand, problems: Problems, place: Place
+) -> Node | None:
+    """The collection that holds the last segment, made where it is missing."""
+    node, path = root, list[str | int]()
+    for segment in segments[:-1]:
+        child = _child(node, segment)
+        if child is None and isinstance(node.value, dict):
+            child = from_plain({}, place, segment)
+            node.value[segment] = child
+        path.append(segment)
+        if child is None:
+            _refuse(node, path, problems, place)
+            return None
+        if isinstance(child.value, str):
+            expand(tuple(path))
+        if child.value is None:
+            child.value = {}
+        node = child
+    if not isinstance(node.value, dict | list):
+        _refuse(node, [*path, segments[-1]], problems, place)
+        return None
+    return node
+
+
+def _child(node: Node, segment: str) -> Node | None:
+    if isinstance(node.value, list):
+        return node.child(int(segment)) if segment.isdecimal() else None
+    return node.child(segment)
+
+
+def _put(parent: Node, segments: list[str], node: Node, problems: Problems) -> None:
+    last = segments[-1]
+    if isinstance(parent.value, list):
+        if _child(parent, last) is None:
+            _refuse(parent, list(segments), problems, node.place)
+        else:
+            parent.value[int(last)] = node
+    elif isinstance(parent.value, dict):
+        match segments:
+            case ["policies", role, "use"] if role in POLICY_KEYS:
+                parent.value.clear()
+            case ["deployment", _, alias] if alias in POOL_ALIASES:
+                parent.value.pop(POOL_ALIASES[alias], None)
+        parent.value[last] = node
+
+
+def _refuse(node: Node, path: list[str | int], problems: Problems, place: Place) -> None:
+    if isinstance(node.value, list):
+        top = len(node.value) - 1
+        what, allowed = f"no item {path[-1]} in this list", f"an index from 0 to {top}"
+    else:
+        what, allowed = f"{dotted(path[:-1])} is not a mapping, it has no keys", ""
+    scalar = not isinstance(node.value, dict | list)
+    problems.add(
+        Problem(
+            place=place,
+            key=dotted(path),
+            what=what,
+            got=node.value if scalar else NOTHING,
+            allowed=allowed,
+        )
+    )

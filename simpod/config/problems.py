@@ -1,0 +1,111 @@
+"""One mistake of the user, told well: where, which key, what is wrong, what is allowed."""
+
+import difflib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from simpod.config.nodes import Node, Path, Place, dotted
+from simpod.errors import ConfigError
+
+NOTHING: Final = object()
+"""No value was given (None is a value)."""
+
+_MAX_VALUE_CHARS = 80
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """`place: key: what (got value); allowed: ...; did you mean "x"?`, the source line and a caret."""
+
+    place: Place
+    key: str
+    what: str
+    got: Any = NOTHING
+    allowed: str = ""
+    hint: str = ""
+
+    def __str__(self) -> str:
+        parts = [self.what if self.got is NOTHING else f"{self.what} (got {show(self.got)})"]
+        if self.allowed:
+            parts.append(f"allowed: {self.allowed}")
+        if self.hint:
+            parts.append(self.hint)
+        head = ": ".join(part for part in (str(self.place), self.key, "; ".join(parts)) if part)
+        return head + self._caret()
+
+    def _caret(self) -> str:
+        if not self.place.line:
+            return ""
+        shown = self.place.text.replace("\t", " ")
+        return f"\n    {shown}\n    {' ' * (self.place.column - 1)}^"
+
+
+@dataclass(slots=True)
+class Problems:
+    """All mistakes of one configuration, collected; `stop` raises them together."""
+
+    root: Node
+    found: list[Problem] = field(default_factory=list)
+    silent: set[Path] = field(default_factory=set)  # told already: what lies below is not reported
+
+    def at(self, path: Path, what: str, *, allowed: str = "", hint: str = "") -> None:
+        """A mistake in the value at `path`, or in what stands nearest to it if it is not written."""
+        node, written = self.root.nearest(path)
+        whole = written == path and not isinstance(node.value, dict | list)
+        self.add(
+            Problem(
+                place=node.place if whole else node.key,
+                key=dotted(path),
+                what=what,
+                got=node.value if whole else NOTHING,
+                allowed=allowed,
+                hint=hint,
+            )
+        )
+
+    def add(self, problem: Problem) -> None:
+        """Keep a mistake, once."""
+        if problem not in self.found:
+            self.found.append(problem)
+
+    @contextmanager
+    def below(self, path: Path) -> Iterator[None]:
+        """Report a ConfigError of a lower layer as a mistake at `path`, and go on."""
+        try:
+            yield
+        except ConfigError as error:
+            self.silent.add(path)
+            for text in error.problems:
+                self.at(path, text)
+
+    def is_silent(self, path: Path) -> bool:
+        """Whether the mistake there, or above, was told already."""
+        return any(path[: len(told)] == told for told in self.silent)
+
+    def stop(self) -> None:
+        """Raise everything that was found, in order of the files."""
+        if self.found:
+            ordered = sorted(self.found, key=lambda problem: problem.place.line)
+            raise ConfigError([str(problem) for problem in ordered])
+
+
+def show(value: Any) -> str:
+    """A value as it would stand in YAML, cut where it gets long."""
+    text = value if isinstance(value, str) else json.dumps(value, default=str)
+    text = json.dumps(value, ensure_ascii=False) if isinstance(value, str) else text
+    return text if len(text) <= _MAX_VALUE_CHARS else text[: _MAX_VALUE_CHARS - 3] + "..."
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`did you mean "x"?`, or nothing when no name is near."""
+    folded = {name.lower(): name for name in known}
+    close = difflib.get_close_matches(word.lower(), folded, n=1, cutoff=0.6)
+    return f'did you mean "{folded[close[0]]}"?' if close else ""
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names as a reader wants them: sorted as given, separated by commas."""
+    return ", ".join(names)

@@ -1,0 +1,114 @@
+"""Models and hardware profiles by name or path, as trees that remember where each number stands."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path as FilePath
+from typing import Any
+
+from simpod.config import library
+from simpod.config.nodes import Node, Path, Place, from_plain
+from simpod.config.problems import Problems
+from simpod.config.strict_yaml import read_yaml
+from simpod.config.validate import validate
+from simpod.errors import ConfigError
+from simpod.hardware.base import merge_base
+from simpod.hardware.spec import HardwareProfile
+from simpod.model.huggingface import from_hf
+from simpod.model.spec import ModelSpec
+
+
+def load_model(name_or_path: str, beside: FilePath | None = None) -> ModelSpec:
+    """A model by name, or from a YAML file or a HuggingFace config.json."""
+    return _checked(ModelSpec, model_tree(name_or_path, beside))
+
+
+def load_hardware(name_or_path: str, beside: FilePath | None = None) -> HardwareProfile:
+    """A hardware profile by name or from a YAML file, its `base:` merged in."""
+    return _checked(HardwareProfile, hardware_tree(name_or_path, beside))
+
+
+def model_tree(name_or_path: str, beside: FilePath | None = None) -> Node:
+    """The numbers of a model, not validated yet (those of a config.json are)."""
+    path = library.find("models", name_or_path, beside)
+    source = library.label(path)
+    if path.suffix != ".json":
+        return read_yaml(path, source)
+    config = _read_json(path, source)
+    if "num_layers" in config and "attention" in config:  # our own format
+        return from_plain(config, Place(source))
+    name = path.parent.name if path.stem == "config" else path.stem
+    spec = from_hf(config, name=name, source=source)
+    return from_plain(asdict(spec), Place(source))
+
+
+def hardware_tree(name_or_path: str, beside: FilePath | None = None) -> Node:
+    """The numbers of a profile with its bases, not validated yet."""
+    seen: list[FilePath] = []
+    trees: list[Node] = []
+    value, folder = name_or_path, beside
+    while True:
+        path = library.find("hardware_profiles", value, folder)
+        if path.resolve() in seen:
+            raise ConfigError(f"{library.label(path)}: base: leads back to this profile")
+        seen.append(path.resolve())
+        trees.append(read_yaml(path, library.label(path)))
+        base = trees[-1].child("base")
+        if base is None:
+            break
+        if not isinstance(base.value, str):
+            raise ConfigError(f"{base.place}: base: takes the name of a profile, or a path")
+        value, folder = base.value, path.parent
+    merged = trees[-1].plain()
+    for tree in reversed(trees[:-1]):
+        merged = merge_base(tree.plain(), merged)
+    return _located(merged, list(trees)) if len(trees) > 1 else trees[0]
+
+
+def expand_reference(root: Node, path: Path, beside: FilePath | None, problems: Problems) -> None:
+    """Replace a name or path at `path` by the numbers; where that fails, tell it and leave the name."""
+    node = root.find(path)
+    if node is None or not isinstance(node.value, str):
+        return
+    read = model_tree if path[-1] == "model" else hardware_tree
+    with problems.below(path):
+        node.value = read(node.value, beside).value
+
+
+def reference_paths(root: Node) -> list[Path]:
+    """Where an experiment may name a model or a profile."""
+    pools = root.child("deployment")
+    names = pools.children() if pools else {}
+    return [("model",), ("hardware",), *(("deployment", name, "hardware") for name in names)]
+
+
+def _checked(kind: Any, root: Node) -> Any:
+    problems = Problems(root)
+    spec = validate(kind, root, problems)
+    problems.stop()
+    return spec
+
+
+def _read_json(path: FilePath, source: str) -> dict[str, Any]:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8-sig"))
+    except json.JSONDecodeError as error:
+        raise ConfigError(
+            f"{source}:{error.lineno}:{error.colno}: not JSON: {error.msg}"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{source}: cannot be read: {error}") from None
+    if not isinstance(config, dict):
+        raise ConfigError(f"{source}: not a model: allowed: a JSON object")
+    return config
+
+
+def _located(data: Any, trees: list[Node]) -> Node:
+    """A tree of `data` whose places are those of the first of `trees` that has the value."""
+    first = trees[0]
+    if not isinstance(data, dict):
+        return first
+    below: dict[str, Node] = {}
+    for key, value in data.items():
+        holders = [child for tree in trees if (child := tree.child(key)) is not None]
+        below[key] = _located(value, holders)
+    return Node(value=below, place=first.place, key=first.key, written=first.written)

@@ -1,0 +1,145 @@
+"""The experiment file: what may stand in it, and what it means.
+
+Every key has a default where vLLM has one. Values are checked strictly: `"8"` is not a number. What
+takes more than one field to check (dies, memory, links) is in `checks`.
+"""
+
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Le
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from simpod.fields import Count, Index
+from simpod.hardware.spec import HardwareProfile
+from simpod.model.spec import ModelSpec
+from simpod.records.measure import Measure
+from simpod.records.slo import Slo
+from simpod.workload.spec import WorkloadSpec
+
+PoolName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
+OpenFrac = Annotated[float, Ge(0.01), Le(1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+
+class Mtp(_Section):
+    """Multi-token prediction: draft tokens that a decode step verifies."""
+
+    layers: Index = 1
+    """Draft tokens per decode step; 0: none."""
+    acceptance: Annotated[float, Ge(0), Le(1)] = 0.9
+    """Share of draft tokens that are kept."""
+
+
+class Pool(_Section):
+    """Instances of one role, all alike. Limits are per data-parallel rank, as in vLLM."""
+
+    role: Literal["mixed", "prefill", "decode"] = "mixed"
+    """mixed: both phases; a decode pool alone gets prompts with their KV, a prefill pool alone ends
+    requests with the first token."""
+    instances: Count = 1
+    """Replicas that are scheduled independently."""
+    dies: Count | None = None
+    """Dies (GPUs) of one instance; derived as dp x tp when left out."""
+    dp: Count | None = None
+    """Data-parallel ranks of one instance, in lock step; derived as dies / tp when left out."""
+    tp: Count | None = None
+    """Tensor-parallel dies of one rank; derived as dies / dp when left out."""
+    ep: Count = 1
+    """Dies that share the routed experts; 1: every rank cuts each expert over its dies."""
+    max_num_seqs: Count = 256
+    """Sequences in one step of one rank."""
+    max_step_tokens: Count = 8192
+    """Tokens in one step of one rank."""
+    max_model_len: Count | None = None
+    """Longest prompt + output; longer requests are refused. Default: what model and KV memory allow."""
+    block_tokens: Count = 16
+    """Tokens of one KV block."""
+    memory_frac: OpenFrac = 0.9
+    """Share of a die's memory that weights, buffers and KV may fill."""
+    kv_blocks: Count | None = None
+    """KV blocks of one rank; derived from memory when left out."""
+    prefix_caching: bool = True
+    """Reuse KV blocks of equal prompt prefixes."""
+    weight_dtype: Literal["auto", "bf16", "fp8", "int8", "fp4"] = "auto"
+    """Data type of the linear layers; auto: as published, int8 where the die has int8 but no fp8."""
+    kv_dtype: Literal["auto", "bf16", "fp8", "int8"] = "auto"
+    """Data type of the KV cache; auto: bf16."""
+    mtp: Mtp = Mtp(layers=0, acceptance=0.0)
+    """Multi-token prediction in decode steps."""
+    hardware: HardwareProfile | None = None
+    """Hardware of this pool where it is not the experiment's: heterogeneous prefill and decode."""
+
+
+class KvTransfer(_Section):
+    """How KV gets from a prefill pool to a decode pool."""
+
+    plane: Literal["scale_up", "scale_out", "vpc"] | None = None
+    """Network plane; default: the fastest that joins both pools."""
+    first_token_from: Literal["prefill", "decode"] = "decode"
+    """Who streams the first token: with decode the transfer falls into TTFT, else into the first gap."""
+
+
+class PolicyEntry(BaseModel):
+    """A policy and, beside `use`, its parameters."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
+
+    use: str
+    """A built-in's name, package.module:Name, or ./file.py:Name."""
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """The keys beside `use`."""
+        return dict(self.model_extra or {})
+
+
+class Policies(_Section):
+    """Who decides; a plain name stands for {use: name}."""
+
+    router: PolicyEntry | None = None
+    """Chooses the rank of a request, where there is one pool; default least_requests."""
+    prefill_router: PolicyEntry | None = None
+    """Chooses the prefill rank; default least_tokens."""
+    decode_router: PolicyEntry | None = None
+    """Chooses the decode rank; default least_kv."""
+    batching: PolicyEntry | None = None
+    """Chooses the prompts of a step; default fcfs."""
+
+
+class Engine(_Section):
+    """How the simulator works, never what it answers."""
+
+    skip_ahead: bool = True
+    """Take steps in which nothing joins or leaves in one go; the records are the same without."""
+
+
+class Experiment(_Section):
+    """One question: this model, on this hardware, deployed so, under this load."""
+
+    name: str = Field(default="experiment", min_length=1)
+    """How reports call it; the file's name when left out."""
+    seed: Index = 0
+    """Of every random stream; the same seed gives the same bytes."""
+    model: ModelSpec
+    """A name of models/, a path to a YAML file or a HuggingFace config.json, or the numbers."""
+    hardware: HardwareProfile
+    """A name of hardware_profiles/, a path, or the numbers."""
+    workload: WorkloadSpec
+    """The requests: a trace, or arrivals and lengths."""
+    deployment: dict[PoolName, Pool] = Field(min_length=1, max_length=2)
+    """Pools by name: one mixed, one prefill and one decode, or one of these alone."""
+    kv_transfer: KvTransfer = KvTransfer()
+    """From the prefill pool to the decode pool."""
+    policies: Policies = Policies()
+    """Routing and batching."""
+    slo: Slo = Slo()
+    """What a request is promised, or the name of a preset such as mlperf/deepseek-r1-interactive."""
+    measure: Measure = Measure()
+    """Which requests count."""
+    engine: Engine = Engine()
+    """Speed of the simulator."""

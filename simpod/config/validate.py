@@ -1,0 +1,224 @@
+"""From a tree to a checked object: pydantic finds the mistakes, this tells them."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, Final, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
+
+from simpod.config.aliases import NOT_MODELLED, POOL_ALIASES
+from simpod.config.nodes import Node, Path, dotted
+from simpod.config.problems import NOTHING, Problem, Problems, did_you_mean, listed
+
+T = TypeVar("T")
+
+_TYPES: Final[Mapping[str, str]] = {
+    "int_type": "an integer",
+    "int_from_float": "an integer",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "string_type": "text",
+    "dict_type": "a mapping (key: value)",
+    "mapping_type": "a mapping (key: value)",
+    "model_type": "a mapping (key: value)",
+    "dataclass_type": "a mapping (key: value)",
+    "dataclass_exact_type": "a mapping (key: value)",
+    "list_type": "a list",
+    "tuple_type": "a list",
+}
+_BOUNDS: Final[Mapping[str, tuple[str, str, str]]] = {  # error -> what, sign, key of the bound
+    "greater_than": ("too small", ">", "gt"),
+    "greater_than_equal": ("too small", ">=", "ge"),
+    "less_than": ("too large", "<", "lt"),
+    "less_than_equal": ("too large", "<=", "le"),
+}
+_UNKNOWN_KEY: Final = frozenset({"extra_forbidden", "unexpected_keyword_argument"})
+
+
+@lru_cache(maxsize=8)
+def adapter_of(kind: type[T]) -> TypeAdapter[T]:
+    """The validator of a type, built once: building costs more than validating."""
+    return TypeAdapter(kind)
+
+
+def validate(kind: type[T], root: Node, problems: Problems) -> T | None:
+    """Check `root` strictly against `kind`; None and all problems told if it does not fit.
+
+    The detour over JSON is deliberate: pydantic's strict mode then takes lists and mappings for
+    tuples and dataclasses, but no text for numbers and no 1 for true.
+    """
+    adapter = adapter_of(kind)
+    try:
+        return adapter.validate_json(json.dumps(root.plain()), strict=True)
+    except ValidationError as error:
+        schema = adapter.json_schema()
+        for details in error.errors(include_url=False):
+            path = _written_path(root, details["loc"])
+            if not problems.is_silent(path):
+                problems.add(_Teller(root, schema, details, path).problem())
+    return None
+
+
+def _written_path(root: Node, loc: Sequence[str | int]) -> Path:
+    """pydantic's location without the names of union members, which are not in the file."""
+    node, path = root, list[str | int]()
+    for position, segment in enumerate(loc):
+        deeper = node.child(segment)
+        last = position == len(loc) - 1
+        if deeper is not None:
+            node = deeper
+            path.append(segment)
+        elif last and segment != "[key]":
+            path.append(segment)
+    return tuple(path)
+
+
+class _Teller:
+    """Words one of pydantic's errors."""
+
+    def __init__(
+        self, root: Node, schema: Mapping[str, Any], details: ErrorDetails, path: Path
+    ) -> None:
+        self.root, self.schema, self.details, self.path = root, schema, details, path
+        self.kind = details["type"]
+        self.ctx = details.get("ctx", {})
+
+    def problem(self) -> Problem:
+        if self.kind in _UNKNOWN_KEY:
+            return self._unknown_key()
+        if self.kind.startswith("missing"):
+            return self._missing()
+        if self.kind.startswith("union_tag"):
+            return self._tag()
+        what, allowed, hint = self._words()
+        node, written = self.root.nearest(self.path)
+        collection = isinstance(node.value, dict | list)
+        return Problem(
+            place=node.key if collection else node.place,
+            key=self._key(),
+            what=what,
+            got=NOTHING if collection or written != self.path else node.value,
+            allowed=allowed,
+            hint=hint,
+        )
+
+    def _words(self) -> tuple[str, str, str]:
+        if self.kind in _TYPES:
+            return "wrong type", _TYPES[self.kind], ""
+        if self.kind in _BOUNDS:
+            what, sign, bound = _BOUNDS[self.kind]
+            return what, f"a number {sign} {self.ctx[bound]:g}", ""
+        if self.kind == "finite_number":
+            return "not a finite number", "a finite number", ""
+        if self.kind in {"literal_error", "enum"}:
+            allowed = str(self.ctx["expected"]).replace("'", "").replace(" or ", ", ")
+            names = allowed.split(", ")
+            return "unknown value", allowed, did_you_mean(str(self.details["input"]), names)
+        if self.kind == "value_error":
+            return str(self.ctx["error"]), "", ""
+        if self.kind == "string_pattern_mismatch" and "[key]" in self.details["loc"]:
+            return "not a name", "letters, digits, - and _, a letter first", ""
+        text = self.details["msg"]
+        return text[:1].lower() + text[1:], "", ""
+
+    def _unknown_key(self) -> Problem:
+        node, _ = self.root.nearest(self.path)
+        word = str(self.path[-1])
+        known = allowed_keys(self.schema, self.details["loc"][:-1])
+        other = (*known, *POOL_ALIASES) if "max_num_seqs" in known else known
+        instead = NOT_MODELLED.get(word, "") if "max_num_seqs" in known else ""
+        return Problem(
+            place=node.key,
+            key=self._key(),
+            what="unknown key",
+            got=node.value if not isinstance(node.value, dict | list) else NOTHING,
+            allowed=listed(known),
+            hint=instead or did_you_mean(word, other),
+        )
+
+    def _missing(self) -> Problem:
+        node, _ = self.root.nearest(self.path)
+        return Problem(place=node.key, key=self._key(), what=f'missing key "{self.path[-1]}"')
+
+    def _tag(self) -> Problem:
+        tag_key = str(self.ctx["discriminator"]).strip("'")
+        path = (*self.path, tag_key)
+        node, written = self.root.nearest(path)
+        known = allowed_tags(self.schema, self.details["loc"])
+        if written != path:
+            return Problem(
+                place=node.key,
+                key=dotted(path),
+                what=f'missing key "{tag_key}"',
+                allowed=listed(known),
+            )
+        return Problem(
+            place=node.place,
+            key=dotted(path),
+            what="unknown value",
+            got=node.value,
+            allowed=listed(known),
+            hint=did_you_mean(str(node.value), known),
+        )
+
+    def _key(self) -> str:
+        """The dotted path, its last key as the user spelled it."""
+        node = self.root.find(self.path)
+        if node is None or not node.written or not self.path:
+            return dotted(self.path)
+        return dotted((*self.path[:-1], node.written))
+
+
+def allowed_keys(schema: Mapping[str, Any], loc: Sequence[str | int]) -> tuple[str, ...]:
+    """Keys of the object at pydantic's location `loc`, from the JSON schema."""
+    keys: dict[str, None] = {}
+    for found, _ in _at(schema, loc):
+        keys.update(dict.fromkeys(found.get("properties", {})))
+    return tuple(keys)
+
+
+def allowed_tags(schema: Mapping[str, Any], loc: Sequence[str | int]) -> tuple[str, ...]:
+    """Values of the discriminator of the union at `loc`."""
+    return tuple(dict.fromkeys(tag for _, tag in _at(schema, loc) if tag))
+
+
+_Found = tuple[Mapping[str, Any], str]
+
+
+def _at(schema: Mapping[str, Any], loc: Sequence[str | int]) -> list[_Found]:
+    current = list(_alternatives(schema, schema))
+    for segment in loc:
+        below = [deeper for found, _ in current for deeper in _below(found, segment)]
+        if below:
+            current = [found for deeper in below for found in _alternatives(schema, deeper)]
+        else:  # the name of a union member
+            named = [found for found in current if segment in (found[1], found[0].get("title"))]
+            current = named or current
+    return current
+
+
+def _below(found: Mapping[str, Any], segment: str | int) -> Iterator[Mapping[str, Any]]:
+    if segment in found.get("properties", {}):
+        yield found["properties"][segment]
+    elif isinstance(found.get("additionalProperties"), dict):
+        yield found["additionalProperties"]
+    elif isinstance(found.get("items"), dict) and isinstance(segment, int):
+        yield found["items"]
+
+
+def _alternatives(
+    schema: Mapping[str, Any], found: Mapping[str, Any], tag: str = ""
+) -> Iterator[_Found]:
+    """Follow references and unions down to plain schemas; the tag is that of the union member."""
+    if "$ref" in found:
+        name = str(found["$ref"]).rpartition("/")[2]
+        yield from _alternatives(schema, schema["$defs"][name], tag)
+        return
+    members = [*found.get("anyOf", ()), *found.get("oneOf", ()), *found.get("allOf", ())]
+    tags = {ref: tag for tag, ref in found.get("discriminator", {}).get("mapping", {}).items()}
+    for member in members:
+        yield from _alternatives(schema, member, tags.get(member.get("$ref"), tag))
+    if not members:
+        yield found, tag

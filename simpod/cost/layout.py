@@ -1,0 +1,31 @@
+"""How one instance of a model is spread over dies, and in which data types it runs."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """One lock-step group: `dp` ranks of `tp` dies each; experts over `ep` of the dies.
+
+    Each data-parallel rank has its own scheduler and KV cache. The routed experts are spread over
+    `ep` dies of the group, and each expert is cut over `dies / ep` dies (MoE tensor parallel).
+    """
+
+    dies: int
+    dp: int = 1
+    tp: int = 1
+    ep: int = 1
+    weight_dtype: str = "bf16"
+    kv_dtype: str = "bf16"
+    mtp_layers: int = 0  # draft tokens per decode step
+    mtp_acceptance: float = 0.0  # share of draft tokens that are kept
+
+    @property
+    def moe_tp(self) -> int:
+        """Dies that share one routed expert."""
+        return max(1, self.dies // self.ep)
+
+    @property
+    def tokens_per_decode(self) -> int:
+        """Tokens that one decoding sequence sends through every layer: its own and the drafts."""
+        return 1 + self.mtp_layers

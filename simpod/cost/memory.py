@@ -1,0 +1,152 @@
+"""Where the memory of a die goes, and how many tokens of KV cache are left."""
+
+from dataclasses import dataclass, replace
+from math import ceil
+
+from simpod.cost.collectives import (
+    combine_message_bytes,
+    dispatch_message_bytes,
+    kv_bytes_per_token,
+    meets_in_layers,
+)
+from simpod.cost.layout import Layout
+from simpod.cost.operators import (
+    BF16_BYTES,
+    FP32_BYTES,
+    attention_matrices,
+    expert_slots,
+    heads_per_die,
+    part_dtype,
+)
+from simpod.hardware.spec import HardwareProfile
+from simpod.model.spec import ModelSpec
+from simpod.model.weights import WeightBytes, weight_parts
+from simpod.units import BYTES_PER_ELEMENT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryPlan:
+    """One die of one rank. A rank's KV cache lies on all its dies alike, so one die's room decides."""
+
+    attention_bytes: float
+    dense_ffn_bytes: float
+    expert_bytes: float  # routed
+    shared_expert_bytes: float
+    other_bytes: float  # embedding, head, norms, routers
+    mtp_bytes: float
+    activation_bytes: float
+    exchange_bytes: float  # dispatch and combine buffers
+    kv_bytes_per_token: float  # on one die
+    kv_capacity_tokens: int  # of one rank; 0 if weights and buffers do not fit
+    hbm_bytes: float
+    usable_bytes: float  # hbm_bytes * memory_frac
+
+    @property
+    def weight_bytes(self) -> float:
+        """All weights on this die."""
+        layers = self.attention_bytes + self.dense_ffn_bytes
+        experts = self.expert_bytes + self.shared_expert_bytes
+        return layers + experts + self.other_bytes + self.mtp_bytes
+
+    @property
+    def buffer_bytes(self) -> float:
+        """Everything else that is not KV cache."""
+        return self.activation_bytes + self.exchange_bytes
+
+    @property
+    def kv_bytes(self) -> float:
+        """Left for the KV cache; never negative."""
+        return max(0.0, self.usable_bytes - self.weight_bytes - self.buffer_bytes)
+
+
+def plan_memory(
+    model: ModelSpec,
+    hardware: HardwareProfile,
+    layout: Layout,
+    *,
+    memory_frac: float,
+    max_step_tokens: int,
+    max_num_seqs: int,
+) -> MemoryPlan:
+    """Divide a die's memory. Limits are per rank, as in a scheduler's configuration."""
+    parts = weight_parts(model, layout.weight_dtype)
+    attention = _attention_bytes(model, layout, parts)
+    experts = _routed_expert_bytes(model, layout, parts)
+    shared = parts.shared_expert_bytes / layout.tp
+    ends = (parts.embedding_bytes + parts.head_bytes) / layout.tp + parts.final_norm_bytes
+    routers = model.num_moe_layers * parts.router_bytes
+    plan = MemoryPlan(
+        attention_bytes=model.num_layers * attention,
+        dense_ffn_bytes=model.num_dense_layers * parts.dense_ffn_bytes / layout.tp,
+        expert_bytes=model.num_moe_layers * experts,
+        shared_expert_bytes=model.num_moe_layers * shared,
+        other_bytes=ends + routers + model.num_layers * parts.norm_bytes,
+        mtp_bytes=_mtp_bytes(model, layout, parts),
+        activation_bytes=_activation_bytes(model, layout, max_step_tokens, max_num_seqs),
+        exchange_bytes=_exchange_bytes(model, layout, max_step_tokens, max_num_seqs),
+        kv_bytes_per_token=kv_bytes_per_token(model, layout),
+        kv_capacity_tokens=0,
+        hbm_bytes=hardware.die.hbm_bytes,
+        usable_bytes=hardware.die.hbm_bytes * memory_frac,
+    )
+    return replace(plan, kv_capacity_tokens=int(plan.kv_bytes // plan.kv_bytes_per_token))
+
+
+def _attention_bytes(model: ModelSpec, layout: Layout, parts: WeightBytes) -> float:
+    """One layer: split by head; what has no heads (mla's down-projections, norms) is copied."""
+    if layout.tp == 1:
+        return parts.attention_bytes
+    width = BYTES_PER_ELEMENT[part_dtype(model, "attention", layout.weight_dtype)]
+    matrices = sum(m.parameters for m in attention_matrices(model, layout.tp))
+    return matrices * width + model.attention_vector_parameters * BF16_BYTES
+
+
+def _routed_expert_bytes(model: ModelSpec, layout: Layout, parts: WeightBytes) -> float:
+    """One sparse layer: slots of this die, each cut over `moe_tp` dies."""
+    return expert_slots(model, layout) * parts.expert_bytes / layout.moe_tp
+
+
+def _mtp_bytes(model: ModelSpec, layout: Layout, parts: WeightBytes) -> float:
+    """Loaded MTP layers; drafts beyond the checkpoint's layers use the last one again."""
+    if model.moe:
+        routed = _routed_expert_bytes(model, layout, parts)
+        ffn = routed + parts.router_bytes + parts.shared_expert_bytes / layout.tp
+    else:
+        ffn = parts.dense_ffn_bytes / layout.tp
+    layer = _attention_bytes(model, layout, parts) + parts.norm_bytes + ffn + parts.mtp_extra_bytes
+    return min(layout.mtp_layers, model.num_mtp_layers) * layer
+
+
+def _activation_bytes(
+    model: ModelSpec, layout: Layout, max_step_tokens: int, max_num_seqs: int
+) -> float:
+    """Live at once at the widest point of a layer, and the fp32 logits of the rows that sample.
+
+    bf16: residual and hidden state, and the larger of attention's (queries, keys, values, output)
+    and the gated feed-forward's temporaries (gate, up, product). Experts work in pieces.
+    """
+    a, tp = model.attention, layout.tp
+    attention = heads_per_die(a, tp) * (3 * a.head_dim + a.value_dim)
+    ffn = 3 * ceil(model.intermediate_size / tp) if model.num_dense_layers else 0
+    per_token = (2 * model.hidden_size + max(attention, ffn)) * BF16_BYTES
+    rows = max_num_seqs * layout.tokens_per_decode
+    return max_step_tokens * per_token + rows * model.vocab_size * FP32_BYTES
+
+
+def _exchange_bytes(
+    model: ModelSpec, layout: Layout, max_step_tokens: int, max_num_seqs: int
+) -> float:
+    """Buffers of dispatch and combine; the decode and the prefill kernels use the same memory.
+
+    Decode (CloudMatrix-Infer 4.2.1): ranks * local batch * min(k, experts of a die) messages are set
+    aside for the worst case. Prefill: two buffers of what a balanced step brings to a die.
+    """
+    if model.moe is None or not meets_in_layers(model, layout):
+        return 0.0
+    top_k = model.moe.experts_per_token
+    message = dispatch_message_bytes(model, layout) + combine_message_bytes(model)
+    seqs = min(max_num_seqs * layout.tokens_per_decode, max_step_tokens)
+    decode_tokens = ceil(seqs / layout.tp)
+    decode = layout.dies * decode_tokens * min(top_k, expert_slots(model, layout)) * message
+    prefill = 2 * ceil(max_step_tokens / layout.tp) * top_k * message
+    return max(decode, prefill)

@@ -1,0 +1,60 @@
+"""Simulated time: one SimPy environment, absolute alarms, and the order of things at one instant."""
+
+from collections.abc import Callable
+from heapq import heappush
+
+import simpy
+
+STEP_END = 0
+"""At equal times, first: steps end, their sequences finish."""
+DELIVER = 1
+"""Then: arrivals, and what transfers bring."""
+PLAN = 2
+"""Last: groups plan their next step, having seen all of the above."""
+
+
+class Alarm(simpy.Event):
+    """An event at an absolute time, with its place in the order of that instant.
+
+    Absolute, because `now + (t - now)` can differ from `t` by one ulp, and records are stamped with
+    the times that were computed, not with what is left after a subtraction and an addition.
+    """
+
+    def __init__(self, clock: "Clock") -> None:
+        self.env = clock
+        self.callbacks = []
+        self._value = None
+        self._ok = True
+
+    def disarm(self) -> list[Callable[[simpy.Event], None]]:
+        """Let the alarm pass unheard; return those who waited, for another alarm to wake."""
+        waiting = self.callbacks or []
+        self.callbacks = []
+        return waiting
+
+
+class Clock(simpy.Environment):
+    """A SimPy environment that can be told absolute times and priorities."""
+
+    def alarm_at(self, time_s: float, order: int) -> Alarm:
+        """Make an alarm that goes off at `time_s` (not before now), in the given order among equals."""
+        alarm = Alarm(self)
+        heappush(self._queue, (time_s, order, next(self._eid), alarm))
+        return alarm
+
+    def arm(self, alarm: Alarm, time_s: float, order: int) -> None:
+        """Set off a waiting alarm at `time_s`."""
+        heappush(self._queue, (time_s, order, next(self._eid), alarm))
+
+    def call_at(self, time_s: float, order: int, call: Callable[[], None]) -> None:
+        """Call `call()` at `time_s`."""
+        alarm = self.alarm_at(time_s, order)
+        waiting = alarm.callbacks
+        if waiting is not None:
+            waiting.append(lambda _: call())
+
+    @property
+    def may_plan(self) -> bool:
+        """Nothing that planning must wait for is due at this very time."""
+        queue = self._queue
+        return not queue or queue[0][0] > self._now or queue[0][1] >= PLAN

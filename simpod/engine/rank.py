@@ -1,0 +1,361 @@
+"""One data-parallel rank: its queues, its slots and its KV blocks."""
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from simpod.engine.sequence import Sequence, SequenceFacade
+from simpod.errors import PolicyError
+from simpod.policies import BatchPlan, BatchScheduler
+
+if TYPE_CHECKING:
+    from simpod.engine.group import Group
+
+
+class RankFacade:
+    """Read-only view of a rank before a step: `policies.BatchView`."""
+
+    __slots__ = ("_rank",)
+
+    def __init__(self, rank: "Rank") -> None:
+        self._rank = rank
+
+    @property
+    def now_s(self) -> float:
+        """Start of the step."""
+        return self._rank.group.clock.now
+
+    @property
+    def max_step_tokens(self) -> int:
+        """Token budget of a step."""
+        return self._rank.group.spec.max_step_tokens
+
+    @property
+    def num_decoding(self) -> int:
+        """Sequences that decode in this step."""
+        return self._rank.num_decoding
+
+    @property
+    def prefilling(self) -> Iterator[SequenceFacade]:
+        """Prompts computed in part, then waiting ones."""
+        rank = self._rank
+        for seq in rank.partial.values():
+            yield SequenceFacade(seq)
+        for seq in rank.waiting.values():
+            yield SequenceFacade(seq, rank.hit_units(seq) * rank.group.kv.unit_tokens)
+
+    @property
+    def free_seq_slots(self) -> int:
+        """How many prompts may take part in this step."""
+        return self._rank.free_slots
+
+    @property
+    def free_blocks(self) -> int:
+        """KV blocks that could be given out."""
+        return self._rank.free_blocks
+
+    @property
+    def block_tokens(self) -> int:
+        """Tokens of one KV block."""
+        return self._rank.group.kv.block_tokens
+
+
+class Rank:
+    """Queues and slots of one rank; its blocks and batch counts live in the group's arrays.
+
+    A sequence is in `waiting` (no blocks), in `partial` (prompt computed in part), decoding, or, on a
+    decode rank, in `inbox` (prompt still on the prefill die) or being pulled. `running` holds all with
+    blocks that can be preempted, in order of admission.
+    """
+
+    def __init__(self, group: "Group", index: int, target: int, policy: BatchScheduler) -> None:
+        self.group = group
+        self.index = index
+        self.target = target
+        self.policy = policy
+        self.view = RankFacade(self)
+        self.inbox: OrderedDict[int, Sequence] = OrderedDict()
+        self.waiting: OrderedDict[int, Sequence] = OrderedDict()
+        self.partial: OrderedDict[int, Sequence] = OrderedDict()
+        self.running: OrderedDict[int, Sequence] = OrderedDict()
+        self.pinned: dict[int, tuple[int, list[int]]] = {}  # own blocks and prefix units
+        self.chunks: dict[int, tuple[Sequence, int]] = {}
+        self.num_decoding = 0
+        self.num_pulling = 0
+        self.is_dirty = False
+
+    @property
+    def free_slots(self) -> int:
+        """Sequences that could still take part in the next step."""
+        return self.group.spec.max_num_seqs - self.num_decoding - self.num_pulling
+
+    @property
+    def free_blocks(self) -> int:
+        """Blocks left after those that the next decode step takes."""
+        group, index = self.group, self.index
+        return group.kv.capacity_blocks - int(group.kv.used[index]) - int(group.reserved[index])
+
+    def hit_units(self, seq: Sequence) -> int:
+        """Leading prefix units of a waiting sequence that are resident here; one token is always left."""
+        kv = self.group.kv
+        if not seq.prefix_hashes or not kv.unit_tokens:
+            return 0
+        most = (seq.goal_tokens - 1) // kv.unit_tokens
+        return kv.match(self.index, seq.prefix_hashes[:most])
+
+    # --- the policy's decision ----------------------------------------------------------------
+
+    def plan(self) -> bool:
+        """Ask the policy, grant the chunks that fit; False if decodes are to pause for them."""
+        plan = self._checked(self._ask())
+        for seq_id, chunk in plan.prefill_chunks.items():
+            seq = self.partial.get(seq_id)
+            if seq is None:
+                if not self._start(self.waiting[seq_id], chunk):
+                    break
+            elif not self._extend(seq, chunk):
+                break
+        return plan.decode or not self.chunks
+
+    def _ask(self) -> BatchPlan:
+        try:
+            return self.policy(self.view)
+        except Exception as error:  # the policy's code: whatever it raises, the policy is to blame
+            raise PolicyError(self.group.policy_name, f"raised {error!r}") from error
+
+    def _checked(self, plan: BatchPlan) -> BatchPlan:
+        """Check budgets and presence; a chunk's length is checked when it is granted."""
+        if not isinstance(plan, BatchPlan):
+            raise PolicyError(self.group.policy_name, f"returned {plan!r}, not a BatchPlan")
+        chunks = plan.prefill_chunks
+        if not chunks:
+            return plan
+        spec = self.group.spec
+        budget = spec.max_step_tokens - (self.num_decoding if plan.decode else 0)
+        for seq_id, chunk in chunks.items():
+            if seq_id not in self.waiting and seq_id not in self.partial:
+                self._blame(f"chunk for sequence {seq_id}, which has no prompt to compute here")
+            if chunk < 1:
+                self._blame(f"chunk of {chunk} tokens for sequence {seq_id}; allowed: 1 or more")
+        if (total := sum(chunks.values())) > budget:
+            self._blame(f"chunks of {total} tokens in all; {budget} of {spec.max_step_tokens} are left")
+        if len(chunks) > self.free_slots:
+            self._blame(f"{len(chunks)} prompts in one step; {self.free_slots} slots are free")
+        return plan
+
+    def _blame(self, rule: str) -> None:
+        now_s = self.group.clock.now
+        raise PolicyError(self.group.policy_name, f"{rule} (rank {self.target}, {now_s:.6f} s)")
+
+    # --- chunks -------------------------------------------------------------------------------
+
+    def _start(self, seq: Sequence, chunk: int) -> bool:
+        """Admit a waiting prompt with its first chunk; change nothing and return False for lack of room."""
+        kv = self.group.kv
+        hit = self.hit_units(seq)
+        ids = seq.prefix_hashes[:hit]
+        resident = hit * kv.unit_tokens
+        self._check_chunk(seq, chunk, seq.goal_tokens - resident)
+        own = kv.blocks_for(resident + chunk) - hit * kv.unit_blocks
+        if own + kv.blocks_to_pin(self.index, ids) > self.free_blocks:
+            return False
+        if hit:
+            kv.pin(self.index, ids)
+            seq.units = list(ids)
+        kv.take(self.index, own)
+        seq.own_blocks = own
+        seq.resident_tokens = resident
+        dispatch, target = self.group.dispatch, self.target
+        if seq.num_preemptions == 0:
+            seq.scheduled_s = self.group.clock.now
+            seq.cached_tokens = resident
+        del self.waiting[seq.seq_id]
+        self.partial[seq.seq_id] = self.running[seq.seq_id] = seq
+        dispatch.waiting_seqs[target] -= 1
+        dispatch.running_seqs[target] += 1
+        dispatch.queued_tokens[target] -= resident
+        self._enter(seq, chunk)
+        return True
+
+    def _extend(self, seq: Sequence, chunk: int) -> bool:
+        """Grant a further chunk to a prompt computed in part, preempting the newest if it must."""
+        kv = self.group.kv
+        self._check_chunk(seq, chunk, seq.goal_tokens - seq.resident_tokens)
+        held = seq.own_blocks + len(seq.units) * kv.unit_blocks
+        more = kv.blocks_for(seq.resident_tokens + chunk) - held
+        while more > self.free_blocks:
+            if not self.preempt_newest() or seq.seq_id not in self.partial:
+                return False
+        kv.take(self.index, more)
+        seq.own_blocks += more
+        self._enter(seq, chunk)
+        return True
+
+    def _check_chunk(self, seq: Sequence, chunk: int, uncached: int) -> None:
+        if chunk > uncached:
+            self._blame(f"chunk of {chunk} tokens for sequence {seq.seq_id}; {uncached} are uncomputed")
+
+    def _enter(self, seq: Sequence, chunk: int) -> None:
+        """Put a granted chunk into the group's batch."""
+        batch, index = self.group.batch, self.index
+        self.chunks[seq.seq_id] = (seq, chunk)
+        batch.prefill_tokens[index] += chunk
+        batch.prefill_pairs[index] += chunk * (seq.resident_tokens + (chunk + 1) / 2)
+        batch.prefill_context[index] += seq.resident_tokens + chunk
+        batch.num_chunks[index] += 1
+        self.group.prefill_tokens += chunk
+        self.group.dispatch.queued_tokens[self.target] -= chunk
+        self._report_kv()
+
+    def finish_chunks(self, wait_s: float) -> list[Sequence]:
+        """Account for the chunks of the step that ended; return the sequences whose prompt is complete."""
+        done = []
+        for seq, chunk in self.chunks.values():
+            seq.resident_tokens += chunk
+            seq.barrier_wait_s += wait_s
+            if seq.resident_tokens == seq.goal_tokens:
+                del self.partial[seq.seq_id]
+                self._publish(seq)
+                done.append(seq)
+        self.chunks.clear()
+        return done
+
+    def _publish(self, seq: Sequence) -> None:
+        """Make full prefix units that this sequence computed shareable."""
+        kv = self.group.kv
+        if seq.prefix_hashes and kv.unit_tokens:
+            full = seq.resident_tokens // kv.unit_tokens
+            new = kv.publish(self.index, seq.prefix_hashes[len(seq.units) : full])
+            seq.units += new
+            seq.own_blocks -= len(new) * kv.unit_blocks
+
+    # --- decoding -----------------------------------------------------------------------------
+
+    def admit_from_inbox(self) -> None:
+        """Take prompts from the prefill dies, in order of arrival, while slots and blocks last.
+
+        Waiting (preempted) sequences go first: nothing is pulled before they run again.
+        """
+        group, kv = self.group, self.group.kv
+        while self.inbox and not self.waiting and self.free_slots > len(self.partial):
+            seq = next(iter(self.inbox.values()))
+            blocks = kv.blocks_for(seq.goal_tokens)
+            if blocks > self.free_blocks:
+                return
+            del self.inbox[seq.seq_id]
+            kv.take(self.index, blocks)
+            seq.own_blocks = blocks
+            seq.resident_tokens = seq.goal_tokens
+            self.num_pulling += 1
+            dispatch, target = group.dispatch, self.target
+            dispatch.waiting_seqs[target] -= 1
+            dispatch.running_seqs[target] += 1
+            dispatch.queued_tokens[target] -= seq.goal_tokens
+            self._report_kv()
+            group.pull(seq, self)
+
+    def begin_pulled(self, seq: Sequence) -> None:
+        """A prompt's KV has come: decode from the next step on."""
+        self.num_pulling -= 1
+        self.running[seq.seq_id] = seq
+        self.begin_decode(seq)
+
+    def begin_decode(self, seq: Sequence) -> None:
+        """Join the running decodes at the group's present clock."""
+        group, index = self.group, self.index
+        seq.join_clock = group.kv.clock
+        seq.phase = group.kv.join(index, seq.resident_tokens)
+        self.num_decoding += 1
+        group.batch.decode_seqs[index] += 1
+        group.batch.context_tokens[index] += seq.resident_tokens
+        group.enter_decode(seq)
+
+    def end_decode(self, seq: Sequence) -> None:
+        """Leave the running decodes; blocks grown since the join become the sequence's own count."""
+        group, index, kv = self.group, self.index, self.group.kv
+        seq.resident_tokens += kv.clock - seq.join_clock
+        seq.join_clock = -1
+        kv.leave(index, seq.phase)
+        seq.own_blocks = kv.blocks_for(seq.resident_tokens) - len(seq.units) * kv.unit_blocks
+        self.num_decoding -= 1
+        group.batch.decode_seqs[index] -= 1
+        group.batch.context_tokens[index] -= seq.resident_tokens
+        group.leave_decode(seq)
+
+    def preempt_newest(self) -> bool:
+        """Take the blocks of the newest sequence outside this step's chunks; it will be recomputed."""
+        for seq in reversed(self.running.values()):
+            if seq.seq_id not in self.chunks:
+                self._preempt(seq)
+                return True
+        return False
+
+    def _preempt(self, seq: Sequence) -> None:
+        group = self.group
+        if seq.join_clock >= 0:
+            group.close_segment(seq)
+            self.end_decode(seq)
+            uncounted = seq.prompt_tokens + seq.emitted_tokens
+        else:
+            del self.partial[seq.seq_id]
+            uncounted = seq.resident_tokens
+        self.release(seq)
+        seq.goal_tokens = seq.prompt_tokens + seq.emitted_tokens
+        seq.num_preemptions += 1
+        group.num_preemptions += 1
+        self.waiting[seq.seq_id] = seq
+        self.waiting.move_to_end(seq.seq_id, last=False)
+        dispatch, target = group.dispatch, self.target
+        dispatch.waiting_seqs[target] += 1
+        dispatch.running_seqs[target] -= 1
+        dispatch.queued_tokens[target] += uncounted
+        self.touch()
+
+    def retire(self, seq: Sequence) -> None:
+        """A sequence is done here: publish what its output filled, free its blocks and its slot."""
+        self._publish(seq)
+        self.release(seq)
+        self._make_way()
+
+    def pin(self, seq: Sequence) -> None:
+        """Keep a finished prompt's KV, without a slot, until the decode side has pulled it."""
+        del self.running[seq.seq_id]
+        self.pinned[seq.seq_id] = (seq.own_blocks, seq.units)
+        seq.own_blocks, seq.units = 0, []
+
+    def unpin(self, seq_id: int) -> None:
+        """A prompt's KV has been pulled: free it."""
+        kv = self.group.kv
+        own_blocks, units = self.pinned.pop(seq_id)
+        kv.release(self.index, own_blocks)
+        if units:
+            kv.unpin(self.index, units)
+        self._report_kv()
+        self._make_way()
+
+    def _make_way(self) -> None:
+        self.group.dispatch.running_seqs[self.target] -= 1
+        if self.waiting or self.inbox or self.partial:
+            self.touch()
+
+    def release(self, seq: Sequence) -> None:
+        """Give back every block of a sequence and its slot."""
+        kv = self.group.kv
+        kv.release(self.index, seq.own_blocks)
+        if seq.units:
+            kv.unpin(self.index, seq.units)
+            seq.units = []
+        seq.own_blocks = 0
+        seq.resident_tokens = 0
+        self.running.pop(seq.seq_id, None)
+        self._report_kv()
+
+    def touch(self) -> None:
+        """Something changed: the policy will be asked before the next step."""
+        if not self.is_dirty:
+            self.is_dirty = True
+            self.group.dirty.append(self)
+
+    def _report_kv(self) -> None:
+        kv = self.group.kv
+        self.group.dispatch.kv_tokens[self.target] = kv.used[self.index] * kv.block_tokens

@@ -1,0 +1,125 @@
+"""A request's progress through the engine. What it does not hold: how long its output will be."""
+
+from collections.abc import Sequence as ReadOnly
+
+NAN = float("nan")
+
+
+class Sequence:
+    """Mutable state of one request; the engine's own, policies see a `SequenceFacade`."""
+
+    __slots__ = (
+        "arrival_s",
+        "barrier_wait_s",
+        "cached_tokens",
+        "decode_target",
+        "emitted_tokens",
+        "finish_step",
+        "first_decode_step",
+        "first_token_s",
+        "goal_tokens",
+        "join_clock",
+        "last_token_s",
+        "ledger",
+        "num_preemptions",
+        "own_blocks",
+        "phase",
+        "prefill_end_s",
+        "prefill_target",
+        "prefix_hashes",
+        "prompt_tokens",
+        "resident_tokens",
+        "scheduled_s",
+        "seq_id",
+        "session_id",
+        "transfer_end_s",
+        "transfer_start_s",
+        "ttft_deadline_s",
+        "units",
+    )
+
+    def __init__(
+        self,
+        seq_id: int,
+        arrival_s: float,
+        prompt_tokens: int,
+        session_id: int,
+        prefix_hashes: ReadOnly[int],
+    ) -> None:
+        self.seq_id = seq_id
+        self.arrival_s = arrival_s
+        self.prompt_tokens = prompt_tokens
+        self.session_id = session_id
+        self.prefix_hashes = prefix_hashes
+        self.ttft_deadline_s = float("inf")
+        self.goal_tokens = prompt_tokens  # to be resident before the next token; grows by preemption
+        self.resident_tokens = 0  # tokens with KV; while decoding, as of join_clock
+        self.cached_tokens = 0
+        self.emitted_tokens = 0
+        self.own_blocks = 0  # KV blocks held alone; shared prefix units are in `units`
+        self.units: list[int] = []
+        self.join_clock = -1  # token clock of the group when it began to decode; -1: it does not
+        self.phase = 0
+        self.finish_step = -1
+        self.first_decode_step = -1
+        self.ledger = -1
+        self.num_preemptions = 0
+        self.prefill_target = -1
+        self.decode_target = -1
+        self.scheduled_s = NAN
+        self.prefill_end_s = NAN
+        self.barrier_wait_s = 0.0
+        self.transfer_start_s = NAN
+        self.transfer_end_s = NAN
+        self.first_token_s = NAN
+        self.last_token_s = NAN  # before a preemption
+
+
+class SequenceFacade:
+    """Read-only view of a sequence: `policies.SequenceView` and `policies.RouteRequest`."""
+
+    __slots__ = ("_hit_tokens", "_seq")
+
+    def __init__(self, seq: Sequence, hit_tokens: int = 0) -> None:
+        self._seq = seq
+        self._hit_tokens = hit_tokens
+
+    @property
+    def seq_id(self) -> int:
+        """Identity within the run."""
+        return self._seq.seq_id
+
+    @property
+    def arrival_s(self) -> float:
+        """When the client sent it."""
+        return self._seq.arrival_s
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Length of the prompt."""
+        return self._seq.prompt_tokens
+
+    @property
+    def session_id(self) -> int:
+        """Conversation that it belongs to, or -1."""
+        return self._seq.session_id
+
+    @property
+    def prefix_hashes(self) -> ReadOnly[int]:
+        """Ids of the prompt's prefix blocks."""
+        return self._seq.prefix_hashes
+
+    @property
+    def uncached_tokens(self) -> int:
+        """Tokens to compute before the next output token."""
+        return self._seq.goal_tokens - self._seq.resident_tokens - self._hit_tokens
+
+    @property
+    def is_running(self) -> bool:
+        """Has KV blocks already."""
+        return self._seq.own_blocks > 0 or bool(self._seq.units)
+
+    @property
+    def ttft_deadline_s(self) -> float:
+        """Arrival plus the TTFT target."""
+        return self._seq.ttft_deadline_s

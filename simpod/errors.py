@@ -1,0 +1,44 @@
+"""The errors of simpod, and whose mistake each is.
+
+SimpodError
+├── ConfigError      the user's input (YAML, trace, profile, command line): exit code 2
+├── PolicyError      a policy broke its contract: exit code 3
+└── InvariantError   our bug: exit code 1
+"""
+
+from collections.abc import Sequence
+
+
+class SimpodError(Exception):
+    """Every error that simpod raises on purpose."""
+
+    exit_code = 1
+
+
+class ConfigError(SimpodError):
+    """The input is wrong: says where, which value, and what is allowed; all mistakes at once."""
+
+    exit_code = 2
+
+    def __init__(self, problems: str | Sequence[str]) -> None:
+        self.problems: tuple[str, ...] = (
+            (problems,) if isinstance(problems, str) else tuple(problems)
+        )
+        super().__init__("\n".join(self.problems))
+
+
+class PolicyError(SimpodError):
+    """A policy's decision breaks a rule: names the policy, the rule and the numbers."""
+
+    exit_code = 3
+
+    def __init__(self, policy: str, rule: str) -> None:
+        self.policy = policy
+        self.rule = rule
+        super().__init__(f"policy {policy}: {rule}")
+
+
+class InvariantError(SimpodError):
+    """A law of the simulator does not hold: a bug of simpod; says what to send us."""
+
+    exit_code = 1

@@ -1,0 +1,13 @@
+"""What hardware is: dies, nodes, planes, and what they achieve of their peaks."""
+
+from simpod.hardware.base import merge_base
+from simpod.hardware.spec import Calibration, DieSpec, HardwareProfile, HostSpec, PlaneSpec
+
+__all__ = [
+    "Calibration",
+    "DieSpec",
+    "HardwareProfile",
+    "HostSpec",
+    "PlaneSpec",
+    "merge_base",
+]

@@ -1,0 +1,174 @@
+"""What the hardware is: peaks and capacities as vendors state them; derating is `Calibration`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar, Literal
+
+from annotated_types import Gt, Le
+
+from simpod.fields import STRICT, Count, Frac, NonNegative, Positive
+
+Share = Annotated[float, Gt(0), Le(1)]
+"""An efficiency that something is divided by."""
+
+MATMUL_DTYPES = ("bf16", "fp8", "int8", "fp4")
+"""Data types that matrix units may have."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DieSpec:
+    """One rank's worth of silicon: half an Ascend 910C NPU, or one whole GPU."""
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    name: str
+    """The vendor's name."""
+    peak_flops_per_s: Mapping[str, Positive]
+    """Matrix units, dense (without sparsity), by data type; a type that is missing has no units."""
+    vector_flops_per_s: Positive
+    """Vector units: what norms, rotary embedding and softmax run on."""
+    hbm_bytes: Positive
+    """Memory capacity."""
+    hbm_bytes_per_s: Positive
+    """Memory bandwidth."""
+    l2_bytes: Positive
+    """Last cache before the memory."""
+    num_cores: Count
+    """Cube cores (AIC) or streaming multiprocessors."""
+
+    def __post_init__(self) -> None:
+        strange = [key for key in self.peak_flops_per_s if key not in MATMUL_DTYPES]
+        if strange or "bf16" not in self.peak_flops_per_s:
+            raise ValueError(
+                f"peak_flops_per_s has {', '.join(self.peak_flops_per_s) or 'nothing'}: allowed are"
+                f" {', '.join(MATMUL_DTYPES)}; bf16 is needed, attention runs in it"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlaneSpec:
+    """One network plane. Bandwidth is unidirectional and per die."""
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    name: str
+    """scale_up (UB, NVLink, PCIe), scale_out (RDMA) or vpc."""
+    scope: Literal["node", "pod"]
+    """node: joins the dies of a node only; pod: joins all dies."""
+    bytes_per_s: Positive
+    """Unidirectional, of one die, as the vendor states it."""
+    intra_node_latency_s: NonNegative
+    """Of a small transfer between two dies of a node."""
+    inter_node_latency_s: NonNegative
+    """Of a small transfer between two nodes; of no meaning in a plane of scope node."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostSpec:
+    """The CPU side of one node."""
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    num_cpus: Count
+    """Sockets."""
+    dram_bytes: Positive
+    """Capacity, all sockets together."""
+    dram_bytes_per_s: Positive
+    """Bandwidth, all sockets together."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """What a die achieves of its peaks. Every number carries its source in the profile's YAML."""
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    status: Literal["calibrated", "family", "assumed"]
+    """calibrated: fitted on this device; family: on a device of its family; assumed: neither."""
+    matmul_compute_frac: Share
+    """Of the peak, large dense GEMM."""
+    grouped_matmul_compute_frac: Share
+    """Of the peak, large expert GEMM."""
+    prefill_attention_compute_frac: Share
+    """Of the bf16 peak, long prompts."""
+    decode_attention_compute_frac: Share
+    """Of the bf16 peak; binds in absorbed MLA, whose heads share what they read."""
+    hbm_frac: Share
+    """Of memory bandwidth, streaming weights."""
+    attention_hbm_frac: Share
+    """Of memory bandwidth, reading the KV cache."""
+    vector_frac: Share
+    """Of the vector peak."""
+    matmul_half_tokens: NonNegative
+    """Rows at which a GEMM reaches half of matmul_compute_frac (rows / (rows + this))."""
+    kernel_overhead_s: NonNegative
+    """Launch or dispatch of one kernel inside a graph."""
+    step_overhead_s: NonNegative
+    """Host gap between two steps."""
+    network_frac: Mapping[str, Share] = field(default_factory=dict)
+    """Plane name -> achieved share of its bandwidth; a plane that is missing achieves all of it."""
+    allreduce_latency_s: NonNegative = 0.0
+    """Fixed part of one tensor-parallel all-reduce inside a node."""
+    dispatch_latency_s: NonNegative = 0.0
+    """Fixed part of one expert dispatch or combine."""
+    dispatch_latency_per_rank_s: NonNegative = 0.0
+    """Metadata exchange with each peer, of one dispatch or combine."""
+    fitted_on: str = ""
+    """The data that the fitted constants come from."""
+    median_abs_error_frac: Mapping[str, Frac] = field(default_factory=dict)
+    """What the fit left, by operator class."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HardwareProfile:
+    """A pod: dies in NPUs (or GPUs), NPUs in nodes, nodes on planes."""
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    name: str
+    """How experiments and reports call it: the stem of the file's name."""
+    source: str
+    """Where peaks and capacities come from."""
+    family: Literal["ascend", "ampere", "hopper", "blackwell", "ada"]
+    """Generation: devices of one family share calibration constants."""
+    die: DieSpec
+    """One rank."""
+    dies_per_npu: Count
+    """2 for Ascend 910C, 1 for GPUs."""
+    npus_per_node: Count
+    """NPUs (or GPUs) of one server."""
+    num_nodes: Count
+    """Servers of the pod."""
+    planes: Mapping[str, PlaneSpec]
+    """By name; scale_up is always there."""
+    host: HostSpec
+    """The CPU side of each node."""
+    calibration: Calibration
+    """What the die achieves of its peaks."""
+
+    def __post_init__(self) -> None:
+        if "scale_up" not in self.planes:
+            raise ValueError(
+                f"planes has {', '.join(self.planes) or 'nothing'}: scale_up is needed"
+            )
+        for key, plane in self.planes.items():
+            if key != plane.name:
+                raise ValueError(f"plane {key} is called {plane.name}: must be the same")
+        strange = sorted(set(self.calibration.network_frac) - set(self.planes))
+        if strange:
+            raise ValueError(
+                f"network_frac names {', '.join(strange)}, which is not among"
+                f" the planes {', '.join(self.planes)}"
+            )
+        if self.num_nodes > 1 and all(plane.scope == "node" for plane in self.planes.values()):
+            raise ValueError(f"{self.num_nodes} nodes, but no plane of scope pod joins them")
+
+    @property
+    def dies_per_node(self) -> int:
+        """Ranks of one server."""
+        return self.dies_per_npu * self.npus_per_node
+
+    @property
+    def num_dies(self) -> int:
+        """Ranks of the whole pod."""
+        return self.dies_per_node * self.num_nodes

@@ -1,0 +1,175 @@
+"""What each pool was busy with: utilisation, the breakdown of its steps, distance to saturation."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from simpod.metrics.latency import Bools
+from simpod.metrics.occupancy import BACKLOGGED, Stationarity
+from simpod.metrics.window import Window
+from simpod.records.columns import (
+    FINISHED,
+    STEP_PARTS,
+    Floats,
+    GroupRecords,
+    PoolRecords,
+    RunRecords,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolUse:
+    """Time averages from the first arrival to the end of the run, over all ranks of a pool."""
+
+    busy_frac: float  # of the groups' time, spent in steps
+    slots_frac: float  # of `max_num_seqs`, held by sequences
+    kv_frac: float
+    peak_kv_frac: float  # of the fullest rank at its fullest
+    mean_waiting_seqs: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepBreakdown:
+    """The mean step of a pool while measured requests were in the system; NaN without a step."""
+
+    num_steps: float  # a run of like steps counts with the share that lies in that time
+    mean_step_s: float
+    mean_decode_step_s: float  # of the steps in which a sequence decoded
+    mean_decode_seqs: float  # a step, all ranks of a group
+    mean_prefill_tokens: float
+    mean_s: dict[str, float]  # by part of STEP_PARTS, a step
+    share_frac: dict[str, float]  # of the step; adds up to 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Saturation:
+    """How near the nearest limit was: `load_frac` = offered rate / estimated capacity.
+
+    The largest, over pools, of: prefill (share of the time of measured arrivals in which a group
+    computed prompts; in a lock-step group one busy rank makes the group busy, so an upper
+    estimate), slots and kv (mean share in use). With a growing backlog: arrivals over departures,
+    above 1.
+    """
+
+    pool: str | None
+    resource: str | None  # prefill, slots, kv; None: unknown
+    load_frac: float
+    offered_rate_per_s: float
+    capacity_rate_per_s: float  # offered_rate_per_s / load_frac
+
+
+def pool_use(records: RunRecords, pool: PoolRecords) -> PoolUse:
+    """Utilisation of one pool."""
+    groups = _groups(records, pool)
+    arrivals = records.requests.arrival_s[~np.isnan(records.requests.arrival_s)]
+    span_s = records.end_s - float(arrivals.min()) if len(arrivals) else 0.0
+    busy_s = sum(group.busy_s for group in groups)
+    return PoolUse(
+        busy_frac=busy_s / (pool.instances * span_s) if span_s > 0 else np.nan,
+        slots_frac=pool.mean_slots_frac,
+        kv_frac=pool.mean_kv_frac,
+        peak_kv_frac=max((group.peak_kv_frac for group in groups), default=np.nan),
+        mean_waiting_seqs=pool.mean_waiting_seqs,
+    )
+
+
+def step_breakdown(records: RunRecords, pool: PoolRecords, window: Window) -> StepBreakdown:
+    """Mean step of one pool, from the first measured arrival to the last measured finish."""
+    steps = records.steps
+    requests = records.requests
+    ends = requests.finish_s[window.measured & (requests.status == FINISHED)]
+    end_s = float(ends.max()) if len(ends) else records.end_s
+    part = _overlap_frac(records, window.arrival_start_s, end_s) * _is_of(records, pool)
+    count = part * steps.num_steps
+    num_steps = float(count.sum())
+    if not num_steps > 0:
+        return _empty_breakdown()
+    lengths_s = part * (steps.end_s - steps.start_s)
+    decodes = steps.decode_seqs > 0
+    parts_s = part @ steps.parts_s
+    total_s = float(parts_s.sum())
+    num_decode_steps = float(count[decodes].sum())
+    decode_s = float(lengths_s[decodes].sum())
+    return StepBreakdown(
+        num_steps=num_steps,
+        mean_step_s=float(lengths_s.sum()) / num_steps,
+        mean_decode_step_s=decode_s / num_decode_steps if num_decode_steps else np.nan,
+        mean_decode_seqs=float(count @ steps.decode_seqs) / num_steps,
+        mean_prefill_tokens=float(part @ steps.prefill_tokens) / num_steps,
+        mean_s=dict(zip(STEP_PARTS, (parts_s / num_steps).tolist(), strict=True)),
+        share_frac=dict(
+            zip(STEP_PARTS, (parts_s / total_s if total_s else parts_s).tolist(), strict=True)
+        ),
+    )
+
+
+def saturation(records: RunRecords, window: Window, verdict: Stationarity) -> Saturation:
+    """Find the pool and resource nearest to its limit."""
+    span_s = window.arrival_span_s
+    offered = int(window.measured.sum()) / span_s if span_s > 0 else np.nan
+    pool, resource, load_frac = _nearest_limit(records, window)
+    if verdict.verdict == BACKLOGGED:
+        departures = int(window.completed.sum()) / window.duration_s
+        load_frac = float(np.fmax(load_frac, offered / departures))
+    return Saturation(
+        pool=pool,
+        resource=resource,
+        load_frac=load_frac,
+        offered_rate_per_s=offered,
+        capacity_rate_per_s=offered / load_frac if load_frac > 0 else np.nan,
+    )
+
+
+def _nearest_limit(records: RunRecords, window: Window) -> tuple[str | None, str | None, float]:
+    pool_name, resource, load_frac = None, None, np.nan
+    for pool in records.pools:
+        loads = {"prefill": _prefill_busy_frac(records, pool, window)}
+        if pool.role != "prefill":  # a prefill pool's slots and blocks follow from its queue
+            loads |= {"slots": pool.mean_slots_frac, "kv": pool.mean_kv_frac}
+        for name, load in loads.items():
+            if load > load_frac or (np.isnan(load_frac) and not np.isnan(load)):
+                pool_name, resource, load_frac = pool.name, name, load
+    return pool_name, resource, load_frac
+
+
+def _prefill_busy_frac(records: RunRecords, pool: PoolRecords, window: Window) -> float:
+    start_s, end_s = window.arrival_start_s, window.arrival_end_s
+    if not end_s > start_s:
+        end_s = records.end_s
+    if not end_s > start_s:
+        return np.nan
+    chosen = _is_of(records, pool) & (records.steps.prefill_tokens > 0)
+    lengths_s = records.steps.end_s - records.steps.start_s
+    busy_s = float(np.sum((_overlap_frac(records, start_s, end_s) * lengths_s)[chosen]))
+    return busy_s / (pool.instances * (end_s - start_s))
+
+
+def _groups(records: RunRecords, pool: PoolRecords) -> list[GroupRecords]:
+    return [group for group in records.groups if group.pool == pool.name]
+
+
+def _is_of(records: RunRecords, pool: PoolRecords) -> Bools:
+    """[m]: the step run is of a group of this pool."""
+    of_pool = np.array([group.pool == pool.name for group in records.groups], dtype=np.bool_)
+    return of_pool[records.steps.group]
+
+
+def _overlap_frac(records: RunRecords, start_s: float, end_s: float) -> Floats:
+    """[m]: share of each run of steps that lies in [start_s, end_s]."""
+    steps = records.steps
+    lengths_s = steps.end_s - steps.start_s
+    inside_s = np.minimum(steps.end_s, end_s) - np.maximum(steps.start_s, start_s)
+    return np.clip(inside_s / np.where(lengths_s > 0, lengths_s, 1.0), 0.0, 1.0)
+
+
+def _empty_breakdown() -> StepBreakdown:
+    nothing = dict.fromkeys(STEP_PARTS, float("nan"))
+    return StepBreakdown(
+        num_steps=0.0,
+        mean_step_s=np.nan,
+        mean_decode_step_s=np.nan,
+        mean_decode_seqs=np.nan,
+        mean_prefill_tokens=np.nan,
+        mean_s=nothing,
+        share_frac=dict(nothing),
+    )

@@ -1,0 +1,27 @@
+"""Decisions: the roles, the built-in policies, and how a name becomes one."""
+
+from simpod.policies.resolve import BUILT_IN, ROLE_OF_KEY, resolve
+from simpod.policies.roles import (
+    BatchPlan,
+    BatchScheduler,
+    BatchView,
+    PolicyRef,
+    Router,
+    RouterView,
+    RouteRequest,
+    SequenceView,
+)
+
+__all__ = [
+    "BUILT_IN",
+    "ROLE_OF_KEY",
+    "BatchPlan",
+    "BatchScheduler",
+    "BatchView",
+    "PolicyRef",
+    "RouteRequest",
+    "Router",
+    "RouterView",
+    "SequenceView",
+    "resolve",
+]

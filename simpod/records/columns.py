@@ -1,0 +1,130 @@
+"""What a run leaves behind, in columns; every statistic is a pure function of these."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+STEP_PARTS = (
+    "attention",
+    "projections",
+    "ffn",
+    "experts",
+    "elementwise",
+    "all_reduce",
+    "dispatch",
+    "dispatch_wait",
+    "combine",
+    "combine_wait",
+    "a2e",
+    "e2a",
+    "head",
+    "mtp",
+    "sampling",
+    "host_gap",
+)
+"""Parts of a step's time, in the order of every breakdown; they add up to the step."""
+
+LIVE, FINISHED, REFUSED = 0, 1, 2
+STATUS_NAMES = ("live", "finished", "refused")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class RequestRecords:
+    """One row a request, [n], row = request id; times in seconds, NaN where it has not come to that."""
+
+    status: Ints  # LIVE, FINISHED, REFUSED
+    session_id: Ints
+    arrival_s: Floats
+    prompt_tokens: Ints
+    output_tokens: Ints
+    cached_tokens: Ints  # prompt tokens found in the prefix cache
+    prefill_target: Ints  # rank within the mixed or prefill pool, instance x dp + rank; -1
+    decode_target: Ints  # rank within the decode pool (= prefill_target in a mixed pool); -1
+    scheduled_s: Floats  # start of the first step that worked for it
+    prefill_end_s: Floats  # prompt computed
+    barrier_wait_s: Floats  # share of its prefill steps in which its rank waited for slower ranks
+    transfer_start_s: Floats  # KV pull begins (after back-pressure)
+    transfer_end_s: Floats
+    first_token_s: Floats
+    finish_s: Floats
+    num_preemptions: Ints
+    ledger: Ints  # index of the group whose decode ledger holds its tokens; -1
+    first_decode_step: Ints  # decode steps first_decode_step+1 ... last_decode_step gave its tokens
+    last_decode_step: Ints  # (of the last segment, if it was preempted)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class StepRecords:
+    """One row a *run* of steps: successive steps of a group in which nothing joined or left, [m]."""
+
+    group: Ints  # index into RunRecords.groups
+    first_step: Ints
+    num_steps: Ints
+    start_s: Floats
+    end_s: Floats
+    decode_seqs: Ints  # sequences that decode in each of the steps, all ranks
+    context_tokens: Ints  # their resident tokens before the first step
+    prefill_tokens: Ints  # prompt tokens computed
+    parts_s: Floats  # [m, len(STEP_PARTS)], sums over the run's steps
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class GroupRecords:
+    """One lock-step group after the run: its decode ledger and what it was busy with."""
+
+    pool: str
+    instance: int
+    decode_end_s: Floats  # [d]: end of decode step 1 ... d
+    decode_seqs: Ints  # [d]: sequences in that step
+    tokens_per_decode_step: tuple[int, int]  # numerator, denominator: after s steps floor(s * n / d)
+    busy_s: float  # time in steps
+    num_steps: int
+    num_preemptions: int
+    peak_kv_frac: float  # fullest rank
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PoolRecords:
+    """One pool: what it is made of and how full it was."""
+
+    name: str
+    role: str
+    instances: int
+    num_dies: int
+    num_npus: float
+    max_num_seqs: int
+    ranks: int  # instances x dp
+    kv_capacity_tokens: int  # of one rank
+    mean_slots_frac: float  # time average of sequences holding a slot / slots, from first arrival on
+    mean_kv_frac: float  # time average of KV in use / capacity (at scheduling changes)
+    mean_waiting_seqs: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TransferRecords:
+    """One row a KV transfer, [k]."""
+
+    request_id: Ints
+    source: Ints  # target index in the prefill pool
+    destination: Ints  # target index in the decode pool
+    start_s: Floats
+    end_s: Floats
+    size_bytes: Floats
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class RunRecords:
+    """Everything that one run leaves behind."""
+
+    requests: RequestRecords
+    steps: StepRecords
+    transfers: TransferRecords
+    groups: tuple[GroupRecords, ...]
+    pools: tuple[PoolRecords, ...]
+    end_s: float  # when the simulation stopped
+    num_events: int = 0
+    extra_gaps_s: Floats = field(default_factory=lambda: np.empty(0))  # token gaps across preemption
