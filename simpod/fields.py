@@ -20,9 +20,10 @@ Index = Annotated[int, Ge(0)]
 
 @dataclass(frozen=True, slots=True)
 class TaggedBy:
-    """Marks a union of specs that a `Literal` field tells apart: `Annotated[A | B, TaggedBy("kind")]`.
+    """Marks a union of specs that a `Literal` field tells apart.
 
-    The validation then looks at the tag first and complains about the chosen member alone.
+    `Annotated[A | B, TaggedBy("kind")]`: the validation looks at `kind` first and then complains
+    about the chosen member alone.
     """
 
     key: str

@@ -41,6 +41,8 @@ class KvBlocks:
         self.clock = 0
         self._due: Ints = np.zeros((block_tokens, num_ranks), dtype=np.int64)
         self._caches = [PrefixCache() for _ in range(num_ranks)] if prefix_unit_tokens else []
+        self._slack = capacity_blocks  # lower bound of the free blocks of any rank
+        self._most = 0  # upper bound of the growing sequences of any rank
         self._idle: Ints = np.zeros(num_ranks, dtype=np.int64)  # blocks of idle prefix units
 
     def blocks_for(self, tokens: int) -> int:
@@ -49,7 +51,12 @@ class KvBlocks:
 
     def take(self, rank: int, blocks: int) -> None:
         """Give out `blocks`; the caller has checked that they fit."""
-        self.used[rank] += blocks
+        used = self.used[rank] + blocks
+        self.used[rank] = used
+        if used > self.peak[rank]:
+            self.peak[rank] = used
+        if self.capacity_blocks - used < self._slack:
+            self._slack = int(self.capacity_blocks - used)
         if self._caches:
             self._make_room(rank)
 
@@ -65,7 +72,10 @@ class KvBlocks:
         """Let a sequence of `tokens` resident tokens grow with the clock; return its phase."""
         phase = (self.clock + 1 - tokens) % self.block_tokens
         self._due[phase, rank] += 1
-        self.growing[rank] += 1
+        growing = self.growing[rank] + 1
+        self.growing[rank] = growing
+        if growing > self._most:
+            self._most = int(growing)
         return phase
 
     def leave(self, rank: int, phase: int) -> None:
@@ -88,26 +98,35 @@ class KvBlocks:
 
     def short_ranks(self, tokens: int) -> list[int]:
         """Ranks on which the clock can't advance by `tokens` for lack of blocks."""
-        short = self.used + self.growth(tokens) > self.capacity_blocks
-        return np.flatnonzero(short).tolist() if short.any() else []
+        return np.flatnonzero(self.used + self.growth(tokens) > self.capacity_blocks).tolist()
 
-    def room(self, clocks: Sequence[int] | Ints) -> int:
-        """How many of the ascending `clocks` (token counts from now) can be reached without preemption."""
-        low, high = 0, len(clocks)
-        if not self.short_ranks(int(clocks[-1])):
-            return high
-        while low < high:
+    def surely_fits(self, tokens: int) -> bool:
+        """The clock can advance by `tokens` on every rank: a cheap bound, which may err by saying no."""
+        blocks_each = tokens // self.block_tokens + 1
+        if self._most * blocks_each <= self._slack:
+            return True
+        self._slack = self.capacity_blocks - int(self.used.max())
+        self._most = int(self.growing.max())
+        return self._most * blocks_each <= self._slack
+
+    def most_tokens(self, tokens: int) -> int:
+        """The most tokens, up to `tokens`, by which the clock can advance before blocks run out."""
+        low, high = 0, tokens
+        if self.surely_fits(tokens) or not self.short_ranks(tokens):
+            return tokens
+        while low < high - 1:
             middle = (low + high) // 2
-            if self.short_ranks(int(clocks[middle])):
+            if self.short_ranks(middle):
                 high = middle
             else:
-                low = middle + 1
+                low = middle
         return low
 
     def advance(self, tokens: int) -> None:
         """Let the clock pass `tokens`; decoding sequences take their blocks."""
         self.used += self.growth(tokens)
         self.clock += tokens
+        self._slack -= self._most * (tokens // self.block_tokens + 1)
         np.maximum(self.peak, self.used, out=self.peak)
         if self._caches:
             for rank in np.flatnonzero(self.used + self._idle > self.capacity_blocks).tolist():
@@ -126,7 +145,7 @@ class KvBlocks:
     def pin(self, rank: int, ids: Sequence[int]) -> None:
         """Share resident prefix units; idle ones count as used from now on."""
         woken = self.unit_blocks * self._caches[rank].pin(ids)
-        self.used[rank] += woken
+        self.take(rank, woken)
         self._idle[rank] -= woken
 
     def publish(self, rank: int, ids: Sequence[int]) -> list[int]:

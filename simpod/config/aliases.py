@@ -60,11 +60,18 @@ NOT_MODELLED: Final[Mapping[str, str]] = {
 }
 """Well-known keys that have no equal here, and what to write instead."""
 
+OPTIONAL_SECTIONS: Final = frozenset({"kv_transfer", "policies", "slo", "measure", "engine"})
 POLICY_KEYS: Final = ("router", "prefill_router", "decode_router", "batching")
 
 
 def canonicalise(root: Node, problems: Problems) -> None:
-    """Rename aliases in every pool, unfold `policy: name` and `slo: preset`; report doubles."""
+    """Rename aliases in every pool, unfold `policy: name` and `slo: preset`; report doubles.
+
+    An optional section without content is as good as left out.
+    """
+    for key in [key for key, node in root.children().items() if node.value is None]:
+        if key in OPTIONAL_SECTIONS:
+            del root.children()[key]
     for name, pool in _section(root, "deployment").items():
         _rename(pool, ("deployment", name), problems)
     for role, policy in _section(root, "policies").items():

@@ -20,7 +20,7 @@ _SUFFIXES: Final = (".yaml", ".yml", ".json")
 
 
 def folder(kind: Kind) -> Path:
-    """The folder of shipped files: inside an installed package, else beside it in the repository."""
+    """The folder of shipped files: inside an installed package, else beside it (repository)."""
     package = Path(__file__).resolve().parent.parent
     installed = package / "_data" / kind
     return installed if installed.is_dir() else package.parent / kind
@@ -49,7 +49,7 @@ def find(kind: Kind, value: str, beside: Path | None = None) -> Path:
     raise ConfigError("; ".join(part for part in parts if part))
 
 
-def find_path(value: str, beside: Path | None, what: str = "file") -> Path:
+def find_path(value: str, beside: Path | None, what: str = "") -> Path:
     """An existing path: relative to the folder `beside` first, then to the working directory.
 
     A folder stands for the config.json in it (a downloaded model).
@@ -62,7 +62,7 @@ def find_path(value: str, beside: Path | None, what: str = "file") -> Path:
         if (path / "config.json").is_file():
             return path / "config.json"
     looked = listed(tuple(dict.fromkeys(str(path.absolute()) for path in tried)))
-    raise ConfigError(f'{what} file "{value}" not found (looked at {looked})')
+    raise ConfigError(f'{what} file "{value}" not found (looked at {looked})'.lstrip())
 
 
 def kinds_of(value: str) -> tuple[Kind, ...]:

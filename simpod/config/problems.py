@@ -18,7 +18,7 @@ _MAX_VALUE_CHARS = 80
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """`place: key: what (got value); allowed: ...; did you mean "x"?`, the source line and a caret."""
+    """`place: key: what (got value); allowed: ...; did you mean "x"?`, source line, caret."""
 
     place: Place
     key: str
@@ -51,8 +51,16 @@ class Problems:
     found: list[Problem] = field(default_factory=list)
     silent: set[Path] = field(default_factory=set)  # told already: what lies below is not reported
 
-    def at(self, path: Path, what: str, *, allowed: str = "", hint: str = "") -> None:
-        """A mistake in the value at `path`, or in what stands nearest to it if it is not written."""
+    def at(
+        self,
+        path: Path,
+        what: str,
+        *,
+        allowed: str = "",
+        hint: str = "",
+        show_value: bool = True,
+    ) -> None:
+        """A mistake in the value at `path`; if it is not written, in what stands nearest."""
         node, written = self.root.nearest(path)
         whole = written == path and not isinstance(node.value, dict | list)
         self.add(
@@ -60,7 +68,7 @@ class Problems:
                 place=node.place if whole else node.key,
                 key=dotted(path),
                 what=what,
-                got=node.value if whole else NOTHING,
+                got=node.value if whole and show_value else NOTHING,
                 allowed=allowed,
                 hint=hint,
             )
@@ -78,17 +86,26 @@ class Problems:
             yield
         except ConfigError as error:
             self.silent.add(path)
+            node, _ = self.root.nearest(path)
             for text in error.problems:
-                self.at(path, text)
+                self.add(Problem(place=node.place, key=dotted(path), what=text))
 
     def is_silent(self, path: Path) -> bool:
         """Whether the mistake there, or above, was told already."""
         return any(path[: len(told)] == told for told in self.silent)
 
     def stop(self) -> None:
-        """Raise everything that was found, in order of the files."""
+        """Raise everything that was found, file by file, from top to bottom."""
         if self.found:
-            ordered = sorted(self.found, key=lambda problem: problem.place.line)
+            sources = list(dict.fromkeys(problem.place.source for problem in self.found))
+            ordered = sorted(
+                self.found,
+                key=lambda problem: (
+                    sources.index(problem.place.source),
+                    problem.place.line,
+                    problem.place.column,
+                ),
+            )
             raise ConfigError([str(problem) for problem in ordered])
 
 
@@ -99,11 +116,17 @@ def show(value: Any) -> str:
     return text if len(text) <= _MAX_VALUE_CHARS else text[: _MAX_VALUE_CHARS - 3] + "..."
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`did you mean "x"?`, or nothing when no name is near."""
+def closest(word: str, known: Iterable[str]) -> str:
+    """The name most like `word`, empty when none is near."""
     folded = {name.lower(): name for name in known}
     close = difflib.get_close_matches(word.lower(), folded, n=1, cutoff=0.6)
-    return f'did you mean "{folded[close[0]]}"?' if close else ""
+    return folded[close[0]] if close else ""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`did you mean "x"?`, or nothing when no name is near."""
+    name = closest(word, known)
+    return f'did you mean "{name}"?' if name else ""
 
 
 def listed(names: Sequence[str]) -> str:

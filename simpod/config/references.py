@@ -1,20 +1,21 @@
 """Models and hardware profiles by name or path, as trees that remember where each number stands."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path as FilePath
-from typing import Any
+from typing import Any, TypeVar
 
 from simpod.config import library
 from simpod.config.nodes import Node, Path, Place, from_plain
 from simpod.config.problems import Problems
 from simpod.config.strict_yaml import read_yaml
 from simpod.config.validate import validate
-from simpod.errors import ConfigError
+from simpod.errors import ConfigError, InvariantError
 from simpod.hardware.base import merge_base
 from simpod.hardware.spec import HardwareProfile
-from simpod.model.huggingface import from_hf
+from simpod.model.huggingface import read_hf
 from simpod.model.spec import ModelSpec
+
+T = TypeVar("T")
 
 
 def load_model(name_or_path: str, beside: FilePath | None = None) -> ModelSpec:
@@ -33,12 +34,7 @@ def model_tree(name_or_path: str, beside: FilePath | None = None) -> Node:
     source = library.label(path)
     if path.suffix != ".json":
         return read_yaml(path, source)
-    config = _read_json(path, source)
-    if "num_layers" in config and "attention" in config:  # our own format
-        return from_plain(config, Place(source))
-    name = path.parent.name if path.stem == "config" else path.stem
-    spec = from_hf(config, name=name, source=source)
-    return from_plain(asdict(spec), Place(source))
+    return from_plain(asdict(read_hf(path)), Place(source))
 
 
 def hardware_tree(name_or_path: str, beside: FilePath | None = None) -> Node:
@@ -65,7 +61,7 @@ def hardware_tree(name_or_path: str, beside: FilePath | None = None) -> Node:
 
 
 def expand_reference(root: Node, path: Path, beside: FilePath | None, problems: Problems) -> None:
-    """Replace a name or path at `path` by the numbers; where that fails, tell it and leave the name."""
+    """Replace a name or path at `path` by its numbers; if that fails, tell it, leave the name."""
     node = root.find(path)
     if node is None or not isinstance(node.value, str):
         return
@@ -81,25 +77,13 @@ def reference_paths(root: Node) -> list[Path]:
     return [("model",), ("hardware",), *(("deployment", name, "hardware") for name in names)]
 
 
-def _checked(kind: Any, root: Node) -> Any:
+def _checked(kind: type[T], root: Node) -> T:
     problems = Problems(root)
     spec = validate(kind, root, problems)
     problems.stop()
+    if spec is None:
+        raise InvariantError(f"{kind.__name__} is invalid without a problem")
     return spec
-
-
-def _read_json(path: FilePath, source: str) -> dict[str, Any]:
-    try:
-        config = json.loads(path.read_text(encoding="utf-8-sig"))
-    except json.JSONDecodeError as error:
-        raise ConfigError(
-            f"{source}:{error.lineno}:{error.colno}: not JSON: {error.msg}"
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{source}: cannot be read: {error}") from None
-    if not isinstance(config, dict):
-        raise ConfigError(f"{source}: not a model: allowed: a JSON object")
-    return config
 
 
 def _located(data: Any, trees: list[Node]) -> Node:

@@ -56,7 +56,7 @@ class Pool(_Section):
     max_step_tokens: Count = 8192
     """Tokens in one step of one rank."""
     max_model_len: Count | None = None
-    """Longest prompt + output; longer requests are refused. Default: what model and KV memory allow."""
+    """Longest prompt + output, longer ones are refused; default: what model and memory allow."""
     block_tokens: Count = 16
     """Tokens of one KV block."""
     memory_frac: OpenFrac = 0.9
@@ -65,8 +65,8 @@ class Pool(_Section):
     """KV blocks of one rank; derived from memory when left out."""
     prefix_caching: bool = True
     """Reuse KV blocks of equal prompt prefixes."""
-    weight_dtype: Literal["auto", "bf16", "fp8", "int8", "fp4"] = "auto"
-    """Data type of the linear layers; auto: as published, int8 where the die has int8 but no fp8."""
+    weight_dtype: Literal["auto", "bf16", "fp8", "int8", "fp4", "int4"] = "auto"
+    """Data type of linear layers; auto: as published, int8 where a die has int8 but no fp8."""
     kv_dtype: Literal["auto", "bf16", "fp8", "int8"] = "auto"
     """Data type of the KV cache; auto: bf16."""
     mtp: Mtp = Mtp(layers=0, acceptance=0.0)
@@ -81,7 +81,7 @@ class KvTransfer(_Section):
     plane: Literal["scale_up", "scale_out", "vpc"] | None = None
     """Network plane; default: the fastest that joins both pools."""
     first_token_from: Literal["prefill", "decode"] = "decode"
-    """Who streams the first token: with decode the transfer falls into TTFT, else into the first gap."""
+    """Who streams the first token; the transfer falls into TTFT with decode, else into a gap."""
 
 
 class PolicyEntry(BaseModel):
@@ -131,14 +131,14 @@ class Experiment(_Section):
     """A name of hardware_profiles/, a path, or the numbers."""
     workload: WorkloadSpec
     """The requests: a trace, or arrivals and lengths."""
-    deployment: dict[PoolName, Pool] = Field(min_length=1, max_length=2)
+    deployment: dict[PoolName, Pool] = Field(min_length=1)
     """Pools by name: one mixed, one prefill and one decode, or one of these alone."""
     kv_transfer: KvTransfer = KvTransfer()
     """From the prefill pool to the decode pool."""
     policies: Policies = Policies()
     """Routing and batching."""
     slo: Slo = Slo()
-    """What a request is promised, or the name of a preset such as mlperf/deepseek-r1-interactive."""
+    """What a request is promised, or a preset's name such as mlperf/deepseek-r1-interactive."""
     measure: Measure = Measure()
     """Which requests count."""
     engine: Engine = Engine()

@@ -1,12 +1,13 @@
 """YAML without its traps: YAML 1.2 scalars, no duplicate keys, and the place of everything.
 
-`1e9` is a number, `yes` and `on` are words, `2024-05-10` is a word, `1:30` is a word. A whole number
-with an exponent (`1e6`) is an integer, so that counts can be written so.
+`1e9` is a number; `yes`, `on`, `2024-05-10` and `1:30` are words. A whole number with an exponent
+(`1e6`) is an integer, so that counts can be written so.
 """
 
 import re
+from collections.abc import Callable, Mapping
 from pathlib import Path as FilePath
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 import yaml
 
@@ -43,7 +44,7 @@ def _resolvers() -> dict[str, list[tuple[str, re.Pattern[str]]]]:
 class _Loader(yaml.SafeLoader):
     """The composer alone is used; scalars are read below."""
 
-    yaml_implicit_resolvers: ClassVar[Any] = _resolvers()
+    yaml_implicit_resolvers = _resolvers()
 
 
 def read_yaml(path: FilePath, label: str | None = None) -> Node:
@@ -166,23 +167,18 @@ class _Builder:
 
     def scalar(self, composed: yaml.ScalarNode) -> Any:
         kind, text = composed.tag.removeprefix(_TAG), composed.value
-        try:
-            match kind:
-                case "str" | "merge":
-                    return text
-                case "null":
-                    return None
-                case "bool":
-                    return {"true": True, "false": False}[text.lower()]
-                case "int":
-                    return int(text, 0) if text[:2] in {"0o", "0x"} else int(text, 10)
-                case "float":
-                    return _number(text)
-        except (ValueError, KeyError):
-            self.problem(composed, f"{text!r} is not a {kind}")
+        if kind not in _READERS:
+            self.problem(composed, f"the tag {composed.tag} is not allowed here")
             return None
-        self.problem(composed, f"the tag {composed.tag} is not allowed here")
-        return None
+        try:
+            return _READERS[kind](text)
+        except (ValueError, KeyError):
+            self.problem(composed, f"{text!r} is not of type {kind}")
+            return None
+
+
+def _integer(text: str) -> int:
+    return int(text, 0) if text[:2] in {"0o", "0x"} else int(text, 10)
 
 
 def _number(text: str) -> int | float:
@@ -190,3 +186,13 @@ def _number(text: str) -> int | float:
     value = float(lowered.replace(".inf", "inf").replace(".nan", "nan"))
     whole = "e" in lowered and "." not in lowered and value.is_integer()
     return int(value) if whole and abs(value) <= _EXACT_FLOAT else value
+
+
+_READERS: Final[Mapping[str, Callable[[str], Any]]] = {
+    "str": str,
+    "merge": str,  # `<<` as a value is a word
+    "null": lambda text: None,
+    "bool": lambda text: {"true": True, "false": False}[text.lower()],
+    "int": _integer,
+    "float": _number,
+}

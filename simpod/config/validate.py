@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
+from functools import cache
 from typing import Any, Final, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -10,10 +10,15 @@ from pydantic_core import ErrorDetails
 
 from simpod.config.aliases import NOT_MODELLED, POOL_ALIASES
 from simpod.config.nodes import Node, Path, dotted
-from simpod.config.problems import NOTHING, Problem, Problems, did_you_mean, listed
+from simpod.config.problems import NOTHING, Problem, Problems, closest, did_you_mean, listed
 
 T = TypeVar("T")
 
+_NAMES: Final = "names of letters, digits, - and _, a letter first"
+_MESSAGES: Final[Mapping[str, tuple[str, str, str]]] = {
+    "finite_number": ("not a finite number", "a finite number", ""),
+    "string_pattern_mismatch": ("not a name", _NAMES, ""),
+}
 _TYPES: Final[Mapping[str, str]] = {
     "int_type": "an integer",
     "int_from_float": "an integer",
@@ -37,8 +42,8 @@ _BOUNDS: Final[Mapping[str, tuple[str, str, str]]] = {  # error -> what, sign, k
 _UNKNOWN_KEY: Final = frozenset({"extra_forbidden", "unexpected_keyword_argument"})
 
 
-@lru_cache(maxsize=8)
-def adapter_of(kind: type[T]) -> TypeAdapter[T]:
+@cache
+def adapter_of(kind: Any) -> TypeAdapter[Any]:
     """The validator of a type, built once: building costs more than validating."""
     return TypeAdapter(kind)
 
@@ -49,16 +54,28 @@ def validate(kind: type[T], root: Node, problems: Problems) -> T | None:
     The detour over JSON is deliberate: pydantic's strict mode then takes lists and mappings for
     tuples and dataclasses, but no text for numbers and no 1 for true.
     """
-    adapter = adapter_of(kind)
+    key: Any = kind
+    adapter: TypeAdapter[T] = adapter_of(key)
     try:
         return adapter.validate_json(json.dumps(root.plain()), strict=True)
     except ValidationError as error:
-        schema = adapter.json_schema()
-        for details in error.errors(include_url=False):
-            path = _written_path(root, details["loc"])
-            if not problems.is_silent(path):
-                problems.add(_Teller(root, schema, details, path).problem())
+        _tell(error, adapter.json_schema(), root, problems)
     return None
+
+
+def _tell(
+    error: ValidationError, schema: Mapping[str, Any], root: Node, problems: Problems
+) -> None:
+    """All of pydantic's errors; a missing key is not told when it stands there misspelt."""
+    tellers = [
+        _Teller(root, schema, details, path)
+        for details in error.errors(include_url=False)
+        if not problems.is_silent(path := _written_path(root, details["loc"]))
+    ]
+    misspelt = {(*t.path[:-1], t.meant()) for t in tellers if t.is_unknown_key}
+    for teller in tellers:
+        if not (teller.is_missing and teller.path in misspelt):
+            problems.add(teller.problem())
 
 
 def _written_path(root: Node, loc: Sequence[str | int]) -> Path:
@@ -85,10 +102,24 @@ class _Teller:
         self.kind = details["type"]
         self.ctx = details.get("ctx", {})
 
+    @property
+    def is_unknown_key(self) -> bool:
+        return self.kind in _UNKNOWN_KEY
+
+    @property
+    def is_missing(self) -> bool:
+        return self.kind.startswith("missing")
+
+    def meant(self) -> str:
+        """The known key that an unknown one is most like; empty if it is like none."""
+        known = allowed_keys(self.schema, self.details["loc"][:-1])
+        aliases = tuple(POOL_ALIASES) if "max_num_seqs" in known else ()
+        return closest(str(self.path[-1]), (*known, *aliases))
+
     def problem(self) -> Problem:
-        if self.kind in _UNKNOWN_KEY:
+        if self.is_unknown_key:
             return self._unknown_key()
-        if self.kind.startswith("missing"):
+        if self.is_missing:
             return self._missing()
         if self.kind.startswith("union_tag"):
             return self._tag()
@@ -105,37 +136,34 @@ class _Teller:
         )
 
     def _words(self) -> tuple[str, str, str]:
+        """What is wrong, what is allowed, a hint."""
         if self.kind in _TYPES:
             return "wrong type", _TYPES[self.kind], ""
         if self.kind in _BOUNDS:
             what, sign, bound = _BOUNDS[self.kind]
             return what, f"a number {sign} {self.ctx[bound]:g}", ""
-        if self.kind == "finite_number":
-            return "not a finite number", "a finite number", ""
         if self.kind in {"literal_error", "enum"}:
             allowed = str(self.ctx["expected"]).replace("'", "").replace(" or ", ", ")
             names = allowed.split(", ")
             return "unknown value", allowed, did_you_mean(str(self.details["input"]), names)
         if self.kind == "value_error":
             return str(self.ctx["error"]), "", ""
-        if self.kind == "string_pattern_mismatch" and "[key]" in self.details["loc"]:
-            return "not a name", "letters, digits, - and _, a letter first", ""
         text = self.details["msg"]
-        return text[:1].lower() + text[1:], "", ""
+        return _MESSAGES.get(self.kind, (text[:1].lower() + text[1:], "", ""))
 
     def _unknown_key(self) -> Problem:
         node, _ = self.root.nearest(self.path)
         word = str(self.path[-1])
         known = allowed_keys(self.schema, self.details["loc"][:-1])
-        other = (*known, *POOL_ALIASES) if "max_num_seqs" in known else known
         instead = NOT_MODELLED.get(word, "") if "max_num_seqs" in known else ""
+        meant = self.meant()
         return Problem(
             place=node.key,
             key=self._key(),
             what="unknown key",
             got=node.value if not isinstance(node.value, dict | list) else NOTHING,
-            allowed=listed(known),
-            hint=instead or did_you_mean(word, other),
+            allowed=listed(known) or _NAMES,
+            hint=instead or (f'did you mean "{meant}"?' if meant else ""),
         )
 
     def _missing(self) -> Problem:
@@ -202,6 +230,8 @@ def _at(schema: Mapping[str, Any], loc: Sequence[str | int]) -> list[_Found]:
 def _below(found: Mapping[str, Any], segment: str | int) -> Iterator[Mapping[str, Any]]:
     if segment in found.get("properties", {}):
         yield found["properties"][segment]
+    elif "patternProperties" in found:  # a mapping whose keys have a rule
+        yield from found["patternProperties"].values()
     elif isinstance(found.get("additionalProperties"), dict):
         yield found["additionalProperties"]
     elif isinstance(found.get("items"), dict) and isinstance(segment, int):

@@ -1,0 +1,22 @@
+"""Operators to work, work and hardware to seconds: steps, collectives, transfers, memory."""
+
+from simpod.cost.collectives import KvTransfer, kv_bytes_per_token, kv_transfer
+from simpod.cost.layout import Layout
+from simpod.cost.memory import MemoryPlan, plan_memory
+from simpod.cost.roofline import Roofline
+from simpod.cost.step import Batch, StepPricer, StepPrices
+from simpod.cost.work import Work
+
+__all__ = [
+    "Batch",
+    "KvTransfer",
+    "Layout",
+    "MemoryPlan",
+    "Roofline",
+    "StepPricer",
+    "StepPrices",
+    "Work",
+    "kv_bytes_per_token",
+    "kv_transfer",
+    "plan_memory",
+]

@@ -36,20 +36,20 @@ def plane_link(hardware: HardwareProfile, plane: PlaneSpec, num_dies: int) -> Li
 
 def group_link(hardware: HardwareProfile, num_dies: int) -> Link:
     """The slowest link of a group: scale_up within its scope, else scale_out."""
-    up = hardware.planes.get("scale_up")
-    if up is not None and (up.scope == "pod" or num_dies <= hardware.dies_per_node):
+    up = hardware.planes["scale_up"]
+    if up.scope == "pod" or num_dies <= hardware.dies_per_node:
         return plane_link(hardware, up, num_dies)
     out = hardware.planes.get("scale_out")
     if out is not None and out.scope == "pod":
         return plane_link(hardware, out, num_dies)
     raise ConfigError(
         f"hardware {hardware.name}: no plane joins a group of {num_dies} dies"
-        f" (a node has {hardware.dies_per_node}; planes: {', '.join(hardware.planes) or 'none'})"
+        f" (a node has {hardware.dies_per_node}; planes: {', '.join(hardware.planes)})"
     )
 
 
 def all_reduce_s(hardware: HardwareProfile, size_bytes: Amount, num_dies: int) -> Amount:
-    """Every die gets the sum: start-up, two link latencies, 2 (n - 1) / n of the bytes a die (ring)."""
+    """Every die gets the sum: start-up, two latencies, 2 (n - 1) / n of the bytes a die (ring)."""
     if num_dies == 1:
         return size_bytes * 0.0
     link = group_link(hardware, num_dies)
@@ -65,8 +65,8 @@ def all_gather_s(hardware: HardwareProfile, size_bytes: Amount, num_dies: int) -
 def meets_in_layers(model: ModelSpec, layout: Layout) -> bool:
     """Do the ranks exchange tokens in every sparse layer?
 
-    One rank alone has its tokens on all its dies already: its experts' results are all-reduced, with
-    or without expert parallelism. Ranks of a dense model have nothing to exchange.
+    One rank alone has its tokens on all its dies already: its experts' results are all-reduced,
+    with or without expert parallelism. Ranks of a dense model have nothing to exchange.
     """
     return model.moe is not None and layout.dp > 1
 
@@ -104,8 +104,8 @@ def expert_exchange(
     cal, dies, node = hardware.calibration, layout.dies, hardware.dies_per_node
     top_k = model.moe.experts_per_token if model.moe else 0
     copies = min(top_k, layout.ep) * layout.moe_tp
-    up = hardware.planes.get("scale_up")
-    if up is None or up.scope == "pod" or dies <= node:
+    up = hardware.planes["scale_up"]
+    if up.scope == "pod" or dies <= node:
         remote_s = copies * (dies - 1) / dies / group_link(hardware, dies).bytes_per_s
     else:
         out_s = copies * (dies - node) / dies / group_link(hardware, dies).bytes_per_s
@@ -126,7 +126,7 @@ def kv_bytes_per_token(model: ModelSpec, layout: Layout) -> float:
 class KvTransfer:
     """Moves a sequence's KV cache from a prefill rank to a decode rank over one plane.
 
-    Every die of the decode rank pulls what it holds; the dies of the prefill rank share the sending.
+    Every die of the decode rank pulls what it holds; those of the prefill rank share the sending.
     """
 
     latency_s: float
@@ -145,11 +145,11 @@ def kv_transfer(
     source: Layout,
     destination: Layout,
 ) -> KvTransfer:
-    """Bytes over links: bound by what one decode die takes in or by what one prefill die gives out."""
+    """Bound by the bytes that one decode die takes in, or that one prefill die gives out."""
     if plane not in hardware.planes:
         raise ConfigError(
             f"kv_transfer plane {plane!r}: hardware {hardware.name} has"
-            f" {', '.join(sorted(hardware.planes)) or 'no planes'}"
+            f" {', '.join(sorted(hardware.planes))}"
         )
     link = plane_link(hardware, hardware.planes[plane], hardware.num_dies)
     taken_in = kv_bytes_per_token(model, destination)

@@ -26,7 +26,7 @@ from simpod.units import BYTES_PER_ELEMENT
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryPlan:
-    """One die of one rank. A rank's KV cache lies on all its dies alike, so one die's room decides."""
+    """One die. A rank's KV cache lies on all its dies alike, so the room of one die decides."""
 
     attention_bytes: float
     dense_ffn_bytes: float
@@ -138,8 +138,8 @@ def _exchange_bytes(
 ) -> float:
     """Buffers of dispatch and combine; the decode and the prefill kernels use the same memory.
 
-    Decode (CloudMatrix-Infer 4.2.1): ranks * local batch * min(k, experts of a die) messages are set
-    aside for the worst case. Prefill: two buffers of what a balanced step brings to a die.
+    Decode (CloudMatrix-Infer 4.2.1): ranks * local batch * min(k, experts of a die) messages are
+    set aside for the worst case. Prefill: two buffers of what a balanced step brings to a die.
     """
     if model.moe is None or not meets_in_layers(model, layout):
         return 0.0

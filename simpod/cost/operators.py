@@ -2,7 +2,7 @@
 
 A matrix product of [tokens, rows] by [rows, cols] is 2 * tokens * rows * cols operations. It reads
 its weights once, its input in the data type of the product and writes its output in bf16.
-Counts hold for one die of a tensor-parallel rank of `layout.tp` dies that all see the rank's tokens.
+Counts hold for one die of a rank of `layout.tp` dies, which all see the rank's tokens.
 `kernels` are the launches of a fused production implementation (vLLM, CANN), counted per operator.
 """
 
@@ -42,13 +42,13 @@ class Matrix:
 
 
 def part_dtype(model: ModelSpec, part: str, weight_dtype: str) -> str:
-    """Data type in which a part of the model is held and multiplied (as `model.weights` counts it)."""
+    """Data type in which a part is held and multiplied (as `model.weights` counts it)."""
     narrower = BYTES_PER_ELEMENT[weight_dtype] < BF16_BYTES
     return "bf16" if narrower and part in model.bf16_parts else weight_dtype
 
 
 def input_bytes(dtype: str) -> float:
-    """Of one activation that enters a product: 8-bit weights go with 8-bit activations, 4-bit with 16."""
+    """Of one activation that enters a product: 8 bits with 8-bit weights, else 16 bits."""
     return 1.0 if BYTES_PER_ELEMENT[dtype] == 1.0 else BF16_BYTES
 
 
@@ -78,7 +78,7 @@ def kv_heads_per_die(attention: AttentionSpec, tp: int) -> int:
 def kv_elements_per_die(attention: AttentionSpec, tp: int) -> int:
     """Cached numbers of one token in one layer on each die.
 
-    gqa: keys and values of its KV heads. mla: the whole latent, a copy on every tensor-parallel die.
+    gqa: keys and values of its KV heads. mla: the whole latent, copied to every die of the rank.
     """
     if attention.kind == "mla":
         return attention.kv_elements_per_token
@@ -88,7 +88,7 @@ def kv_elements_per_die(attention: AttentionSpec, tp: int) -> int:
 def attention_matrices(model: ModelSpec, tp: int) -> tuple[Matrix, ...]:
     """The projections of one layer on one die.
 
-    mla: the down-projections of query and latent are copied to every die, all else is split by head.
+    mla: the down-projections of query and latent are copied to every die, all else is split.
     The up-projection of the latent is counted in its absorbed form, [nope, kv_lora] to the left and
     [kv_lora, v] to the right of attention (DeepSeek-V2, section 2.1.2): the same weights and
     operations a token as the plain form that prefill runs.
@@ -104,7 +104,10 @@ def attention_matrices(model: ModelSpec, tp: int) -> tuple[Matrix, ...]:
         down: tuple[Matrix, ...] = (Matrix(hidden, queries + latent),)
     else:
         down = Matrix(hidden, a.q_lora_rank + latent), Matrix(a.q_lora_rank, queries)
-    up = Matrix(a.qk_nope_head_dim, a.kv_lora_rank, heads), Matrix(a.kv_lora_rank, a.v_head_dim, heads)
+    up = (
+        Matrix(a.qk_nope_head_dim, a.kv_lora_rank, heads),
+        Matrix(a.kv_lora_rank, a.v_head_dim, heads),
+    )
     return *down, *up, Matrix(heads * a.v_head_dim, hidden)
 
 
@@ -123,14 +126,12 @@ def attention_projections(model: ModelSpec, layout: Layout, tokens: Amount) -> t
     return tuple(works)
 
 
-def decode_attention(
-    model: ModelSpec, layout: Layout, kv_tokens: Amount, queries: Amount
-) -> Work:
+def decode_attention(model: ModelSpec, layout: Layout, kv_tokens: Amount, queries: Amount) -> Work:
     """Attention of `queries` new tokens over `kv_tokens` cached ones, summed over sequences.
 
     A sequence's `layout.tokens_per_decode` queries share one pass over its cache; the masked corner
-    among them is computed, as kernels do. gqa: scores and values, 4 * head_dim operations a pair and
-    head. mla (absorbed): 2 * (2 * kv_lora + rope); the latent is read once for all heads.
+    among them is computed, as kernels do. gqa: scores and values, 4 * head_dim operations a pair
+    and head. mla (absorbed): 2 * (2 * kv_lora + rope); the latent is read once for all heads.
     """
     a = model.attention
     heads = heads_per_die(a, layout.tp)

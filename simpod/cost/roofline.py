@@ -11,7 +11,7 @@ from simpod.hardware.spec import HardwareProfile
 def smooth_max(first: Amount, second: Amount) -> Amount:
     """(a^4 + b^4)^(1/4): near the knee compute and memory traffic overlap only in part.
 
-    Multiplications and square roots only: correctly rounded, hence the same bits alone or in an array.
+    Multiplications and square roots only: correctly rounded, so the same bits alone or in arrays.
     """
     a = first * first
     b = second * second

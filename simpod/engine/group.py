@@ -8,20 +8,32 @@ import numpy as np
 import simpy
 
 from simpod.cluster import KvBlocks, PoolSpec
-from simpod.cost import Batch, StepPricer
+from simpod.cost import Batch, StepPricer, StepPrices
 from simpod.engine.clock import DELIVER, PLAN, STEP_END, Alarm, Clock
 from simpod.engine.dispatch import Dispatcher
 from simpod.engine.ledger import Floats, Ledger
 from simpod.engine.rank import Rank
 from simpod.engine.sequence import Sequence
+from simpod.engine.steps import StepRun
 from simpod.errors import InvariantError
 from simpod.policies import BatchScheduler
 
 if TYPE_CHECKING:
     from simpod.engine.simulation import Simulation
 
-MAX_RUN_ELEMENTS = 4096
-"""Step prices computed ahead at most (steps x ranks): bounds memory and work thrown away by a wake-up."""
+
+def empty_batch(num_ranks: int) -> Batch:
+    """A batch of idle ranks."""
+    counts = [np.zeros(num_ranks, dtype=np.int64) for _ in range(5)]
+    decode_seqs, context, prompts, prompt_context, chunks = counts
+    return Batch(
+        decode_seqs=decode_seqs,
+        context_tokens=context,
+        prefill_tokens=prompts,
+        prefill_pairs=np.zeros(num_ranks),
+        prefill_context=prompt_context,
+        num_chunks=chunks,
+    )
 
 
 class Group:
@@ -57,25 +69,23 @@ class Group:
             block_tokens=self.spec.block_tokens,
             prefix_unit_tokens=sim.prefix_unit_tokens(self.spec),
         )
-        self.batch = Batch.empty(num_ranks)
+        self.batch = empty_batch(num_ranks)
         self.reserved = np.zeros(num_ranks, dtype=np.int64)
         first = instance * num_ranks
         self.ranks = [Rank(self, r, first + r, make_policy()) for r in range(num_ranks)]
-        self.ledger = Ledger()
+        self.tokens = sim.token_clock(self.spec)
+        self.ledger = Ledger(self.tokens)
         self.dirty: list[Rank] = []
         self.num_decoding = 0
         self.context_tokens = 0
         self.prefill_tokens = 0
         self.num_preemptions = 0
-        self._rate = sim.token_rate(self.spec)  # accepted tokens per decode step, as a fraction
         self._calendar: dict[int, list[Sequence]] = {}
         self._due_steps: list[int] = []
         self._joining: list[tuple[Rank, Sequence]] = []
         self._idle: Alarm | None = None
         self._asleep: Alarm | None = None
-        self._run_ends: Floats = np.empty(0)
-        self._run_steps = 0
-        self._steps = np.arange(max(1, MAX_RUN_ELEMENTS // num_ranks) + 1, dtype=np.int64)
+        self._run: StepRun | None = None
 
     # --- what the outside does to a group --------------------------------------------------------
 
@@ -103,15 +113,18 @@ class Group:
         if self._idle is not None:
             idle, self._idle = self._idle, None
             self.clock.arm(idle, self.clock.now, PLAN)
-        elif self._asleep is not None:
-            done = int(self._run_ends.searchsorted(self.clock.now))
-            if done + 1 < self._run_steps:
-                self._run_steps = done + 1
+        elif self._run is not None:
+            self._cut_short(self._run)
+
+    def _cut_short(self, run: StepRun) -> None:
+        """End a run at the boundary after now."""
+        steps = run.boundary(self.clock.now)
+        if steps < run.steps:
+            run.steps = steps
+            if self._asleep is not None:
                 waiting = self._asleep.disarm()
-                self._asleep = self.clock.alarm_at(float(self._run_ends[done]), STEP_END)
+                self._asleep = self.clock.alarm_at(run.end_s(steps), STEP_END)
                 self._asleep.callbacks = waiting
-        else:
-            self._run_steps = 0
 
     # --- the loop ----------------------------------------------------------------------------------
 
@@ -123,18 +136,22 @@ class Group:
                 yield clock.alarm_at(clock.now, PLAN)
             decodes = self._plan()
             if not self.num_decoding and not self.prefill_tokens:
+                if self.dirty:
+                    continue
                 self._idle = Alarm(clock)
                 yield self._idle
                 continue
-            yield from self._run_steps_from(clock.now, decodes)
+            yield from self._run_from(clock.now, decodes)
 
     def _plan(self) -> bool:
         """Let every rank on which something changed decide; return whether decodes go on."""
         dirty, self.dirty = self.dirty, []
-        self._join_pulled()
-        decodes = True
+        if not dirty and not self._joining and self.kv.surely_fits(self._tokens_after(1)):
+            return True
         for rank in dirty:
             rank.is_dirty = False
+        self._join_pulled()
+        decodes = True
         for rank in dirty:
             if rank.is_dirty:  # it has just preempted: nothing is admitted in this step
                 continue
@@ -158,61 +175,52 @@ class Group:
             self.reserved[:] = 0
             return
         tokens = self._tokens_after(1)
-        for index in self.kv.short_ranks(tokens):
-            rank = self.ranks[index]
-            while index in self.kv.short_ranks(tokens):
-                if not rank.preempt_newest():
-                    raise InvariantError(f"rank {rank.target} has no sequence left to preempt")
+        if not self.kv.surely_fits(tokens):
+            for index in self.kv.short_ranks(tokens):
+                rank = self.ranks[index]
+                while index in self.kv.short_ranks(tokens):
+                    if not rank.preempt_newest():
+                        raise InvariantError(f"rank {rank.target} has no sequence left to preempt")
         self.reserved[:] = self.kv.growth(tokens)
 
-    def _run_steps_from(
-        self, start_s: float, decodes: bool
-    ) -> Generator[simpy.Event, object, None]:
+    def _run_from(self, start_s: float, decodes: bool) -> Generator[simpy.Event, object, None]:
         """Price a run of like steps, sleep through it, account for what was done of it."""
-        batch = self.batch
-        steps = 1 if self.prefill_tokens else self._horizon()
         paused = None if decodes else self._pause()
-        prices = self.pricer.price(batch, self._growth(steps))
-        ends = prices.duration_s.copy()
-        ends[0] += start_s
-        ends.cumsum(out=ends)  # one addition a step, as if each were slept through
-        if steps == 1 or not self.sim.skip_ahead:
-            done = yield from self._step_through(ends)
-        else:
-            done = yield from self._skip_through(ends)
-        ends = ends[:done]
+        prices = self.pricer.price(self.batch)
         decoding = self.num_decoding if decodes else 0
-        self.ledger.add_run(ends, start_s, (decoding, self.context_tokens, self.prefill_tokens))
-        self.ledger.add_parts(prices.parts(done))
+        first = self.ledger.num_decode_steps
+        run = StepRun(start_s, prices.base_s, prices.slope_s, 1, first, self.tokens)
+        if not self.prefill_tokens:
+            run.steps = self._horizon(prices)
+        if run.steps == 1:
+            yield self.clock.alarm_at(start_s + prices.base_s, STEP_END)
+        else:
+            self._run = run
+            yield from self._skip(run) if self.sim.skip_ahead else self._walk(run)
+            self._run = None
+        self.ledger.add(run, prices, (decoding, self.context_tokens, self.prefill_tokens))
         if paused is not None:
-            batch.decode_seqs[:], batch.context_tokens[:] = paused
+            self.batch.decode_seqs[:], self.batch.context_tokens[:] = paused
         elif decoding:
-            self._advance(ends)
+            self._advance()
         if self.prefill_tokens:
             self._finish_prefill(prices.rank_wait_s)
 
-    def _step_through(self, ends: Floats) -> Generator[simpy.Event, object, int]:
-        """One alarm a step; return how many steps were done before something came."""
+    def _walk(self, run: StepRun) -> Generator[simpy.Event, object, None]:
+        """One alarm a step, until the run ends or is cut short."""
         clock = self.clock
-        self._run_steps = steps = len(ends)
-        for done, end_s in enumerate(ends.tolist(), start=1):
-            yield clock.alarm_at(end_s, STEP_END)
-            if done == steps:
-                break
-            if not clock.may_plan:
-                yield clock.alarm_at(end_s, PLAN)
-            if self._run_steps == 0:
-                break
-        return done
+        done = 0
+        while done < run.steps:
+            done += 1
+            yield clock.alarm_at(run.end_s(done), STEP_END)
+            if done < run.steps and not clock.may_plan:
+                yield clock.alarm_at(clock.now, PLAN)
 
-    def _skip_through(self, ends: Floats) -> Generator[simpy.Event, object, int]:
-        """One alarm for the whole run; `poke` moves it to the boundary after what came."""
-        self._run_ends = ends
-        self._run_steps = len(ends)
-        self._asleep = self.clock.alarm_at(float(ends[-1]), STEP_END)
+    def _skip(self, run: StepRun) -> Generator[simpy.Event, object, None]:
+        """One alarm for the whole run; cutting it short moves the alarm."""
+        self._asleep = self.clock.alarm_at(run.end_s(run.steps), STEP_END)
         yield self._asleep
         self._asleep = None
-        return self._run_steps
 
     def _pause(self) -> tuple[np.ndarray, np.ndarray]:
         """Take the decodes out of the batch for one step; return what to put back."""
@@ -226,27 +234,19 @@ class Group:
 
     def _tokens_after(self, steps: int) -> int:
         """Tokens by which the clock advances in the next `steps` decode steps."""
-        tokens, per_steps = self._rate
-        return (self.ledger.num_decode_steps + steps) * tokens // per_steps - self.kv.clock
+        return self.tokens.at(self.ledger.num_decode_steps + steps) - self.kv.clock
 
-    def _growth(self, steps: int) -> np.ndarray:
-        """[steps] tokens that each decoding sequence has gained before each of the next steps."""
-        tokens, per_steps = self._rate
-        if tokens == per_steps:
-            return self._steps[:steps]
-        first = self.ledger.num_decode_steps
-        return (first + self._steps[:steps]) * tokens // per_steps - self.kv.clock
-
-    def _horizon(self) -> int:
-        """Steps until the first finish, or until blocks run out, or as many as are priced at once."""
+    def _horizon(self, prices: StepPrices) -> int:
+        """Steps until the first finish, until blocks run out, or until another rank is the slowest."""
         done = self.ledger.num_decode_steps
         while self._due_steps[0] not in self._calendar:
             heapq.heappop(self._due_steps)
-        steps = min(self._due_steps[0] - done, len(self._steps) - 1)
-        if steps > 1:
-            clocks = self._growth(steps + 1)[1:]
-            steps = max(1, self.kv.room(clocks))
-        return steps
+        steps = self._due_steps[0] - done
+        if steps == 1:
+            return 1
+        tokens = min(self._tokens_after(steps), prices.linear_tokens())
+        tokens = self.kv.most_tokens(tokens)
+        return max(1, min(steps, self.tokens.step_of(self.kv.clock + tokens + 1) - 1 - done))
 
     def enter_decode(self, seq: Sequence) -> None:
         """Put a sequence into the calendar at the decode step that will give its last token."""
@@ -255,8 +255,7 @@ class Group:
         seq.ledger = self.index
         seq.first_decode_step = self.ledger.num_decode_steps
         need = self.sim.output_tokens[seq.seq_id] - seq.emitted_tokens
-        tokens, per_steps = self._rate
-        step = -(-(self.kv.clock + need) * per_steps // tokens)
+        step = self.tokens.step_of(self.kv.clock + need)
         seq.finish_step = step
         bucket = self._calendar.get(step)
         if bucket is None:
@@ -277,16 +276,12 @@ class Group:
         if gained:
             seq.emitted_tokens += gained
             first, last = seq.first_decode_step, self.ledger.num_decode_steps
-            if seq.first_token_s != seq.first_token_s:
-                seq.first_token_s = float(self.ledger.decode_end_s[first])
-            seq.last_token_s = float(self.ledger.decode_end_s[last - 1])
+            seq.last_token_s = self.ledger.decode_end_s
             self.sim.segments.extend((seq.seq_id, self.index, first, last))
 
-    def _advance(self, ends: Floats) -> None:
-        """Give every decoding sequence the tokens of these steps; finish those that are due."""
-        steps = len(ends)
-        gained = self._tokens_after(steps)
-        self.ledger.add_decodes(ends, self.num_decoding)
+    def _advance(self) -> None:
+        """Give every decoding sequence the tokens of the run; finish those that are due."""
+        gained = self._tokens_after(0)  # the ledger is ahead of the clock by the run
         self.kv.advance(gained)
         self.batch.context_tokens += gained * self.batch.decode_seqs
         self.context_tokens += gained * self.num_decoding
@@ -320,5 +315,8 @@ class Group:
                 self.sim.prompt_done(seq, self, rank)
             if rank.waiting or rank.partial:
                 rank.touch()
-        self.batch.clear_prefill()
+        batch = self.batch
+        for column in (batch.prefill_tokens, batch.prefill_context, batch.num_chunks):
+            column[:] = 0
+        batch.prefill_pairs[:] = 0.0
         self.prefill_tokens = 0

@@ -1,73 +1,109 @@
-"""The step ledger of a group: end times of its decode steps, and one row a run of like steps."""
+"""The step ledger of a group: one row a run of like steps, from which every time follows."""
 
 from array import array
 
 import numpy as np
 from numpy.typing import NDArray
 
-from simpod.records.columns import STEP_PARTS
+from simpod.cost import StepPrices
+from simpod.engine.steps import StepRun, TokenClock
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
-RUN_FIELDS = (
+ROW = (
     "first_step",
     "num_steps",
     "start_s",
     "end_s",
+    "base_s",
+    "slope_s",
+    "first_decode_step",
     "decode_seqs",
     "context_tokens",
     "prefill_tokens",
+    "attention_s",
+    "attention_slope_s",
 )
+EXPAND_AT_ONCE = 2**20
 
 
 class Ledger:
-    """Append-only. Token times are not stored: they follow from these and each sequence's step span."""
+    """Append-only. Token times are not stored: they follow from the runs and a sequence's step span."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: TokenClock) -> None:
+        self.clock = clock
         self.num_decode_steps = 0
         self.num_steps = 0
         self.busy_s = 0.0
-        self._ends = np.empty(256)
-        self._runs = array("d")
-        self._decode_runs = array("q")  # num_steps, decode_seqs of each run that decoded
+        self.decode_end_s = 0.0  # end of the last decode step
+        self._rows = array("d")
+        self._fixed: list[Floats] = []
 
-    def add_run(self, ends: Floats, start_s: float, composition: tuple[int, int, int]) -> None:
-        """Enter `len(ends)` successive steps; `composition` = decode sequences, context, prefill tokens."""
-        count = len(ends)
-        end_s = float(ends[-1])
-        self._runs.extend((self.num_steps, count, start_s, end_s, *composition))
-        self.num_steps += count
-        self.busy_s += end_s - start_s
-
-    def add_parts(self, parts_s: Floats) -> None:
-        """Enter the breakdown [len(STEP_PARTS)] of the run just added."""
-        self._runs.extend(parts_s.tolist())
-
-    def add_decodes(self, ends: Floats, decode_seqs: int) -> None:
-        """Enter the ends of steps in which `decode_seqs` sequences decoded."""
-        count = len(ends)
-        first, last = self.num_decode_steps, self.num_decode_steps + count
-        if last > len(self._ends):
-            grown = np.empty(max(2 * len(self._ends), last))
-            grown[:first] = self._ends[:first]
-            self._ends = grown
-        self._ends[first:last] = ends
-        self.num_decode_steps = last
-        self._decode_runs.extend((count, decode_seqs))
-
-    @property
-    def decode_end_s(self) -> Floats:
-        """[num_decode_steps] ends of decode steps."""
-        return self._ends[: self.num_decode_steps]
+    def add(self, run: StepRun, prices: StepPrices, counts: tuple[int, int, int]) -> None:
+        """Enter a run that is done; counts = decode sequences, their context, prompt tokens."""
+        end_s = run.end_s(run.steps)
+        self._rows.extend(
+            (
+                self.num_steps,
+                run.steps,
+                run.start_s,
+                end_s,
+                run.base_s,
+                run.slope_s,
+                run.first,
+                *counts,
+                prices.attention_s,
+                prices.attention_slope_s,
+            )
+        )
+        self._fixed.append(prices.fixed_s)
+        self.num_steps += run.steps
+        self.busy_s += end_s - run.start_s
+        if counts[0]:
+            self.num_decode_steps += run.steps
+            self.decode_end_s = end_s
 
     @property
-    def decode_seqs(self) -> NDArray[np.int64]:
+    def table(self) -> Floats:
+        """[num_runs, len(ROW)]."""
+        return np.array(self._rows).reshape(-1, len(ROW))
+
+    @property
+    def fixed_s(self) -> Floats:
+        """[num_runs, parts of a step] seconds of one step, without what grows with the context."""
+        return np.array(self._fixed)
+
+    def decode_ends(self) -> Floats:
+        """[num_decode_steps] end of each decode step, by the formula of `StepRun`."""
+        table = self._decoding()
+        ends = np.empty(self.num_decode_steps)
+        counts = table[:, ROW.index("num_steps")].astype(np.int64)
+        firsts = table[:, ROW.index("first_decode_step")].astype(np.int64)
+        start_s, base_s, slope_s = (
+            table[:, ROW.index(n)] for n in ("start_s", "base_s", "slope_s")
+        )
+        rows = np.arange(len(table))
+        cuts = np.flatnonzero(np.diff(firsts // EXPAND_AT_ONCE)) + 1
+        for part in np.split(rows, cuts):
+            row = np.repeat(part, counts[part])
+            if not len(row):
+                continue
+            step = np.arange(firsts[part[0]], firsts[part[0]] + len(row))
+            done = step + 1 - firsts[row]
+            gained = step * self.clock.tokens // self.clock.per_steps
+            gained -= firsts[row] * self.clock.tokens // self.clock.per_steps
+            total = gained.cumsum()
+            before = total[step == firsts[row]] - 0
+            total -= np.repeat(before, counts[part])
+            ends[step] = start_s[row] + (done * base_s[row] + slope_s[row] * total)
+        return ends
+
+    def decode_seqs(self) -> Ints:
         """[num_decode_steps] sequences in each decode step."""
-        runs = np.frombuffer(self._decode_runs, dtype=np.int64).reshape(-1, 2)
-        return np.repeat(runs[:, 1], runs[:, 0])
+        table = self._decoding().astype(np.int64)
+        return np.repeat(table[:, ROW.index("decode_seqs")], table[:, ROW.index("num_steps")])
 
-    @property
-    def runs(self) -> Floats:
-        """[num_runs, len(RUN_FIELDS) + len(STEP_PARTS)]."""
-        width = len(RUN_FIELDS) + len(STEP_PARTS)
-        return np.frombuffer(self._runs, dtype=np.float64).reshape(-1, width)
+    def _decoding(self) -> Floats:
+        table = self.table
+        return table[table[:, ROW.index("decode_seqs")] > 0]

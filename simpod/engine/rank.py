@@ -138,7 +138,9 @@ class Rank:
             if chunk < 1:
                 self._blame(f"chunk of {chunk} tokens for sequence {seq_id}; allowed: 1 or more")
         if (total := sum(chunks.values())) > budget:
-            self._blame(f"chunks of {total} tokens in all; {budget} of {spec.max_step_tokens} are left")
+            self._blame(
+                f"chunks of {total} tokens in all; {budget} of {spec.max_step_tokens} are left"
+            )
         if len(chunks) > self.free_slots:
             self._blame(f"{len(chunks)} prompts in one step; {self.free_slots} slots are free")
         return plan
@@ -193,7 +195,9 @@ class Rank:
 
     def _check_chunk(self, seq: Sequence, chunk: int, uncached: int) -> None:
         if chunk > uncached:
-            self._blame(f"chunk of {chunk} tokens for sequence {seq.seq_id}; {uncached} are uncomputed")
+            self._blame(
+                f"chunk of {chunk} tokens for sequence {seq.seq_id}; {uncached} are uncomputed"
+            )
 
     def _enter(self, seq: Sequence, chunk: int) -> None:
         """Put a granted chunk into the group's batch."""

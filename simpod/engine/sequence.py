@@ -52,7 +52,9 @@ class Sequence:
         self.session_id = session_id
         self.prefix_hashes = prefix_hashes
         self.ttft_deadline_s = float("inf")
-        self.goal_tokens = prompt_tokens  # to be resident before the next token; grows by preemption
+        self.goal_tokens = (
+            prompt_tokens  # to be resident before the next token; grows by preemption
+        )
         self.resident_tokens = 0  # tokens with KV; while decoding, as of join_clock
         self.cached_tokens = 0
         self.emitted_tokens = 0

@@ -108,7 +108,7 @@ class Calibration:
     network_frac: Mapping[str, Share] = field(default_factory=dict)
     """Plane name -> achieved share of its bandwidth; a plane that is missing achieves all of it."""
     allreduce_latency_s: NonNegative = 0.0
-    """Fixed part of one tensor-parallel all-reduce inside a node."""
+    """Fixed part of one tensor-parallel all-reduce, beside two latencies of its plane."""
     dispatch_latency_s: NonNegative = 0.0
     """Fixed part of one expert dispatch or combine."""
     dispatch_latency_per_rank_s: NonNegative = 0.0

@@ -22,7 +22,7 @@ from simpod.metrics.pools import (
 )
 from simpod.metrics.summary import summary
 from simpod.metrics.tokens import inter_token_gaps, token_times, tokens_per_second
-from simpod.metrics.window import Window, arrived, measure
+from simpod.metrics.window import Window, measure
 
 __all__ = [
     "SUMMARY_KEYS",
@@ -34,7 +34,6 @@ __all__ = [
     "Stationarity",
     "StepBreakdown",
     "Window",
-    "arrived",
     "attainment_frac",
     "describe",
     "describe_weighted",

@@ -35,5 +35,5 @@ def tpot_s(requests: RequestRecords) -> Floats:
 
 def has_tpot(requests: RequestRecords) -> Bools:
     """Finished requests of more than one token."""
-    finished = requests.status == FINISHED
-    return np.logical_and(finished, produced_tokens(requests) > 1)
+    several: Bools = (requests.status == FINISHED) & (produced_tokens(requests) > 1)
+    return several

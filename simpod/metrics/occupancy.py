@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from simpod.metrics.window import Window, arrived
+from simpod.metrics.window import Window
 from simpod.records.columns import REFUSED, Floats, RequestRecords, RunRecords
 
 STABLE, GROWING, BACKLOGGED, BURST = "STABLE", "GROWING", "BACKLOGGED", "BURST"
@@ -104,7 +104,7 @@ def littles_law(records: RunRecords) -> LittlesLaw:
 
 def _arrivals(requests: RequestRecords) -> Floats:
     """Of all that entered (refused ones never do), ascending."""
-    return np.sort(requests.arrival_s[arrived(requests) & (requests.status != REFUSED)])
+    return np.sort(requests.arrival_s[requests.status != REFUSED])
 
 
 def _finishes(requests: RequestRecords) -> Floats:

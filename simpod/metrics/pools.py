@@ -61,8 +61,7 @@ class Saturation:
 def pool_use(records: RunRecords, pool: PoolRecords) -> PoolUse:
     """Utilisation of one pool."""
     groups = _groups(records, pool)
-    arrivals = records.requests.arrival_s[~np.isnan(records.requests.arrival_s)]
-    span_s = records.end_s - float(arrivals.min()) if len(arrivals) else 0.0
+    span_s = records.end_s - float(np.min(records.requests.arrival_s, initial=records.end_s))
     busy_s = sum(group.busy_s for group in groups)
     return PoolUse(
         busy_frac=busy_s / (pool.instances * span_s) if span_s > 0 else np.nan,

@@ -3,6 +3,11 @@
 A *gap* lies between successive outputs of one request: its first token and then each decode step.
 With multi-token prediction a step puts out several tokens at once, which is one output (a vLLM
 chunk): gaps are between steps' outputs, tokens of one step have no gap between them.
+
+A request decodes in one *stretch* of steps, or in several if it was preempted. Its recomputation
+ends with a token of its own; that one is taken at the end of the last decode step before the new
+stretch, which is exact if another sequence decoded meanwhile. Where none did, it is left out as
+an output.
 """
 
 from dataclasses import dataclass
@@ -28,139 +33,149 @@ class Ledgers:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Spans:
-    """Where in the joined ledgers each request decodes: steps [start, stop), [n].
+class Stretches:
+    """Where requests decode: steps [start, stop) of the joined ledgers, not empty, [s].
 
-    Of a preempted request, the last stretch only. start = stop where it did not decode.
+    Ordered by row and time.
     """
 
+    row: Ints  # of the request in its records
     start: Ints
     stop: Ints
-    is_first_in_step: Bools  # its first token came with the first of these steps, not before
+    is_first: Bools  # the request's first stretch
+    gives_first_token: Bools  # its first token came with the first of these steps, not before
 
 
 def join_ledgers(records: RunRecords) -> Ledgers:
     """Put the groups' ledgers one after the other."""
-    lengths = [len(group.decode_end_s) for group in records.groups]
-    none = [np.empty(0, dtype=np.int64)]
+    groups = records.groups
+    none = np.empty(0, dtype=np.int64)
+    new_tokens = [none]
+    for group in groups:
+        up, down = group.tokens_per_decode_step
+        new_tokens.append(np.diff(np.arange(len(group.decode_end_s) + 1) * up // down))
+    lengths = [0, *(len(group.decode_end_s) for group in groups)]
     return Ledgers(
-        end_s=np.concatenate([np.empty(0), *(group.decode_end_s for group in records.groups)]),
-        decode_seqs=np.concatenate(none + [group.decode_seqs for group in records.groups]),
-        new_tokens=np.concatenate(
-            none
-            + [
-                np.diff(np.arange(len(group.decode_end_s) + 1) * up // down)
-                for group in records.groups
-                for up, down in [group.tokens_per_decode_step]
-            ]
-        ),
-        offsets=np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64),
+        end_s=np.concatenate([np.empty(0), *(group.decode_end_s for group in groups)]),
+        decode_seqs=np.concatenate([none, *(group.decode_seqs for group in groups)]),
+        new_tokens=np.concatenate(new_tokens),
+        offsets=np.cumsum(lengths, dtype=np.int64),
     )
 
 
-def decode_spans(records: RunRecords, ledgers: Ledgers) -> Spans:
-    """Find each request's steps. One that still decodes at the end has all steps up to the end."""
-    requests = records.requests
-    decodes = (requests.ledger >= 0) & (requests.first_decode_step >= 0)
-    group = np.where(decodes, requests.ledger, 0)
-    base, end = ledgers.offsets[group], ledgers.offsets[np.minimum(group + 1, len(records.groups))]
-    start = base + requests.first_decode_step
-    goes_on = (requests.status != FINISHED) & (requests.num_preemptions == 0)
-    stop = np.where(goes_on, end, base + requests.last_decode_step)
-    start = np.where(decodes, np.minimum(start, end), 0)
-    stop = np.where(decodes, np.clip(stop, start, end), 0)
-    has_steps = stop > start
-    first_end_s = np.full(len(start), np.nan)
-    first_end_s[has_steps] = ledgers.end_s[start[has_steps]]
-    is_first_in_step = requests.first_token_s >= first_end_s - SAME_TIME_S
-    return Spans(
-        start=start,
-        stop=stop,
-        is_first_in_step=is_first_in_step & (requests.num_preemptions == 0),
+def decode_stretches(records: RunRecords, ledgers: Ledgers) -> Stretches:
+    """Find each request's steps; one that still decodes at the end has all steps up to the end."""
+    requests, segments = records.requests, records.segments
+    base = ledgers.offsets[segments[:, 1]]
+    earlier_row = np.searchsorted(requests.request_id, segments[:, 0])
+    earlier_start, earlier_stop = base + segments[:, 2], base + segments[:, 3]
+    row = np.flatnonzero((requests.ledger >= 0) & (requests.first_decode_step >= 0))
+    base, end = ledgers.offsets[requests.ledger[row]], ledgers.offsets[requests.ledger[row] + 1]
+    start = base + requests.first_decode_step[row]
+    stop = np.where(requests.status[row] == FINISHED, base + requests.last_decode_step[row], end)
+    # a live request that waits after a preemption still names the stretch that was cut off
+    length = len(ledgers.end_s) + 1
+    is_open = ~np.isin(row * length + start, earlier_row * length + earlier_start)
+    kept = is_open & (stop > start)
+    row = np.concatenate([earlier_row, row[kept]])
+    start = np.concatenate([earlier_start, start[kept]])
+    stop = np.concatenate([earlier_stop, stop[kept]])
+    order = np.lexsort((start, row))
+    row, start, stop = row[order], start[order], stop[order]
+    is_first = np.diff(row, prepend=-1) != 0
+    by_step = requests.first_token_s[row] >= ledgers.end_s[start] - SAME_TIME_S
+    return Stretches(
+        row=row, start=start, stop=stop, is_first=is_first, gives_first_token=is_first & by_step
     )
 
 
 def inter_token_gaps(records: RunRecords, chosen: Bools) -> tuple[Floats, Ints]:
-    """Gaps of the `chosen` requests [n] as (seconds, how often): a row a step, and one a request.
+    """Gaps of the `chosen` requests [n], as (seconds, how often each) without a row per token.
 
-    Each gap is weighted by the chosen sequences that decode in both its steps; the gap from a
-    first token to the first decode step is each request's own. Exact without preemption: the gaps
-    of a request add up to finish - first token. Records do not say who decoded where before a
-    preemption, but how many did (`decode_seqs` less all known spans): these stretches, and
-    `extra_gaps_s` across preemptions, are counted for all requests, and re-entry is taken at a
-    decode step's end.
+    A gap between two steps is weighted by the chosen sequences that decode in both; the gaps
+    before a stretch are each request's own. The gaps of a request add up to last output - first
+    token.
     """
     ledgers = join_ledgers(records)
-    spans = decode_spans(records, ledgers)
-    preempted = records.requests.num_preemptions > 0
-    decodes = spans.stop > spans.start
-    joins = spans.start + ~preempted  # the step after which gaps follow the ledger
-    weights = _cover(joins, spans.stop, chosen & decodes, len(ledgers.end_s))
-    if preempted.any():
-        known = _cover(spans.start, spans.stop, decodes, len(ledgers.end_s))
-        weights = weights + np.maximum(ledgers.decode_seqs - known, 0)
-    gaps_s = np.diff(ledgers.end_s, prepend=np.nan)
-    first_steps = ledgers.offsets[:-1][np.diff(ledgers.offsets) > 0]
-    weights[first_steps] = 0  # nothing came before
-    used = weights > 0
-    own = chosen & decodes & ~preempted & ~spans.is_first_in_step
-    own_gaps_s = ledgers.end_s[spans.start[own]] - records.requests.first_token_s[own]
-    single = np.ones(len(own_gaps_s) + len(records.extra_gaps_s), dtype=np.int64)
-    values = np.concatenate([gaps_s[used], own_gaps_s, records.extra_gaps_s])
-    return values, np.concatenate([weights[used], single])
+    all_stretches = decode_stretches(records, ledgers)
+    inside = _cover(all_stretches, chosen, len(ledgers.end_s))
+    used = inside > 0
+    gaps_s = np.diff(ledgers.end_s, prepend=np.nan)[used]
+    before_s = _gaps_before(records, ledgers, all_stretches, chosen)
+    ones = np.ones(len(before_s), dtype=np.int64)
+    return np.concatenate([gaps_s, before_s]), np.concatenate([inside[used], ones])
 
 
 def token_times(records: RunRecords, request_id: int) -> Floats:
     """When each token of a request was ready so far, in order; the last one is its finish.
 
-    Tokens of one step (multi-token prediction) come at one time. Of a finished request that was
-    preempted, tokens between the first and the last stretch are NaN: the records do not hold them.
+    Tokens of one step (multi-token prediction) come at one time; a step's surplus is cut off.
     """
     requests = records.requests
-    if not 0 <= request_id < len(requests.status):
-        raise ConfigError(f"request {request_id}: there are 0 to {len(requests.status) - 1}")
-    first_s = requests.first_token_s[request_id]
-    if np.isnan(first_s):
-        return np.empty(0)
+    rows = np.flatnonzero(requests.request_id == request_id)
+    if len(rows) == 0:
+        raise ConfigError(f"request {request_id}: none of the {len(requests.status)} that arrived")
     ledgers = join_ledgers(records)
-    spans = decode_spans(records, ledgers)
-    steps = slice(int(spans.start[request_id]), int(spans.stop[request_id]))
-    times = np.repeat(ledgers.end_s[steps], ledgers.new_tokens[steps])
-    num_tokens = int(requests.output_tokens[request_id])
-    if spans.is_first_in_step[request_id]:
-        return times[:num_tokens]
-    if requests.num_preemptions[request_id] == 0:
-        return np.concatenate([[first_s], times[: num_tokens - 1]])
-    if requests.status[request_id] != FINISHED:
-        return np.array([first_s])
-    times = times[: num_tokens - 1]
-    return np.concatenate([[first_s], np.full(num_tokens - 1 - len(times), np.nan), times])
+    stretches = decode_stretches(records, ledgers)
+    first_s = requests.first_token_s[rows]
+    times = [first_s[~np.isnan(first_s)]]
+    for i in np.flatnonzero(stretches.row == rows[0]):
+        steps = slice(stretches.start[i], stretches.stop[i])
+        if stretches.gives_first_token[i]:
+            times.clear()
+        if not stretches.is_first[i]:
+            times.append(ledgers.end_s[[steps.start - 1]])
+        times.append(np.repeat(ledgers.end_s[steps], ledgers.new_tokens[steps]))
+    return np.concatenate(times)[: requests.output_tokens[rows[0]]]
 
 
 def tokens_per_second(records: RunRecords) -> Ints:
     """Output tokens of all requests in each second from the first arrival on that had any.
 
-    A request's last step may give more than it asks for with multi-token prediction: that is
-    counted.
+    With multi-token prediction the surplus of a request's last step is counted too.
     """
     ledgers = join_ledgers(records)
-    spans = decode_spans(records, ledgers)
-    first = records.requests.first_token_s[~spans.is_first_in_step]
-    first = first[~np.isnan(first)]
-    times = np.concatenate([ledgers.end_s, first])
-    tokens = np.concatenate(
-        [ledgers.decode_seqs * ledgers.new_tokens, np.ones(len(first), dtype=np.int64)]
+    stretches = decode_stretches(records, ledgers)
+    comes_alone = ~np.isnan(records.requests.first_token_s)
+    comes_alone[stretches.row[stretches.gives_first_token]] = False
+    single_s = np.concatenate(
+        [
+            records.requests.first_token_s[comes_alone],
+            ledgers.end_s[stretches.start[~stretches.is_first] - 1],  # recomputed
+        ]
     )
+    times = np.concatenate([ledgers.end_s, single_s])
     if len(times) == 0:
         return np.empty(0, dtype=np.int64)
-    start_s = np.nanmin(records.requests.arrival_s)
+    ones = np.ones(len(single_s), dtype=np.int64)
+    tokens = np.concatenate([ledgers.decode_seqs * ledgers.new_tokens, ones])
+    start_s = np.min(records.requests.arrival_s)
     _, second = np.unique(np.floor(times - start_s), return_inverse=True)
     return np.bincount(second, tokens).astype(np.int64)
 
 
-def _cover(start: Ints, stop: Ints, chosen: Bools, length: int) -> Ints:
-    """How many of the chosen intervals [start, stop) hold each of `length` places."""
-    chosen = chosen & (stop > start)
-    edges = np.bincount(start[chosen], minlength=length + 1)
-    edges = edges - np.bincount(stop[chosen], minlength=length + 1)
+def _gaps_before(
+    records: RunRecords, ledgers: Ledgers, stretches: Stretches, chosen: Bools
+) -> Floats:
+    """The gaps that end with the first step of a stretch, and those across a preemption."""
+    end_s, row, start = ledgers.end_s, stretches.row, stretches.start
+    is_chosen = chosen[row]
+    first = is_chosen & stretches.is_first & ~stretches.gives_first_token
+    again = np.flatnonzero(is_chosen & ~stretches.is_first)
+    recomputed_s = end_s[start[again] - 1]
+    across_s = recomputed_s - end_s[stretches.stop[again - 1] - 1]
+    return np.concatenate(
+        [
+            end_s[start[first]] - records.requests.first_token_s[row[first]],
+            end_s[start[again]] - recomputed_s,
+            across_s[across_s > 0],
+        ]
+    )
+
+
+def _cover(stretches: Stretches, chosen: Bools, length: int) -> Ints:
+    """[length]: chosen sequences that decode in this step and in the one before."""
+    is_chosen = chosen[stretches.row]
+    edges = np.bincount(stretches.start[is_chosen] + 1, minlength=length + 1)
+    edges = edges - np.bincount(stretches.stop[is_chosen], minlength=length + 1)
     return np.cumsum(edges[:length])

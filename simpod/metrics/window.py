@@ -62,17 +62,11 @@ def measure(requests: RequestRecords, warmup_frac: float, drain_frac: float) -> 
     return _window(requests, 0.0, 0.0, is_whole_run=True)
 
 
-def arrived(requests: RequestRecords) -> Bools:
-    """[n]: was sent before the run ended (a closed loop may be cut off before)."""
-    return ~np.isnan(requests.arrival_s)
-
-
 def _window(
     requests: RequestRecords, warmup_frac: float, drain_frac: float, *, is_whole_run: bool
 ) -> Window:
     num_requests = len(requests.status)
-    sent = np.flatnonzero(arrived(requests))
-    sent = sent[np.argsort(requests.arrival_s[sent], kind="stable")]
+    sent = np.argsort(requests.arrival_s, kind="stable")
     measured = sent[_kept(len(sent), warmup_frac, drain_frac)]
     done = np.flatnonzero(requests.status == FINISHED)
     done = done[np.argsort(requests.finish_s[done], kind="stable")]

@@ -50,7 +50,7 @@ _SUSPICIOUS = re.compile(
 def refusals(config: Config) -> list[str]:
     """Every reason why this configuration (its text part) can't be priced; empty if it can."""
     found = [
-        f"{key}: {reason} is not modelled; got {_short(config[key])}"
+        f"{key}: not modelled: {reason}; got {_short(config[key])}"
         for key, reason in _REASONS.items()
         if config.get(key)
     ]
@@ -65,7 +65,7 @@ def _layer_types(config: Config) -> list[str]:
         return []
     count = sum(kind == "full_attention" for kind in kinds)
     return [
-        f"layer_types: only full_attention is modelled; got {', '.join(others)}"
+        f"layer_types: not modelled: layers without full attention; got {', '.join(others)}"
         f" in {len(kinds) - count} of {len(kinds)} layers"
     ]
 
@@ -78,7 +78,7 @@ def _sliding_window(config: Config) -> list[str]:
     reach = config.get("max_position_embeddings")
     if isinstance(window, int) and isinstance(reach, int) and window >= reach:
         return []
-    return [f"sliding_window: sliding-window attention is not modelled; got {window!r}"]
+    return [f"sliding_window: not modelled: attention to the last tokens only; got {window!r}"]
 
 
 def _other_shapes(config: Config) -> list[str]:
@@ -89,9 +89,7 @@ def _other_shapes(config: Config) -> list[str]:
     ]
     types = config.get("attn_type_list")
     if types and any(kind != 1 for kind in types):
-        found.append(
-            "attn_type_list: must be 1 (full attention) for all layers: others not modelled"
-        )
+        found.append(f"attn_type_list: not modelled: other than 1 (full); got {_short(types)}")
     return found
 
 

@@ -34,8 +34,9 @@ STATUS_NAMES = ("live", "finished", "refused")
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class RequestRecords:
-    """One row a request, [n], row = request id; times in seconds, NaN where it has not come to that."""
+    """One row a request that arrived, [n], ascending id; seconds, NaN where it has not come to that."""
 
+    request_id: Ints
     status: Ints  # LIVE, FINISHED, REFUSED
     session_id: Ints
     arrival_s: Floats
@@ -128,3 +129,5 @@ class RunRecords:
     end_s: float  # when the simulation stopped
     num_events: int = 0
     extra_gaps_s: Floats = field(default_factory=lambda: np.empty(0))  # token gaps across preemption
+    segments: Ints = field(default_factory=lambda: np.empty((0, 4), dtype=np.int64))
+    """[s, 4] spans of decode steps before a preemption: request id, ledger, first, last step."""

@@ -8,7 +8,7 @@ from simpod.fields import STRICT, Positive
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slo:
-    """Service-level objectives of one request, each an upper bound (met when equal); None: no promise."""
+    """Objectives of one request, each an upper bound (met when equal); None: no promise."""
 
     __pydantic_config__: ClassVar[Any] = STRICT
 

@@ -137,7 +137,10 @@ class MmppArrivals:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DiurnalArrivals:
-    """Poisson with rate(t) = rate_per_s (1 + amplitude_frac sin(2 pi (t / period_s + phase_frac)))."""
+    """Poisson with a rate that swings like a sine.
+
+    rate(t) = rate_per_s (1 + amplitude_frac sin(2 pi (t / period_s + phase_frac))).
+    """
 
     __pydantic_config__: ClassVar[Any] = STRICT
     process: Literal["diurnal"] = "diurnal"
@@ -202,7 +205,7 @@ ArrivalSpec: TypeAlias = Annotated[
 
 
 def _weibull_shape(cv: float) -> float:
-    """Shape k with cv^2 = G(1 + 2/k) / G(1 + 1/k)^2 - 1, which falls as k grows; by bisection of ln k."""
+    """Shape k with cv^2 = G(1 + 2/k) / G(1 + 1/k)^2 - 1, falling in k; bisects ln k."""
     low, high = math.log(0.05), math.log(1000.0)
     for _ in range(100):
         middle = (low + high) / 2

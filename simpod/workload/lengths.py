@@ -8,7 +8,9 @@ import numpy as np
 from annotated_types import Ge
 
 from simpod.fields import STRICT, Count, Positive, TaggedBy
-from simpod.workload.requests import Ints
+from simpod.workload.requests import Floats, Ints
+
+_LONGEST = 2**31
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +79,8 @@ class GeometricLengths:
 
     def sample(self, num: int, rng: np.random.Generator) -> Ints:
         """Return lengths, [num]."""
-        return np.minimum(rng.geometric(1 / self.mean, size=num), self.max or 2**31)
+        lengths: Ints = rng.geometric(1 / self.mean, size=num)
+        return np.minimum(lengths, self.max or _LONGEST)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +121,8 @@ class EmpiricalLengths:
         """Return lengths, [num]; ConfigError if the file or the column is unfit."""
         from simpod.workload.traces.lengths import read_column
 
-        return np.clip(rng.choice(read_column(self.path, self.column), num), self.min, self.max)
+        lengths: Ints = rng.choice(read_column(self.path, self.column), num)
+        return np.clip(lengths, self.min, self.max or _LONGEST)
 
 
 LengthSpec: TypeAlias = Annotated[
@@ -133,13 +137,11 @@ LengthSpec: TypeAlias = Annotated[
 """`prompt_tokens:`, `output_tokens:` and `turns:` of an experiment."""
 
 
-def draw_index(
-    weights: np.ndarray[Any, np.dtype[np.float64]], num: int, rng: np.random.Generator
-) -> Ints:
+def draw_index(weights: Floats, num: int, rng: np.random.Generator) -> Ints:
     """Indices 0 ... len(weights) - 1, [num], each with a chance proportional to its weight."""
     cumulated = np.cumsum(weights)
     marks = rng.random(num) * cumulated[-1]
-    found = np.searchsorted(cumulated, marks, side="right")
+    found: Ints = np.searchsorted(cumulated, marks, side="right")
     return np.minimum(found, len(weights) - 1)  # a mark may round up to the very end
 
 
@@ -151,8 +153,8 @@ def _check_range(low: int, high: int | None, mean: float | None = None) -> None:
         raise ValueError(f"mean {mean:g} is impossible; allowed: above min {low}{bound}")
 
 
-def _whole(lengths: np.ndarray[Any, np.dtype[np.float64]], low: int, high: int | None) -> Ints:
-    return np.clip(np.rint(lengths), low, high or 2**31).astype(np.int64)
+def _whole(lengths: Floats, low: int, high: int | None) -> Ints:
+    return np.asarray(np.clip(np.rint(lengths), low, high or _LONGEST), dtype=np.int64)
 
 
 def _lognormal_location(mean: float, sigma: float, low: int, high: int | None) -> float:
@@ -169,7 +171,7 @@ def _lognormal_location(mean: float, sigma: float, low: int, high: int | None) -
 
 
 def _clipped_mean(mu: float, sigma: float, low: int, high: int | None) -> float:
-    """E[clip(exp(mu + sigma Z), low, high)]: the partial expectation between, the bounds outside."""
+    """E[clip(exp(mu + sigma Z), low, high)]: partial expectation between, the bounds outside."""
     below = (math.log(low) - mu) / sigma
     above = math.inf if high is None else (math.log(high) - mu) / sigma
     between = _normal_cdf(above - sigma) - _normal_cdf(below - sigma)

@@ -18,13 +18,15 @@ class Requests:
 
     arrival_s [n]: when the client sends it, ascending; NaN where it waits for another request
     (`after`) or for a free client (`concurrency`), and only there.
-    after [n]: id of the request whose finish triggers this one, or -1; think_s [n]: the delay after it.
+    after [n]: id of the request whose finish triggers this one, or -1.
+    think_s [n]: the delay after it.
     session_id [n]: -1 when it belongs to no session.
-    hash_offsets [n+1], hash_ids: prefix identity. hash_ids[hash_offsets[i]:hash_offsets[i+1]] names the
-    successive blocks of `hash_block_tokens` tokens of request i; an id stands for its whole prefix up to
-    and including that block, so equal ids mean equal prefixes. Ids beyond the prompt name blocks that the
-    output will fill (known for synthetic sessions). Blocks after the last id are nobody else's.
-    Empty arrays and 0 when the source has no identity.
+    hash_offsets [n+1], hash_ids: prefix identity. hash_ids[hash_offsets[i]:hash_offsets[i+1]] names
+    the successive blocks of `hash_block_tokens` tokens of request i; an id stands for its whole
+    prefix up to and including that block, so equal ids mean equal prefixes. Ids beyond the prompt
+    name blocks that the output will fill (known for synthetic sessions). The last id of a recorded
+    trace may name a block that the prompt fills in part. Blocks after the last id are nobody
+    else's. Empty arrays and 0 when the source has no identity.
     concurrency: closed loop: at most so many requests in flight, the next starts when one finishes;
     then every arrival is NaN and every `after` is -1.
     """
@@ -82,7 +84,7 @@ def make_requests(
 
 def _shape_problems(requests: Requests) -> list[str]:
     num = len(requests.prompt_tokens)
-    wanted = {name: num for name in ("arrival_s", "output_tokens", "after", "think_s")}
+    wanted = dict.fromkeys(("arrival_s", "output_tokens", "after", "think_s"), num)
     wanted |= {"session_id": num, "hash_offsets": num + 1}
     return [
         f"{name} has {len(column)} values; allowed: {length}, to match {num} prompt_tokens"

@@ -70,7 +70,7 @@ class SharedPrefixSpec:
     tokens: Count
     """Length of each."""
     exponent: NonNegative = 1.0
-    """Zipf popularity: the k-th is chosen with a chance proportional to k^-exponent; 0: all alike."""
+    """Zipf popularity: the k-th has a chance proportional to k^-exponent; 0: all alike."""
     share_frac: Frac = 1.0
     """Share of requests (or sessions) that have a system prompt at all."""
 
@@ -79,8 +79,8 @@ class SharedPrefixSpec:
 class SessionsSpec:
     """Conversations: `arrivals` starts them; a turn follows the answer to the one before.
 
-    The prompt of a turn is the whole conversation so far and `prompt_tokens` new ones; `num_requests`
-    counts turns (the last conversation is cut short there).
+    The prompt of a turn is the whole conversation so far and `prompt_tokens` new ones;
+    `num_requests` counts turns (the last conversation is cut short there).
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -141,24 +141,20 @@ def name_blocks(
 ) -> tuple[Ints, Ints]:
     """Prefix identity: (hash_offsets [n + 1], hash_ids) as in `Requests`.
 
-    last_token [n]: tokens to name of each request (whole blocks only). prefixes [num_conversations]:
-    system prompt or -1. The blocks of system prompt j are j x prefix_blocks ..., shared by all its
-    conversations; the others belong to one conversation.
+    last_token [n]: tokens to name of each request (whole blocks only).
+    prefixes [num_conversations]: system prompt or -1. The blocks of system prompt j are
+    j x prefix_blocks ..., shared by all its conversations; the others belong to one conversation.
     """
     counts = last_token // block_tokens
-    offsets = np.concatenate(([0], np.cumsum(counts)))
     conversation = turns.conversation
     shared = np.where(prefixes >= 0, prefix_blocks, 0)
     last_turn = np.append(np.flatnonzero(turns.turn == 0)[1:], len(counts)) - 1
     own = np.maximum(counts[last_turn] - shared, 0)
     first_own = (int(prefixes.max(initial=-1)) + 1) * prefix_blocks + np.cumsum(own) - own
-    row = np.repeat(np.arange(len(counts)), counts)
-    position = np.arange(offsets[-1]) - offsets[row]
-    home = conversation[row]
-    is_shared = position < shared[home]
-    ids = np.where(
-        is_shared,
-        prefixes[home] * prefix_blocks + position,
-        first_own[home] + position - shared[home],
-    )
-    return offsets, ids
+    # each request is two runs of successive ids: [n, 2] lengths and first ids
+    in_prefix = np.minimum(counts, shared[conversation])
+    lengths = np.stack((in_prefix, counts - in_prefix), axis=1).ravel()
+    starts = np.stack((prefixes * prefix_blocks, first_own), axis=1)[conversation].ravel()
+    ids = np.repeat(starts - (np.cumsum(lengths) - lengths), lengths)
+    ids += np.arange(len(ids))
+    return np.concatenate(([0], np.cumsum(counts))), ids

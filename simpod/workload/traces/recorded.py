@@ -48,6 +48,13 @@ def number_sessions(names: list[Any]) -> Ints:
     return np.array([numbers.setdefault(name, len(numbers) - 1) for name in names], dtype=np.int64)
 
 
+def _renumber(session_id: Ints) -> Ints:
+    """Close the gaps that left-out rows made."""
+    if np.all(session_id < 0):
+        return session_id
+    return number_sessions([number if number >= 0 else None for number in session_id.tolist()])
+
+
 def to_requests(
     recorded: Recorded, spec: TimedTrace, limit: int | None, rng: np.random.Generator
 ) -> Requests:
@@ -72,7 +79,7 @@ def to_requests(
         kept.output_tokens,
         after=_predecessors(kept),
         think_s=kept.think_s,
-        session_id=number_sessions([s if s >= 0 else None for s in kept.session_id.tolist()]),
+        session_id=_renumber(kept.session_id),
         hash_offsets=np.concatenate(([0], np.cumsum(kept.hash_counts))),
         hash_ids=kept.hash_ids,
         hash_block_tokens=kept.hash_block_tokens,
@@ -94,8 +101,8 @@ def _predecessors(recorded: Recorded) -> Ints:
             after[row] = last_of_session.get(session, -1)
             if after[row] < 0:
                 problems.append(
-                    f"{recorded.path}:{recorded.lines[row]}: no timestamp, and no usable row of its "
-                    "session before it; allowed: `delay` after another row of the same session_id"
+                    f"{recorded.path}:{recorded.lines[row]}: no timestamp, and no usable row of "
+                    "its session before it; allowed: `delay` after a row of the same session_id"
                 )
         if session >= 0:
             last_of_session[session] = row
@@ -136,8 +143,8 @@ def _in_window(start_s: Floats, spec: TimedTrace) -> NDArray[np.bool_]:
     inside = (start_s >= window.start_s) & (start_s < end_s)
     if not inside.any():
         raise ConfigError(
-            f"{spec.path}: window {window.start_s:g} s to {end_s:g} s holds none of "
-            f"{len(start_s)} requests; allowed: a part of {start_s.min():g} s to {start_s.max():g} s"
+            f"{spec.path}: window {window.start_s:g} s to {end_s:g} s holds none of {len(start_s)} "
+            f"requests; allowed: a part of {start_s.min():g} s to {start_s.max():g} s"
         )
     return np.asarray(inside)
 

@@ -11,7 +11,10 @@ BadRowPolicy = Literal["error", "skip"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowSpec:
-    """Part of a trace: start_s <= time < end_s, in trace time before scaling; the run starts at start_s."""
+    """Part of a trace: start_s <= time < end_s, in trace time before scaling.
+
+    start_s becomes time 0 of the run.
+    """
 
     __pydantic_config__: ClassVar[Any] = STRICT
     start_s: NonNegative = 0.0
@@ -33,7 +36,7 @@ class TraceFile:
     __pydantic_config__: ClassVar[Any] = STRICT
     path: str
     bad_rows: BadRowPolicy = "error"
-    """A row that cannot be a request: `error` refuses the file, `skip` leaves it out and counts it."""
+    """Rows that cannot be requests: `error` refuses the file, `skip` leaves them out and counts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,16 +50,16 @@ class TimedTrace(TraceFile):
     sort: bool = False
     """Sort rows by time; otherwise a row that is earlier than the one before it is an error."""
     jitter_s: NonNegative = 0.0
-    """Spread rows over [t, t + jitter_s) at random, in the order of the file: undoes coarse clocks."""
+    """Undo a coarse clock: spread rows over [t, t + jitter_s) at random, their order kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MooncakeTrace(TimedTrace):
     """JSONL: timestamp, input_length, output_length, and optional hash_ids and session_id.
 
-    Trace time is the timestamp. A row may have `delay` instead of `timestamp`: it follows the answer
-    to the row before it in the same session. The conversation trace of Mooncake has a clock of
-    3 seconds: `jitter_s: 3` makes its arrivals smooth, the default replays the batches as recorded.
+    Trace time is the timestamp. A row may have `delay` instead of `timestamp`: it follows the
+    answer to the row before it in the same session. The conversation trace of Mooncake has a clock
+    of 3 seconds: `jitter_s: 3` makes its arrivals smooth, the default replays the batches.
     """
 
     format: Literal["mooncake"] = "mooncake"
@@ -66,9 +69,10 @@ class MooncakeTrace(TimedTrace):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BailianTrace(TimedTrace):
-    """JSONL of Qwen-Bailian: timestamp, input_length, output_length, chat_id, parent_chat_id, hash_ids.
+    """JSONL of Qwen-Bailian: as Mooncake, and chat_id, parent_chat_id.
 
-    Trace time is the timestamp. A chat and its descendants are one session.
+    Trace time is the timestamp, in seconds here; blocks have 16 tokens. A chat and its descendants
+    are one session.
     """
 
     format: Literal["bailian"] = "bailian"
@@ -78,9 +82,9 @@ class BailianTrace(TimedTrace):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AzureTrace(TimedTrace):
-    """CSV of Azure, 2023 to 2025: TIMESTAMP, ContextTokens, GeneratedTokens; other columns are ignored.
+    """CSV of Azure, 2023 to 2025: TIMESTAMP, ContextTokens, GeneratedTokens.
 
-    Trace time starts at the first row. A timestamp without a zone is UTC.
+    Trace time starts at the earliest row. A timestamp without a zone is UTC.
     """
 
     format: Literal["azure"] = "azure"
@@ -99,7 +103,7 @@ class BurstGptTrace(TimedTrace):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ColumnsTrace(TimedTrace):
-    """CSV with a header, whose columns are named here. Trace time starts at the first row."""
+    """CSV with a header, whose columns are named here. Trace time starts at the earliest row."""
 
     format: Literal["columns"] = "columns"
     arrival: str | None = None

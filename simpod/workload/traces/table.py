@@ -83,7 +83,7 @@ def _check_header(path: str, header: list[str], required: Sequence[str]) -> None
             if header.count(name) > 1:
                 problems.append(f"{path}:1: column {name!r} appears {header.count(name)} times")
             continue
-        folded = {known.casefold(): known for known in header}
+        folded = {known.casefold(): known for known in header if known not in required}
         close = difflib.get_close_matches(name.casefold(), folded, n=1)
         hint = f"; did you mean {folded[close[0]]!r}?" if close else ""
         problems.append(f"{path}:1: no column {name!r}; the header has {', '.join(header)}{hint}")
@@ -104,7 +104,8 @@ def _read_columns(
     def report(row: Any) -> str:
         malformed.append(row.number)
         bad.report(
-            row.number, f"{row.actual_columns} fields; allowed: {row.expected_columns} as the header"
+            row.number,
+            f"{row.actual_columns} fields; allowed: {row.expected_columns} as the header",
         )
         return "skip"
 
@@ -127,7 +128,7 @@ def _read_columns(
             ),
         )
     except pa.ArrowInvalid as error:
-        if "Empty CSV" not in str(error):
+        if not str(error).startswith(("Empty CSV", "Could not skip")):  # both: a header alone
             raise ConfigError(f"{path}: not readable as CSV: {error}") from None
         return {name: pa.array([], pa.string()) for name in names}, np.empty(0, dtype=np.int64)
     columns = {

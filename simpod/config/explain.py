@@ -1,0 +1,106 @@
+"""What an experiment, a model or a profile comes to, value by value."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Final, Literal
+
+from simpod.config import library
+from simpod.config.document import leaves
+from simpod.config.nodes import dotted
+from simpod.config.references import load_hardware, load_model
+from simpod.config.resolved import ResolvedExperiment
+from simpod.config.strict_yaml import read_yaml
+from simpod.errors import ConfigError
+from simpod.model.weights import weight_bytes
+
+Explainable = Literal["experiment", "model", "hardware"]
+
+_KIND_OF_FOLDER: Final[Mapping[library.Kind, Explainable]] = {
+    "experiments": "experiment",
+    "models": "model",
+    "hardware_profiles": "hardware",
+}
+_KIND_OF_KEY: Final[Mapping[str, Explainable]] = {  # of what only one kind has
+    "deployment": "experiment",
+    "workload": "experiment",
+    "die": "hardware",
+    "base": "hardware",
+    "attention": "model",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explained:
+    """One resolved value."""
+
+    key: str
+    value: Any
+    origin: str  # file:line, --set, default, or derived: how
+
+
+def explain(resolved: ResolvedExperiment) -> tuple[Explained, ...]:
+    """Every value of the experiment with its origin, and the memory plan of each pool."""
+    written = [
+        Explained(key=dotted(path), value=value, origin=resolved.origins[dotted(path)])
+        for path, value in leaves(resolved.document)
+    ]
+    return (*written, *_memory_rows(resolved))
+
+
+def _memory_rows(resolved: ResolvedExperiment) -> Iterator[Explained]:
+    for name, plan in resolved.memory.items():
+        counts = {
+            "weight_bytes": plan.weight_bytes,
+            "buffer_bytes": plan.buffer_bytes,
+            "kv_bytes_per_token": plan.kv_bytes_per_token,
+            "kv_capacity_tokens": plan.kv_capacity_tokens,
+        }
+        for key, value in counts.items():
+            how = "memory of one rank" if key == "kv_capacity_tokens" else "memory of one die"
+            yield Explained(key=f"memory.{name}.{key}", value=value, origin=f"derived: {how}")
+
+
+def explain_model(name_or_path: str) -> dict[str, Any]:
+    """Counts of a model, then its fields."""
+    model = load_model(name_or_path)
+    return {
+        "parameters": model.parameters,
+        "active_parameters": model.active_parameters,
+        "mtp_parameters": model.mtp_parameters,
+        "kv_elements_per_token": model.kv_elements_per_token,
+        "weight_bytes": weight_bytes(model),
+        **asdict(model),
+    }
+
+
+def explain_hardware(name_or_path: str) -> dict[str, Any]:
+    """Sizes of a pod, then the fields of its profile, its base merged in."""
+    hardware = load_hardware(name_or_path)
+    num_npus = hardware.npus_per_node * hardware.num_nodes
+    return {
+        "num_dies": hardware.num_dies,
+        "num_npus": num_npus,
+        "dies_per_node": hardware.dies_per_node,
+        "hbm_bytes": hardware.num_dies * hardware.die.hbm_bytes,
+        **asdict(hardware),
+    }
+
+
+def kind_of(name_or_path: str) -> Explainable:
+    """Whether a name or a file is an experiment, a model or a hardware profile."""
+    if not library.is_path(name_or_path):
+        for folder, kind in _KIND_OF_FOLDER.items():
+            if folder in library.kinds_of(name_or_path):
+                return kind
+        raise library.unknown_everywhere(name_or_path, tuple(_KIND_OF_FOLDER))
+    path = library.find_path(name_or_path, None)
+    if path.suffix == ".json":
+        return "model"
+    keys = read_yaml(path, library.label(path)).children()
+    for key, kind in _KIND_OF_KEY.items():
+        if key in keys:
+            return kind
+    raise ConfigError(
+        f"{library.label(path)}: neither an experiment (deployment:), nor a model (attention:),"
+        " nor a hardware profile (die: or base:)"
+    )

@@ -1,0 +1,140 @@
+"""How an instance is split over dies: what follows from what, and what does not divide."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from simpod.config.nodes import Path
+from simpod.config.problems import Problems
+from simpod.config.schema import Pool
+from simpod.cost.layout import Layout
+from simpod.hardware.spec import HardwareProfile
+from simpod.model.spec import ModelSpec
+
+Derived = dict[Path, tuple[object, str]]
+"""Path in the document -> value that was left open, and how it was found."""
+
+_WIDE: Final[Mapping[str, str]] = {"fp16": "bf16", "fp32": "bf16"}
+"""Published wider or otherwise: served in bf16, as engines do."""
+
+
+def resolve_layout(
+    path: Path,
+    pool: Pool,
+    model: ModelSpec,
+    hardware: HardwareProfile,
+    problems: Problems,
+) -> tuple[Layout, Derived] | None:
+    """The layout of one instance of the pool at `path`; None and the problems if it can't be."""
+    before = len(problems.found)
+    derived: Derived = {}
+    split = _split(path, pool, problems, derived)
+    if split is None:
+        return None
+    dies, dp, tp = split
+    _check_heads(path, tp, model, problems)
+    _check_experts(path, pool, dies, model, problems)
+    if pool.mtp.layers and not model.num_mtp_layers:
+        problems.at((*path, "mtp", "layers"), f"{model.name} has no MTP layers", allowed="0")
+    if len(problems.found) > before:
+        return None
+    layout = Layout(
+        dies=dies,
+        dp=dp,
+        tp=tp,
+        ep=pool.ep,
+        weight_dtype=_weight_dtype(path, pool, model, hardware, derived),
+        kv_dtype="bf16" if pool.kv_dtype == "auto" else pool.kv_dtype,
+        mtp_layers=pool.mtp.layers,
+        mtp_acceptance=pool.mtp.acceptance,
+    )
+    if pool.kv_dtype == "auto":
+        derived[*path, "kv_dtype"] = (layout.kv_dtype, "auto is bf16")
+    return layout, derived
+
+
+def _split(
+    path: Path, pool: Pool, problems: Problems, derived: Derived
+) -> tuple[int, int, int] | None:
+    """dies, dp and tp: whatever is missing follows from the rest."""
+    dies, dp, tp = pool.dies, pool.dp, pool.tp
+    if dies is not None and dies > 1 and dp is None and tp is None:
+        problems.at(
+            (*path, "dies"),
+            f"{dies} dies can be split in more than one way",
+            hint="give dp (ranks of their own), tp (dies of one rank), or both",
+        )
+        return None
+    if dies is not None and (dp is None) != (tp is None):
+        return _divide(path, dies, dp, tp, problems, derived)
+    for key, value in (("dp", dp), ("tp", tp)):
+        if value is None:
+            derived[*path, key] = (1, "")
+    dp, tp = dp or 1, tp or 1
+    if dies is None:
+        derived[*path, "dies"] = (dp * tp, f"dp {dp} x tp {tp}")
+    elif dp * tp != dies:
+        problems.at(
+            (*path, "dies"),
+            f"dp {dp} x tp {tp} = {dp * tp} does not match dies {dies}",
+            allowed=f"dies: {dp * tp}, or dp and tp whose product is {dies}",
+        )
+        return None
+    return dp * tp, dp, tp
+
+
+def _divide(
+    path: Path, dies: int, dp: int | None, tp: int | None, problems: Problems, derived: Derived
+) -> tuple[int, int, int] | None:
+    """One of dp and tp is given, the other follows from dies."""
+    given, other = ("dp", "tp") if tp is None else ("tp", "dp")
+    size = (dp or 1) * (tp or 1)
+    if dies % size:
+        problems.at((*path, "dies"), f"dies {dies} is not a multiple of {given} {size}")
+        return None
+    derived[*path, other] = (dies // size, f"dies {dies} / {given} {size}")
+    return dies, dp or dies // size, tp or dies // size
+
+
+def _check_heads(path: Path, tp: int, model: ModelSpec, problems: Problems) -> None:
+    attention = model.attention
+    heads, kv_heads = attention.num_heads, attention.num_kv_heads
+    if heads % tp:
+        problems.at(
+            (*path, "tp"),
+            f"tp {tp} does not divide the {heads} attention heads of {model.name}",
+            allowed=", ".join(str(n) for n in range(1, heads + 1) if heads % n == 0),
+        )
+    elif attention.kind == "gqa" and kv_heads % tp and tp % kv_heads:
+        problems.at(
+            (*path, "tp"),
+            f"tp {tp} neither divides nor is a multiple of the {kv_heads} KV heads of {model.name}",
+        )
+
+
+def _check_experts(path: Path, pool: Pool, dies: int, model: ModelSpec, problems: Problems) -> None:
+    if pool.ep == 1:
+        return
+    if model.moe is None:
+        problems.at((*path, "ep"), f"{model.name} is dense, it has no experts", allowed="1")
+    elif dies % pool.ep:
+        problems.at(
+            (*path, "ep"),
+            f"ep {pool.ep} does not divide the {dies} dies of an instance",
+            allowed="a divisor of dies; dies itself spreads the experts over all of them",
+        )
+
+
+def _weight_dtype(
+    path: Path, pool: Pool, model: ModelSpec, hardware: HardwareProfile, derived: Derived
+) -> str:
+    if pool.weight_dtype != "auto":
+        return pool.weight_dtype
+    peaks = hardware.die.peak_flops_per_s
+    published: str = model.weight_dtype
+    dtype, how = published, f"as {model.name} is published"
+    if published in _WIDE:
+        dtype, how = _WIDE[published], f"published in {published}"
+    elif published == "fp8" and "fp8" not in peaks and "int8" in peaks:
+        dtype, how = "int8", f"published in fp8, {hardware.die.name} has int8 but no fp8"
+    derived[*path, "weight_dtype"] = (dtype, how)
+    return dtype

@@ -1,0 +1,179 @@
+"""From a name or a file to a resolved experiment, or to all the reasons why not."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path as FilePath
+
+from simpod.config import library
+from simpod.config.aliases import POLICY_KEYS, canonicalise
+from simpod.config.document import build_document, origins_of
+from simpod.config.layouts import Derived
+from simpod.config.links import (
+    DEFAULT_POLICIES,
+    check_policy_keys,
+    kv_plane,
+    ordered_pools,
+    policy_keys,
+)
+from simpod.config.nodes import Node, Path, Place, from_plain
+from simpod.config.overrides import apply_override
+from simpod.config.pools import ResolvedPool, resolve_pools
+from simpod.config.problems import Problem, Problems
+from simpod.config.references import expand_reference, reference_paths
+from simpod.config.resolved import ResolvedExperiment
+from simpod.config.schema import Experiment
+from simpod.config.strict_yaml import read_yaml
+from simpod.config.validate import validate
+from simpod.errors import ConfigError, InvariantError
+from simpod.hardware.spec import HardwareProfile
+from simpod.policies.resolve import resolve
+from simpod.policies.roles import PolicyRef
+
+
+def load_experiment(name_or_path: str, overrides: Sequence[str] = ()) -> ResolvedExperiment:
+    """Read an experiment, apply overrides (`a.b=3`) in order, check everything that can be known.
+
+    Raises ConfigError with all mistakes at once, each with its place.
+    """
+    path = library.find("experiments", name_or_path)
+    root = read_yaml(path, library.label(path))
+    return resolve_tree(root, overrides, path.parent, default_name=path.stem)
+
+
+def resolve_tree(
+    root: Node, overrides: Sequence[str], beside: FilePath, default_name: str
+) -> ResolvedExperiment:
+    """Resolve an experiment that was read already; paths in it are relative to `beside` first."""
+    problems = Problems(root)
+    if not isinstance(root.value, dict):
+        problems.add(Problem(place=root.place, key="", what="an experiment is a mapping of keys"))
+        problems.stop()
+    if root.child("name") is None:
+        root.children()["name"] = from_plain(
+            default_name, Place("derived: the file's name"), "name"
+        )
+    canonicalise(root, problems)
+
+    def expand(at: Path) -> None:
+        expand_reference(root, at, beside, problems)
+
+    for text in overrides:
+        apply_override(root, text, expand, problems)
+        canonicalise(root, problems)
+    for reference in reference_paths(root):
+        expand_reference(root, reference, beside, problems)
+    _find_files(root, beside, problems)
+    _check_policies(root, beside, problems)
+    experiment = validate(Experiment, root, problems)
+    if experiment is None:
+        problems.stop()
+        raise InvariantError("an experiment is invalid without a problem")
+    return _resolve(experiment, root, problems)
+
+
+def _resolve(experiment: Experiment, root: Node, problems: Problems) -> ResolvedExperiment:
+    """Cross-checks of a file whose every key is right by itself."""
+    hardware: dict[str, HardwareProfile] = {
+        name: pool.hardware or experiment.hardware for name, pool in experiment.deployment.items()
+    }
+    order = ordered_pools(experiment, problems)
+    pools = resolve_pools(experiment, hardware, problems)
+    plane = None
+    if order is not None:
+        plane = kv_plane(experiment, order, hardware, problems)
+        check_policy_keys(experiment, len(order), problems)
+    problems.stop()
+    if order is None:
+        raise InvariantError("a deployment without a shape and without a problem")
+    policies = _policies(experiment, policy_keys(len(order)))
+    derived = _derived(experiment, pools, policies, plane)
+    document = build_document(experiment, order, derived)
+    return ResolvedExperiment(
+        name=experiment.name,
+        seed=experiment.seed,
+        model=experiment.model,
+        pools=tuple(pools[name].spec for name in order),
+        hardware={name: hardware[name] for name in order},
+        workload=experiment.workload,
+        policies=policies,
+        kv_plane=plane,
+        first_token_from=experiment.kv_transfer.first_token_from,
+        slo=experiment.slo,
+        measure=experiment.measure,
+        skip_ahead=experiment.engine.skip_ahead,
+        memory={name: pools[name].memory for name in order},
+        document=document,
+        origins=origins_of(document, root, derived),
+    )
+
+
+def _derived(
+    experiment: Experiment,
+    pools: Mapping[str, ResolvedPool],
+    policies: Mapping[str, PolicyRef],
+    plane: str | None,
+) -> Derived:
+    """Everything that the file leaves open, by its path in the document."""
+    derived: Derived = {}
+    for pool in pools.values():
+        derived.update(pool.derived)
+    for key, ref in policies.items():
+        if getattr(experiment.policies, key) is None:
+            derived["policies", key, "use"] = (ref.use, "")
+    if plane is not None and experiment.kv_transfer.plane is None:
+        derived["kv_transfer", "plane"] = (plane, "the fastest plane that joins the pools")
+    return derived
+
+
+def _policies(experiment: Experiment, keys: Sequence[str]) -> dict[str, PolicyRef]:
+    refs: dict[str, PolicyRef] = {}
+    for key in keys:
+        entry = getattr(experiment.policies, key)
+        refs[key] = (
+            PolicyRef(use=DEFAULT_POLICIES[key])
+            if entry is None
+            else PolicyRef(use=entry.use, params=entry.params)
+        )
+    return refs
+
+
+def _find_files(root: Node, beside: FilePath, problems: Problems) -> None:
+    """Replace every `path` of the workload by an existing file's absolute path."""
+    workload = root.child("workload")
+    for path, node in list(workload.walk(("workload",))) if workload else []:
+        if path[-1] != "path" or not isinstance(node.value, str):
+            continue
+        try:
+            node.value = str(library.find_path(node.value, beside).absolute())
+        except ConfigError as error:
+            key = ".".join(str(segment) for segment in path)
+            problems.at(path, str(error), hint=f"give it with --set {key}=FILE", show_value=False)
+
+
+def _check_policies(root: Node, beside: FilePath, problems: Problems) -> None:
+    """Find every policy that is named, so that a misspelt one fails before the run."""
+    section = root.child("policies")
+    for key, entry in section.children().items() if section else ():
+        use = entry.child("use")
+        if key not in POLICY_KEYS or use is None or not isinstance(use.value, str):
+            continue
+        file, colon, name = use.value.rpartition(":")
+        if colon and file.endswith(".py") and (beside / file).is_file():
+            use.value = f"{(beside / file).absolute()}:{name}"
+        params = {name: node.plain() for name, node in entry.children().items() if name != "use"}
+        try:
+            resolve(key, PolicyRef(use=use.value, params=params))
+        except ConfigError as error:
+            for text in error.problems:
+                _tell_policy(key, text, problems)
+
+
+def _tell_policy(key: str, text: str, problems: Problems) -> None:
+    """`policies.batching.chunk: what is wrong`, at that key."""
+    where, _, what = text.partition(": ")
+    path: Path = tuple(where.split("."))
+    node = problems.root.find(path)
+    if path[:2] == ("policies", key) and len(path) == 3 and node is not None:
+        problems.add(Problem(place=node.key, key=where, what=what))
+        return
+    known = path == ("policies", key)
+    problems.at(("policies", key, "use"), what if known else text, show_value=False)

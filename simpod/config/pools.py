@@ -1,0 +1,182 @@
+"""From a pool of the file to the pool that runs: memory, limits, and whether the dies are there."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from simpod.cluster.pool_spec import PoolSpec
+from simpod.config.layouts import Derived, resolve_layout
+from simpod.config.nodes import Path
+from simpod.config.problems import Problems
+from simpod.config.schema import Experiment, Pool
+from simpod.cost.layout import Layout
+from simpod.cost.memory import MemoryPlan, plan_memory
+from simpod.hardware.spec import HardwareProfile
+from simpod.model.spec import ModelSpec
+from simpod.units import GB
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResolvedPool:
+    """A pool, its memory, and what was left open in the file."""
+
+    spec: PoolSpec
+    memory: MemoryPlan
+    derived: Derived
+
+
+def resolve_pools(
+    experiment: Experiment, hardware: Mapping[str, HardwareProfile], problems: Problems
+) -> dict[str, ResolvedPool]:
+    """Every pool that can be; the reasons why others can't go to `problems`."""
+    resolved: dict[str, ResolvedPool] = {}
+    for name, pool in experiment.deployment.items():
+        found = _resolve_pool(name, pool, experiment.model, hardware[name], problems)
+        if found is not None:
+            resolved[name] = found
+    _check_pods(resolved, hardware, problems)
+    return resolved
+
+
+def _resolve_pool(
+    name: str, pool: Pool, model: ModelSpec, hardware: HardwareProfile, problems: Problems
+) -> ResolvedPool | None:
+    path: Path = ("deployment", name)
+    if pool.max_step_tokens < pool.max_num_seqs:
+        problems.at(
+            (*path, "max_step_tokens"),
+            f"max_step_tokens {pool.max_step_tokens} must be at least"
+            f" max_num_seqs {pool.max_num_seqs}: a running sequence takes one token of a step",
+        )
+    found = resolve_layout(path, pool, model, hardware, problems)
+    if found is None:
+        return None
+    layout, derived = found
+    memory = plan_memory(
+        model,
+        hardware,
+        layout,
+        memory_frac=pool.memory_frac,
+        max_step_tokens=pool.max_step_tokens,
+        max_num_seqs=pool.max_num_seqs,
+    )
+    limits = _Limits(path=path, pool=pool, model=model, layout=layout, memory=memory)
+    kv_blocks = limits.kv_blocks(problems, derived)
+    max_model_len = limits.max_model_len(kv_blocks, problems, derived)
+    if not kv_blocks or not max_model_len:
+        return None
+    spec = PoolSpec(
+        name=name,
+        role=pool.role,
+        instances=pool.instances,
+        layout=layout,
+        max_num_seqs=pool.max_num_seqs,
+        max_step_tokens=pool.max_step_tokens,
+        max_model_len=max_model_len,
+        block_tokens=pool.block_tokens,
+        kv_blocks=kv_blocks,
+        prefix_caching=pool.prefix_caching,
+    )
+    return ResolvedPool(spec=spec, memory=memory, derived=derived)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Limits:
+    """What memory and model allow in one rank."""
+
+    path: Path
+    pool: Pool
+    model: ModelSpec
+    layout: Layout
+    memory: MemoryPlan
+
+    def kv_blocks(self, problems: Problems, derived: Derived) -> int:
+        """Blocks of one rank; 0 when the model does not fit."""
+        held = self.memory.kv_capacity_tokens // self.pool.block_tokens
+        if held < 1:
+            self._does_not_fit(self.pool.max_model_len or self.pool.block_tokens, problems)
+            return 0
+        given = self.pool.kv_blocks
+        if given is None:
+            derived[*self.path, "kv_blocks"] = (held, "memory left by weights and buffers")
+            return held
+        if given > held:
+            problems.at(
+                (*self.path, "kv_blocks"),
+                f"{given} blocks of {self.pool.block_tokens} tokens do not fit: {self._sum()}",
+                allowed=f"at most {held}",
+            )
+        return given
+
+    def max_model_len(self, kv_blocks: int, problems: Problems, derived: Derived) -> int:
+        """Longest request of one rank; 0 when nothing can be said."""
+        if not kv_blocks:
+            return 0
+        limit, held = self.model.max_position_tokens, kv_blocks * self.pool.block_tokens
+        given = self.pool.max_model_len
+        if given is None:
+            how = (
+                f"max_position_tokens of {self.model.name}"
+                if limit <= held
+                else f"KV memory of one rank holds {held} tokens,"
+                f" fewer than max_position_tokens {limit}"
+            )
+            derived[*self.path, "max_model_len"] = (min(limit, held), how)
+            return min(limit, held)
+        if given > limit:
+            problems.at(
+                (*self.path, "max_model_len"),
+                f"{self.model.name} was made for {limit} tokens",
+                allowed=f"at most {limit}",
+            )
+        elif given > held and self.pool.kv_blocks is not None:
+            problems.at(
+                (*self.path, "max_model_len"),
+                f"kv_blocks {kv_blocks} x block_tokens {self.pool.block_tokens} hold {held} tokens",
+                allowed=f"at most {held}",
+            )
+        elif given > held:
+            self._does_not_fit(given, problems)
+        return given
+
+    def _does_not_fit(self, tokens: int, problems: Problems) -> None:
+        memory = self.memory
+        one = tokens * memory.kv_bytes_per_token
+        need = memory.weight_bytes + memory.buffer_bytes + one
+        problems.at(
+            self.path,
+            f"does not fit in a die: {self._sum()} + KV of one sequence of {tokens:,} tokens"
+            f" {one / GB:.2f} GB = {need / GB:.2f} GB, and a die has {memory.hbm_bytes / GB:.2f} GB"
+            f" x memory_frac {self.pool.memory_frac:g} ="
+            f" {memory.usable_bytes / GB:.2f} GB",
+            hint="more dies (ep, tp), a narrower weight_dtype or kv_dtype, fewer max_step_tokens,"
+            " or a smaller max_model_len",
+        )
+
+    def _sum(self) -> str:
+        memory = self.memory
+        return (
+            f"weights {memory.weight_bytes / GB:.2f} GB ({self.layout.weight_dtype}) + buffers"
+            f" {memory.buffer_bytes / GB:.2f} GB"
+        )
+
+
+def _check_pods(
+    resolved: Mapping[str, ResolvedPool],
+    hardware: Mapping[str, HardwareProfile],
+    problems: Problems,
+) -> None:
+    """No more dies than there are; pools on the same profile share one pod."""
+    pods: list[HardwareProfile] = []
+    for name in resolved:
+        if hardware[name] not in pods:
+            pods.append(hardware[name])
+    for pod in pods:
+        users = [pool.spec for name, pool in resolved.items() if hardware[name] == pod]
+        used = sum(spec.instances * spec.layout.dies for spec in users)
+        if used > pod.num_dies:
+            terms = " + ".join(f"{s.name} {s.instances} x {s.layout.dies}" for s in users)
+            problems.at(
+                ("deployment",) if len(users) > 1 else ("deployment", users[0].name),
+                f"{terms} = {used} dies, and {pod.name} has {pod.num_dies}"
+                f" ({pod.num_nodes} nodes x {pod.dies_per_node})",
+            )

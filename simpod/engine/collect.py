@@ -1,0 +1,170 @@
+"""From the engine's logs to the columns of a result."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from simpod.engine.ledger import RUN_FIELDS
+from simpod.records.columns import (
+    Floats,
+    GroupRecords,
+    Ints,
+    PoolRecords,
+    RequestRecords,
+    RunRecords,
+    StepRecords,
+    TransferRecords,
+)
+
+if TYPE_CHECKING:
+    from simpod.engine.simulation import Pool, Simulation
+
+REQUEST_FIELDS = (
+    "request_id",
+    "status",
+    "session_id",
+    "arrival_s",
+    "cached_tokens",
+    "prefill_target",
+    "decode_target",
+    "scheduled_s",
+    "prefill_end_s",
+    "barrier_wait_s",
+    "transfer_start_s",
+    "transfer_end_s",
+    "first_token_s",
+    "finish_s",
+    "num_preemptions",
+    "ledger",
+    "first_decode_step",
+    "last_decode_step",
+)
+"""Columns of the log that the simulation writes when a request ends."""
+
+INTEGER_FIELDS = frozenset(REQUEST_FIELDS) - {
+    name for name in REQUEST_FIELDS if name.endswith("_s")
+}
+
+
+def collect(sim: "Simulation") -> RunRecords:
+    """Turn a finished simulation's logs into records."""
+    requests = _requests(sim)
+    return RunRecords(
+        requests=requests,
+        steps=_steps(sim),
+        transfers=_transfers(sim),
+        groups=tuple(_group(sim, i) for i in range(len(sim.groups))),
+        pools=tuple(_pool(sim, pool, requests) for pool in sim.pools),
+        end_s=float(sim.clock.now),
+        extra_gaps_s=np.array(sim.extra_gaps_s),
+        segments=np.array(sim.segments, dtype=np.int64).reshape(-1, 4),
+    )
+
+
+def _requests(sim: "Simulation") -> RequestRecords:
+    rows = np.frombuffer(sim.rows, dtype=np.float64).reshape(-1, len(REQUEST_FIELDS))
+    order = np.argsort(rows[:, 0], kind="stable")
+    columns: dict[str, Floats | Ints] = {}
+    for position, name in enumerate(REQUEST_FIELDS):
+        values = rows[order, position]
+        columns[name] = values.astype(np.int64) if name in INTEGER_FIELDS else values
+    ids = columns["request_id"]
+    columns["prompt_tokens"] = sim.inputs.requests.prompt_tokens[ids]
+    columns["output_tokens"] = sim.inputs.requests.output_tokens[ids]
+    columns["first_token_s"] = _first_tokens(sim, columns)
+    return RequestRecords(**columns)  # type: ignore[arg-type]
+
+
+def _first_tokens(sim: "Simulation", columns: dict[str, Floats | Ints]) -> Floats:
+    """Fill in first tokens that came from a decode step: the end of the sequence's first one."""
+    first_s = np.array(columns["first_token_s"])
+    ledgers, first_steps = columns["ledger"], columns["first_decode_step"]
+    missing = np.isnan(first_s) & (ledgers >= 0)
+    for index, group in enumerate(sim.groups):
+        ends = group.ledger.decode_end_s
+        here = missing & (ledgers == index) & (first_steps < len(ends))
+        if here.any():
+            first_s[here] = ends[first_steps[here]]
+    return first_s
+
+
+def _steps(sim: "Simulation") -> StepRecords:
+    tables = [group.ledger.runs for group in sim.groups]
+    table = np.concatenate(tables)
+    whole = dict(zip(RUN_FIELDS, table.T, strict=False))
+    lengths = [len(rows) for rows in tables]
+    return StepRecords(
+        group=np.repeat(np.arange(len(tables)), lengths),
+        first_step=whole["first_step"].astype(np.int64),
+        num_steps=whole["num_steps"].astype(np.int64),
+        start_s=whole["start_s"],
+        end_s=whole["end_s"],
+        decode_seqs=whole["decode_seqs"].astype(np.int64),
+        context_tokens=whole["context_tokens"].astype(np.int64),
+        prefill_tokens=whole["prefill_tokens"].astype(np.int64),
+        parts_s=table[:, len(RUN_FIELDS) :],
+    )
+
+
+def _transfers(sim: "Simulation") -> TransferRecords:
+    rows = np.array(sim.transfers).reshape(-1, 6)
+    return TransferRecords(
+        request_id=rows[:, 0].astype(np.int64),
+        source=rows[:, 1].astype(np.int64),
+        destination=rows[:, 2].astype(np.int64),
+        start_s=rows[:, 3],
+        end_s=rows[:, 4],
+        size_bytes=rows[:, 5],
+    )
+
+
+def _group(sim: "Simulation", index: int) -> GroupRecords:
+    group = sim.groups[index]
+    return GroupRecords(
+        pool=group.spec.name,
+        instance=group.instance,
+        decode_end_s=group.ledger.decode_end_s.copy(),
+        decode_seqs=group.ledger.decode_seqs,
+        tokens_per_decode_step=sim.token_rate(group.spec),
+        busy_s=group.ledger.busy_s,
+        num_steps=group.ledger.num_steps,
+        num_preemptions=group.num_preemptions,
+        peak_kv_frac=float(group.kv.peak.max()) / max(1, group.kv.capacity_blocks),
+    )
+
+
+def _pool(sim: "Simulation", pool: "Pool", requests: RequestRecords) -> PoolRecords:
+    """Averages over time, from intervals of requests: integral of a count = sum of its stays."""
+    spec = pool.spec
+    end_s = float(sim.clock.now)
+    is_second = pool is sim.decode
+    came = requests.prefill_end_s if is_second else requests.arrival_s
+    began = requests.transfer_start_s if is_second else requests.scheduled_s
+    left = requests.prefill_end_s if spec.role == "prefill" else requests.finish_s
+    freed = requests.transfer_end_s if spec.role == "prefill" and sim.decode else left
+    tokens = requests.prompt_tokens + (
+        0 if spec.role == "prefill" else requests.output_tokens / 2  # grows evenly while decoding
+    )
+    first = float(np.nanmin(requests.arrival_s, initial=np.inf)) if len(came) else 0.0
+    span_s = max(end_s - first, 1e-12) if np.isfinite(first) else 1e-12
+    ranks = spec.instances * spec.layout.dp
+
+    def mean(start: Floats, end: Floats, weight: Floats | float = 1.0) -> float:
+        stay = np.where(np.isnan(end), end_s, end) - start
+        return float(np.nansum(stay * weight)) / span_s
+
+    capacity = spec.kv_blocks * spec.block_tokens
+    dies = spec.instances * spec.layout.dies
+    return PoolRecords(
+        name=spec.name,
+        role=spec.role,
+        instances=spec.instances,
+        num_dies=dies,
+        num_npus=dies / pool.inputs.dies_per_npu,
+        max_num_seqs=spec.max_num_seqs,
+        ranks=ranks,
+        kv_capacity_tokens=capacity,
+        mean_slots_frac=mean(began, left) / (ranks * spec.max_num_seqs),
+        mean_kv_frac=mean(began, freed, tokens) / max(1, ranks * capacity),
+        mean_waiting_seqs=mean(came, began),
+    )

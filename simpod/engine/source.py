@@ -1,0 +1,87 @@
+"""Where requests come from: clients that send on time, wait for an answer, or wait for a free slot."""
+
+from collections.abc import Callable, Generator
+from itertools import count
+
+import numpy as np
+import simpy
+
+from simpod.engine.clock import DELIVER, Clock
+from simpod.engine.sequence import Sequence
+from simpod.workload import Requests
+
+PREFIX_CHUNK = 65536
+"""Rows turned into Python numbers at a time: element access to NumPy arrays is slow."""
+
+
+class Source:
+    """Sends every request once: at its time, after the request that it follows, or when a client is free."""
+
+    def __init__(self, requests: Requests, clock: Clock, prefix_unit_tokens: int) -> None:
+        self._requests = requests
+        self._clock = clock
+        self._prompts: list[int] = requests.prompt_tokens.tolist()
+        self._sessions: list[int] = requests.session_id.tolist()
+        self._unit_tokens = prefix_unit_tokens
+        self._submit: Callable[[Sequence], None] = lambda _: None
+        self._turn = count()
+        self._followers: dict[int, list[int]] = {}
+        self._closed = requests.concurrency is not None
+        self.num_sent = 0
+
+    def start(self, submit: Callable[[Sequence], None]) -> None:
+        """Begin to call `submit` with each request as it arrives."""
+        self._submit = submit
+        requests = self._requests
+        for child in np.flatnonzero(requests.after >= 0).tolist():
+            self._followers.setdefault(int(requests.after[child]), []).append(child)
+        if self._closed:
+            for _ in range(min(requests.concurrency or 0, len(requests))):
+                self._send_next()
+        else:
+            self._clock.process(self._send_on_time())
+
+    def on_end(self, seq_id: int) -> None:
+        """A request has finished or was refused: its followers and the next waiting client may send."""
+        if self._closed:
+            self._send_next()
+        for child in self._followers.pop(seq_id, ()):
+            think_s = float(self._requests.think_s[child])
+            self._send_at(self._clock.now + think_s, child)
+
+    def _send_next(self) -> None:
+        row = next(self._turn)
+        if row < len(self._requests):
+            self._send_at(self._clock.now, row)
+
+    def _send_at(self, time_s: float, row: int) -> None:
+        self._clock.call_at(time_s, DELIVER, lambda: self._send(row))
+
+    def _send_on_time(self) -> Generator[simpy.Event, object, None]:
+        arrivals = self._requests.arrival_s
+        rows = np.flatnonzero(~np.isnan(arrivals))
+        clock = self._clock
+        for first in range(0, len(rows), PREFIX_CHUNK):
+            chunk = rows[first : first + PREFIX_CHUNK]
+            for row, time_s in zip(chunk.tolist(), arrivals[chunk].tolist(), strict=True):
+                if time_s > clock.now or not self.num_sent:
+                    yield clock.alarm_at(time_s, DELIVER)
+                self._send(row)
+
+    def _send(self, row: int) -> None:
+        self.num_sent += 1
+        self._submit(
+            Sequence(
+                row,
+                self._clock.now,
+                self._prompts[row],
+                self._sessions[row],
+                self._prefix_units(row) if self._unit_tokens else (),
+            )
+        )
+
+    def _prefix_units(self, row: int) -> list[int]:
+        """Ids of the full units of `prefix_unit_tokens`; a unit's last block stands for all of it."""
+        ids = self._requests.prefix_ids(row)
+        blocks_per_unit = self._unit_tokens // self._requests.hash_block_tokens
+        return ids[blocks_per_unit - 1 :: blocks_per_unit].tolist()

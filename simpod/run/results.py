@@ -1,0 +1,205 @@
+"""The result folder: written whole or not at all, the same bytes for the same run."""
+
+import json
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from simpod.errors import ConfigError
+from simpod.metrics import e2e_s, tpot_s, ttft_parts_s, ttft_s
+from simpod.records.columns import (
+    STATUS_NAMES,
+    STEP_PARTS,
+    RequestRecords,
+    RunRecords,
+    TransferRecords,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PROVENANCE, SUMMARY = "provenance.json", "summary.json"
+TABLES = ("requests", "steps", "transfers")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ResultFiles:
+    """A result folder, read back; times that a request did not come to are NaN."""
+
+    folder: Path
+    summary: dict[str, Any]
+    provenance: dict[str, Any]
+    requests: "pd.DataFrame"
+    steps: "pd.DataFrame"
+    transfers: "pd.DataFrame"
+
+
+def write_results(
+    folder: Path,
+    records: RunRecords,
+    summary: Mapping[str, Any],
+    provenance: Mapping[str, Any],
+    *,
+    overwrite: bool = False,
+) -> Path:
+    """Write the folder and return it; nothing is left behind if that fails in the middle.
+
+    An existing folder is refused; `overwrite` replaces an earlier *result*, never another folder.
+    """
+    check_target(folder, overwrite=overwrite)
+    with _replacing(folder) as draft:
+        _write_json(draft / PROVENANCE, provenance)
+        _write_json(draft / SUMMARY, summary)
+        _write_table(draft / "requests.parquet", request_columns(records))
+        _write_table(draft / "steps.parquet", step_columns(records))
+        _write_table(draft / "transfers.parquet", transfer_columns(records))
+    return folder
+
+
+def check_target(folder: Path, *, overwrite: bool) -> None:
+    """Refuse a target that may not be written; call it before a long run."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    if not is_result(folder):
+        raise ConfigError(f"{folder}: exists and is no result of simpod; choose another folder")
+    if not overwrite:
+        raise ConfigError(f"{folder}: holds a result already; choose another, or overwrite it")
+
+
+def is_result(folder: Path) -> bool:
+    """The folder is a complete result."""
+    names = (PROVENANCE, SUMMARY, *(f"{table}.parquet" for table in TABLES))
+    return all((folder / name).is_file() for name in names)
+
+
+def read_results(folder: Path) -> ResultFiles:
+    """Read a result folder whole, tables as DataFrames."""
+    import pandas as pd
+
+    summary, provenance = read_summary(folder), _read_json(folder / PROVENANCE)
+    tables = {name: pd.read_parquet(folder / f"{name}.parquet") for name in TABLES}
+    return ResultFiles(folder=folder, summary=summary, provenance=provenance, **tables)
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """Read only the summary of a result folder."""
+    if not is_result(folder):
+        what = "is no result of simpod" if folder.is_dir() else "there is no such folder"
+        raise ConfigError(
+            f"{folder}: {what}; a result holds {PROVENANCE}, {SUMMARY} and "
+            + ", ".join(f"{table}.parquet" for table in TABLES)
+        )
+    return _read_json(folder / SUMMARY)
+
+
+def request_columns(records: RunRecords) -> dict[str, Any]:
+    """Columns of requests.parquet: the records, then what follows from them (`ttft_s`, ...)."""
+    import pyarrow as pa
+
+    requests = records.requests
+    names = pa.array(STATUS_NAMES)
+    codes = pa.array(requests.status.astype(np.int8))
+    derived = {"ttft_s": ttft_s(requests), "tpot_s": tpot_s(requests), "e2e_s": e2e_s(requests)}
+    parts = {f"{part}_s": seconds for part, seconds in ttft_parts_s(requests).items()}
+    return {
+        **_columns(requests),
+        "status": pa.DictionaryArray.from_arrays(codes, names),
+        **derived,
+        **parts,
+    }
+
+
+def step_columns(records: RunRecords) -> dict[str, Any]:
+    """Columns of steps.parquet: one row a run of like steps, parts summed over the run."""
+    import pyarrow as pa
+
+    steps = records.steps
+    pools = pa.array([pool.name for pool in records.pools], pa.string())
+    names = [pool.name for pool in records.pools]
+    pool_of_group = np.array([names.index(group.pool) for group in records.groups], dtype=np.int32)
+    instance = np.array([group.instance for group in records.groups], dtype=np.int64)
+    return {
+        "pool": pa.DictionaryArray.from_arrays(pa.array(pool_of_group[steps.group]), pools),
+        "instance": instance[steps.group],
+        "first_step": steps.first_step,
+        "num_steps": steps.num_steps,
+        "start_s": steps.start_s,
+        "end_s": steps.end_s,
+        "decode_seqs": steps.decode_seqs,
+        "context_tokens": steps.context_tokens,
+        "prefill_tokens": steps.prefill_tokens,
+        **{f"{part}_s": steps.parts_s[:, column] for column, part in enumerate(STEP_PARTS)},
+    }
+
+
+def transfer_columns(records: RunRecords) -> dict[str, Any]:
+    """Columns of transfers.parquet: one row a KV transfer."""
+    return _columns(records.transfers)
+
+
+def _columns(rows: RequestRecords | TransferRecords) -> dict[str, Any]:
+    return {field.name: getattr(rows, field.name) for field in fields(rows)}
+
+
+def _write_table(path: Path, columns: Mapping[str, Any]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    arrays = {
+        name: pa.array(values, from_pandas=True) if isinstance(values, np.ndarray) else values
+        for name, values in columns.items()  # from_pandas: NaN is written as null
+    }
+    pq.write_table(pa.table(arrays), path, compression="zstd")
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigError(f"{path}: damaged: {error}") from error
+    return value
+
+
+@contextmanager
+def _replacing(folder: Path) -> Iterator[Path]:
+    """Give a draft folder beside `folder`, and rename it to `folder` if all went well."""
+    draft = _sibling(folder, "draft")
+    try:
+        draft.mkdir(parents=True)
+    except OSError as error:
+        raise ConfigError(f"{folder}: cannot be written: {error.strerror}") from error
+    try:
+        yield draft
+        _swap(draft, folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)  # gone already if it was renamed
+
+
+def _swap(draft: Path, folder: Path) -> None:
+    """Rename `draft` to `folder`; an old result is put back if that fails."""
+    if not folder.exists():
+        draft.rename(folder)
+        return
+    old = _sibling(folder, "old")
+    folder.rename(old)
+    try:
+        draft.rename(folder)
+    except OSError:
+        old.rename(folder)
+        raise
+    shutil.rmtree(old)
+
+
+def _sibling(folder: Path, purpose: str) -> Path:
+    target = folder.resolve()
+    return target.with_name(f".{target.name}.{purpose}-{secrets.token_hex(4)}")

@@ -1,0 +1,91 @@
+"""Memory plans by hand."""
+
+from dataclasses import replace
+
+import pytest
+from cost_examples import DEEPSEEK_R1, GPU_NODES, LLAMA_70B, NPU_POD, ep_layout
+
+from simpod.cost import Layout, plan_memory
+from simpod.model.weights import weight_bytes
+
+EXPERT = 3 * 7168 * 2048  # bytes in INT8
+
+
+def plan(model, hardware, layout, **limits):
+    given = {"memory_frac": 0.9, "max_step_tokens": 8192, "max_num_seqs": 64}
+    return plan_memory(model, hardware, layout, **(given | limits))
+
+
+def test_one_rank_holds_the_whole_model():
+    for model, dtype in ((DEEPSEEK_R1, "int8"), (LLAMA_70B, "bf16")):
+        held = plan(model, NPU_POD, Layout(dies=1, weight_dtype=dtype)).weight_bytes
+        assert held == pytest.approx(weight_bytes(model, dtype), rel=1e-12)
+
+
+def test_deepseek_on_288_dies_holds_one_expert_slot_a_layer():
+    held = plan(DEEPSEEK_R1, NPU_POD, ep_layout(288, mtp=1))
+    assert held.expert_bytes == 58 * EXPERT
+    assert held.shared_expert_bytes == 58 * EXPERT
+    assert held.mtp_bytes > 2 * EXPERT
+    assert held.weight_bytes == pytest.approx(22.1e9, rel=0.01)
+    assert held.kv_bytes_per_token == 62 * 576 * 2
+    room = 0.9 * 64e9 - held.weight_bytes - held.buffer_bytes
+    assert held.kv_capacity_tokens == room // held.kv_bytes_per_token
+    assert held.kv_capacity_tokens > 60 * 4096  # 60 sequences of 2K + 2K fit, as published
+
+
+def test_deepseek_on_128_dies_holds_two_slots():
+    held = plan(DEEPSEEK_R1, NPU_POD, ep_layout(128))
+    assert held.expert_bytes == 2 * 58 * EXPERT
+
+
+def test_deepseek_on_16_dies_does_not_fit_and_capacity_is_zero():
+    held = plan(DEEPSEEK_R1, NPU_POD, ep_layout(16))
+    assert held.expert_bytes == 16 * 58 * EXPERT
+    assert held.weight_bytes > 0.9 * 64e9
+    assert held.kv_capacity_tokens == 0
+    assert held.kv_bytes == 0
+
+
+def test_llama_on_eight_gpus():
+    held = plan(LLAMA_70B, GPU_NODES, Layout(dies=8, tp=8))
+    assert held.weight_bytes == pytest.approx(70.6e9 * 2 / 8, rel=0.01)
+    assert held.kv_bytes_per_token == 80 * 2 * 128 * 2
+    assert held.exchange_bytes == 0
+    assert held.kv_capacity_tokens == pytest.approx((72e9 - 17.7e9) / 40960, rel=0.02)
+
+
+def test_exchange_buffers_of_cloudmatrix_infer():
+    layout = ep_layout(320)
+    held = plan(DEEPSEEK_R1, NPU_POD, layout, max_step_tokens=96, max_num_seqs=96)
+    assert held.exchange_bytes == 320 * 96 * (7.5 + 14) * 1024  # 645 MiB, as printed there
+    mtp = plan(DEEPSEEK_R1, NPU_POD, ep_layout(320, mtp=1), max_step_tokens=96, max_num_seqs=48)
+    assert mtp.exchange_bytes == held.exchange_bytes  # two tokens a sequence
+
+
+def test_prefill_buffers_hold_two_balanced_steps():
+    layout = ep_layout(32, dp=8, tp=4)
+    held = plan(DEEPSEEK_R1, NPU_POD, layout, max_step_tokens=16384)
+    assert held.exchange_bytes == 2 * 4096 * 8 * (7.5 + 14) * 1024
+
+
+def test_experts_cut_over_dies_keep_their_bytes():
+    whole = plan(DEEPSEEK_R1, NPU_POD, ep_layout(32))
+    cut = plan(DEEPSEEK_R1, NPU_POD, ep_layout(64, ep=32))
+    assert cut.expert_bytes == whole.expert_bytes / 2
+
+
+def test_latent_projections_are_copied_to_tensor_parallel_dies():
+    one = plan(DEEPSEEK_R1, NPU_POD, Layout(dies=1, weight_dtype="int8"))
+    four = plan(DEEPSEEK_R1, NPU_POD, Layout(dies=4, tp=4, weight_dtype="int8"))
+    down = 7168 * (1536 + 512 + 64) + 2 * (1536 + 512)  # INT8 matrices, bf16 norms
+    by_hand = 61 * down + (one.attention_bytes - 61 * down) / 4
+    assert four.attention_bytes == pytest.approx(by_hand, rel=1e-12)
+
+
+def test_a_dense_model_loads_its_mtp_layers_dense():
+    model = replace(LLAMA_70B, num_mtp_layers=1)
+    held = plan(model, GPU_NODES, Layout(dies=1, mtp_layers=1))
+    assert held.mtp_bytes == 2 * model.mtp_layer_parameters
+    twice = plan(model, GPU_NODES, Layout(dies=1, mtp_layers=2))
+    assert twice.mtp_bytes == held.mtp_bytes  # the second draft uses the same layer

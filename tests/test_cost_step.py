@@ -1,0 +1,258 @@
+"""Laws of a step's price."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from cost_examples import (
+    DEEPSEEK_R1,
+    GPU_NODES,
+    IDEAL,
+    LLAMA_70B,
+    NPU_POD,
+    ONE_STEP,
+    SMALL_MOE,
+    add_prompts,
+    decode_batch,
+    ep_layout,
+    permute,
+    with_calibration,
+    with_die,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from simpod.cost import Layout, StepPricer
+from simpod.cost.step import MAX_GROUP_TABLE_TOKENS
+from simpod.records.columns import STEP_PARTS
+
+PRICERS = {
+    "dense": StepPricer(LLAMA_70B, GPU_NODES, Layout(dies=8, tp=8)),
+    "moe-tp": StepPricer(SMALL_MOE, GPU_NODES, Layout(dies=8, tp=8, mtp_layers=1)),
+    "ep4": StepPricer(SMALL_MOE, NPU_POD, ep_layout(4)),
+    "ep4-mtp": StepPricer(DEEPSEEK_R1, NPU_POD, ep_layout(4, mtp=1)),
+    "dp2-tp2": StepPricer(DEEPSEEK_R1, NPU_POD, ep_layout(4, dp=2, tp=2, ep=2)),
+    "dp3-dense": StepPricer(LLAMA_70B, NPU_POD, Layout(dies=3, dp=3)),
+}
+names = st.sampled_from(sorted(PRICERS))
+
+
+def price_s(pricer, batch):
+    return pricer.price(batch, ONE_STEP).duration_s.item()
+
+
+def part(prices, name, steps=1):
+    return prices.parts(steps)[STEP_PARTS.index(name)]
+
+
+@st.composite
+def batches(draw, ranks, with_prompts=False):
+    def counts(largest):
+        return draw(st.lists(st.integers(0, largest), min_size=ranks, max_size=ranks))
+
+    seqs = np.array(counts(300))
+    batch = decode_batch(seqs, seqs * np.array(counts(5000)))
+    if with_prompts:
+        add_prompts(batch, counts(3000))
+    if not (batch.decode_seqs.any() or batch.prefill_tokens.any()):
+        batch.decode_seqs[0] = 1
+    return batch
+
+
+@given(st.data(), names, st.lists(st.integers(0, 4), max_size=20))
+@settings(deadline=None)  # a table may grow
+def test_steps_of_a_run_have_the_bits_of_single_steps(data, name, gains):
+    pricer = PRICERS[name]
+    batch = data.draw(batches(pricer.num_ranks))
+    growth = np.cumsum([0, *gains], dtype=np.int64)
+    run = pricer.price(batch, growth)
+    singles = []
+    for grown in growth:
+        context = batch.context_tokens + grown * batch.decode_seqs
+        singles.append(price_s(pricer, replace(batch, context_tokens=context)))
+    assert run.duration_s.tolist() == singles
+
+
+@given(st.data(), names, st.integers(1, 9))
+@settings(deadline=None)  # a table may grow
+def test_parts_add_up_to_the_steps(data, name, steps):
+    pricer = PRICERS[name]
+    batch = data.draw(batches(pricer.num_ranks, with_prompts=steps == 1))
+    prices = pricer.price(batch, np.arange(steps, dtype=np.int64))
+    for first in range(1, steps + 1):
+        parts = prices.parts(first)
+        assert np.all(parts >= 0)
+        assert parts.sum() == pytest.approx(prices.duration_s[:first].sum(), rel=1e-12)
+
+
+@given(st.data(), st.booleans())
+@settings(deadline=None)  # a table may grow
+def test_ranks_have_no_order(data, with_prompts):
+    pricer = PRICERS["ep4-mtp"]
+    batch = data.draw(batches(4, with_prompts))
+    order = data.draw(st.permutations(range(4)))
+    plain, mixed = (pricer.price(b, ONE_STEP) for b in (batch, permute(batch, order)))
+    assert mixed.duration_s == plain.duration_s
+    assert mixed.rank_wait_s.tolist() == plain.rank_wait_s[order].tolist()
+    assert mixed.parts(1) == pytest.approx(plain.parts(1), rel=1e-9, abs=1e-12)
+
+
+@given(st.data(), names)
+@settings(max_examples=50, deadline=None)
+def test_more_work_is_never_faster(data, name):
+    pricer = PRICERS[name]
+    batch = data.draw(batches(pricer.num_ranks, with_prompts=True))
+    before = price_s(pricer, batch)
+    rank = data.draw(st.integers(0, pricer.num_ranks - 1))
+    column = data.draw(st.sampled_from(["decode_seqs", "context_tokens", "prefill_tokens"]))
+    more = getattr(batch, column).copy()
+    more[rank] += data.draw(st.integers(1, 500))
+    changed = replace(batch, **{column: more})
+    if column == "prefill_tokens":
+        changed.prefill_context = batch.prefill_context + more - batch.prefill_tokens
+    assert price_s(pricer, changed) >= before
+
+
+@pytest.mark.parametrize("model", [DEEPSEEK_R1, LLAMA_70B], ids=lambda m: m.name)
+@pytest.mark.parametrize("tp", [1, 4])
+def test_better_hardware_is_never_slower(model, tp):
+    layout = Layout(dies=4 * tp, dp=4, tp=tp, ep=4, weight_dtype="int8", mtp_layers=1)
+    batch = add_prompts(decode_batch([10, 20, 0, 5], [9000, 8000, 0, 100]), [0, 500, 4000, 0])
+    base = price_s(StepPricer(model, NPU_POD, layout), batch)
+    planes = {
+        name: replace(plane, bytes_per_s=2 * plane.bytes_per_s)
+        for name, plane in NPU_POD.planes.items()
+    }
+    peaks = {name: 2 * peak for name, peak in NPU_POD.die.peak_flops_per_s.items()}
+    better = [
+        with_die(NPU_POD, hbm_bytes_per_s=3.2e12),
+        with_die(NPU_POD, peak_flops_per_s=peaks),
+        with_die(NPU_POD, vector_flops_per_s=44e12),
+        with_calibration(NPU_POD, kernel_overhead_s=1e-6),
+    ]
+    if tp > 1 or model.moe:
+        better.append(replace(NPU_POD, planes=planes))
+    for hardware in better:
+        assert price_s(StepPricer(model, hardware, layout), batch) < base
+
+
+def test_one_rank_without_expert_parallelism_has_no_dispatch():
+    prices = PRICERS["moe-tp"].price(decode_batch(8, 800), ONE_STEP)
+    for name in ("dispatch", "dispatch_wait", "combine", "combine_wait"):
+        assert part(prices, name) == 0
+    assert part(prices, "experts") > 0
+    assert part(prices, "all_reduce") > 0
+    assert prices.rank_wait_s.tolist() == [0]
+
+
+def test_tensor_parallelism_divides_the_work_of_a_step():
+    free = {name: replace(p, bytes_per_s=1e30) for name, p in GPU_NODES.planes.items()}
+    hardware = replace(GPU_NODES, calibration=IDEAL, planes=free)
+    batch = decode_batch(32, 32000)
+    parts = {}
+    for tp in (1, 8):
+        prices = StepPricer(LLAMA_70B, hardware, Layout(dies=tp, tp=tp)).price(batch, ONE_STEP)
+        parts[tp] = {name: part(prices, name) for name in ("attention", "projections", "ffn")}
+    assert parts[8]["attention"] == pytest.approx(parts[1]["attention"] / 8, rel=1e-12)
+    for name in ("projections", "ffn"):  # inputs and outputs are not divided
+        assert parts[1][name] / 8 <= parts[8][name] < parts[1][name] / 6
+
+
+def test_decode_of_a_dense_model_by_hand_when_memory_binds():
+    hardware = with_die(
+        replace(GPU_NODES, calibration=IDEAL),
+        peak_flops_per_s={"bf16": 1e30},
+        vector_flops_per_s=1e30,
+    )
+    prices = StepPricer(LLAMA_70B, hardware, Layout(dies=1)).price(decode_batch(1, 999), ONE_STEP)
+    kv_bytes = 1000 * 80 * 2 * 8 * 128 * 2  # resident tokens and the new one
+    query_bytes = 80 * 64 * 2 * 128 * 2
+    assert part(prices, "attention") == pytest.approx((kv_bytes + query_bytes) / 3e12)
+    weights = LLAMA_70B.parameters - LLAMA_70B.embedding_parameters
+    rest = sum(part(prices, name) for name in ("projections", "ffn", "head"))
+    assert rest == pytest.approx(2 * weights / 3e12, rel=1e-3)
+
+
+def test_slowest_rank_decides_and_the_others_wait():
+    pricer = PRICERS["ep4-mtp"]
+    even = pricer.price(decode_batch([10] * 4, [100_000] * 4), ONE_STEP)
+    uneven = pricer.price(decode_batch([10] * 4, [40_000, 160_000, 100_000, 100_000]), ONE_STEP)
+    slow = pricer.price(decode_batch([10] * 4, [160_000] * 4), ONE_STEP)
+    assert even.duration_s < uneven.duration_s
+    assert uneven.duration_s == slow.duration_s
+    assert part(uneven, "attention") == pytest.approx(part(even, "attention"))
+    assert part(even, "dispatch_wait") == pytest.approx(0, abs=1e-15)
+    assert part(uneven, "dispatch_wait") == pytest.approx(uneven.rank_wait_s.mean())
+    assert uneven.rank_wait_s[1] == 0
+    assert uneven.rank_wait_s[0] == pytest.approx(2 * uneven.rank_wait_s[2])
+
+
+def test_idle_ranks_take_part():
+    pricer = PRICERS["ep4-mtp"]
+    prices = pricer.price(decode_batch([20, 0, 0, 0], [50_000, 0, 0, 0]), ONE_STEP)
+    assert prices.rank_wait_s[0] == 0
+    assert np.all(prices.rank_wait_s[1:] > 0)
+    busy = pricer.price(decode_batch([20, 1, 1, 1], [50_000, 1, 1, 1]), ONE_STEP)
+    assert prices.rank_wait_s[1:] == pytest.approx(busy.rank_wait_s[1:], rel=0.01)
+    assert prices.duration_s < busy.duration_s  # fewer tokens at the experts
+
+
+def test_tokens_of_the_fullest_rank_are_waited_for():
+    pricer = PRICERS["dp2-tp2"]
+    even = pricer.price(add_prompts(decode_batch([0, 0], 0), [2000, 2000]), ONE_STEP)
+    uneven = pricer.price(add_prompts(decode_batch([0, 0], 0), [4000, 0]), ONE_STEP)
+    for name in ("dispatch", "combine", "experts"):
+        assert part(uneven, name) == pytest.approx(part(even, name))
+    assert part(even, "combine_wait") == 0
+    assert part(uneven, "combine_wait") > 0
+
+
+def test_ranks_of_a_dense_group_wait_at_the_end_of_the_step():
+    together = PRICERS["dp3-dense"].price(decode_batch([1, 30, 4], [100, 60_000, 9000]), ONE_STEP)
+    alone = StepPricer(LLAMA_70B, NPU_POD, Layout(dies=1)).price(decode_batch(30, 60_000), ONE_STEP)
+    assert together.duration_s.item() == pytest.approx(alone.duration_s.item(), rel=1e-12)
+    assert part(together, "dispatch") == 0
+    assert part(together, "dispatch_wait") > 0
+
+
+def test_drafts_cost_one_layer_each_and_more_tokens():
+    batch = decode_batch([40] * 4, [120_000] * 4)
+    pricers = [StepPricer(DEEPSEEK_R1, NPU_POD, ep_layout(4, mtp=n)) for n in (0, 1, 2)]
+    none, one, two = (p.price(batch, ONE_STEP) for p in pricers)
+    assert part(none, "mtp") == 0
+    layer = (none.duration_s.item() - part(none, "head") - part(none, "host_gap")) / 61
+    assert layer < part(one, "mtp") < 2 * (layer + part(none, "head"))
+    assert part(two, "mtp") > 2 * part(one, "mtp")
+    assert none.duration_s < one.duration_s < two.duration_s
+
+
+def test_a_chunk_costs_more_behind_a_long_context():
+    pricer = PRICERS["dense"]
+    first = add_prompts(decode_batch(4, 4000), 512)
+    later = add_prompts(decode_batch(4, 4000), 512)
+    later.prefill_pairs += 512.0 * 8192
+    later.prefill_context += 8192
+    assert price_s(pricer, later) > price_s(pricer, first)
+
+
+def test_steps_too_large_for_the_table_continue_it():
+    pricer = StepPricer(SMALL_MOE, NPU_POD, ep_layout(2))
+    below, at, above = (MAX_GROUP_TABLE_TOKENS + n for n in (-2, 0, 2))
+    low, middle, high = (
+        price_s(pricer, add_prompts(decode_batch([0, 0], 0), [1, tokens - 1]))
+        for tokens in (below, at, above)
+    )
+    assert low < middle < high
+    assert high - middle == pytest.approx(middle - low, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("model", "hardware", "layout", "batch", "low_s", "high_s"),
+    [
+        (DEEPSEEK_R1, NPU_POD, ep_layout(288, 1), decode_batch([60] * 288, 184_320), 0.05, 0.13),
+        (LLAMA_70B, GPU_NODES, Layout(dies=8, tp=8), decode_batch(1, 1024), 0.006, 0.02),
+    ],
+    ids=["xdeepserve-288", "llama-h100"],
+)
+def test_order_of_magnitude(model, hardware, layout, batch, low_s, high_s):
+    assert low_s < price_s(StepPricer(model, hardware, layout), batch) < high_s

@@ -1,0 +1,137 @@
+"""The shipped profiles: valid, sourced, and saying what vendors and papers say."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import TypeAdapter
+
+from simpod.hardware import HardwareProfile, merge_base
+
+FOLDER = Path(__file__).parents[1] / "hardware_profiles"
+NAMES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
+GPUS = ("a100", "b200", "h100", "h20", "h200", "h800", "rtx-4090", "rtx-pro-6000")
+
+
+def document(name: str) -> dict[str, Any]:
+    own: dict[str, Any] = yaml.safe_load((FOLDER / f"{name}.yaml").read_text())
+    return merge_base(own, document(own["base"])) if "base" in own else own
+
+
+def profile(name: str) -> HardwareProfile:
+    return TypeAdapter(HardwareProfile).validate_python(document(name))
+
+
+def test_every_device_has_a_node_and_a_pod() -> None:
+    assert sorted([*GPUS, *(f"{gpu}-pod" for gpu in GPUS), "cloudmatrix384"]) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_profile_is_valid_and_sourced(name: str) -> None:
+    text = (FOLDER / f"{name}.yaml").read_text()
+    assert text.startswith("# yaml-language-server: $schema=../docs/schema/hardware.schema.json\n")
+    spec = profile(name)
+    assert spec.name == name
+    assert spec.source
+    links = [line for line in text.splitlines() if " bytes_per_s:" in line]
+    assert all("unidirectional" in line for line in links)
+    assumed = spec.calibration.status == "assumed"
+    assert assumed or spec.calibration.fitted_on
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_numbers_are_in_si_units(name: str) -> None:
+    """A slipped power of ten (GB for bytes, TFLOPS for FLOP/s) falls out of these ranges."""
+    spec = profile(name)
+    assert all(1e14 < peak < 1e16 for peak in spec.die.peak_flops_per_s.values())
+    assert 1e13 < spec.die.vector_flops_per_s < spec.die.peak_flops_per_s["bf16"]
+    assert 2e10 < spec.die.hbm_bytes < 1e12
+    assert 1e12 <= spec.die.hbm_bytes_per_s < 1e13
+    for plane in spec.planes.values():
+        assert 1e9 < plane.bytes_per_s < 1e12
+        assert 1e-7 < plane.intra_node_latency_s <= plane.inter_node_latency_s < 1e-4
+    assert spec.die.hbm_bytes < spec.host.dram_bytes < 1e13
+    assert 1e-6 <= spec.calibration.kernel_overhead_s < 1e-5
+    assert 1e-4 < spec.calibration.step_overhead_s < 1e-2
+
+
+@pytest.mark.parametrize("gpu", GPUS)
+def test_pod_is_its_node_many_times_joined(gpu: str) -> None:
+    node, pod = profile(gpu), profile(f"{gpu}-pod")
+    assert (pod.die, pod.host, pod.family) == (node.die, node.host, node.family)
+    assert (node.num_dies, pod.num_dies) == (8, 8 * pod.num_nodes)
+    assert pod.num_nodes >= 16
+    assert (pod.planes["scale_up"].scope, pod.planes["scale_out"].scope) == ("node", "pod")
+    assert pod.planes["scale_out"].bytes_per_s < pod.planes["scale_up"].bytes_per_s
+
+
+def test_cloudmatrix384_adds_up_to_its_published_totals() -> None:
+    spec = profile("cloudmatrix384")
+    assert (spec.num_dies, spec.dies_per_node) == (768, 16)
+    npus = spec.num_dies // spec.dies_per_npu
+    assert npus == 384
+    assert npus * 128 * 2**30 == spec.num_dies * spec.die.hbm_bytes
+    hbm = spec.num_dies * spec.die.hbm_bytes_per_s
+    assert hbm == pytest.approx(1229e12, rel=0.001)
+    both_ways = 2 * spec.num_dies * spec.planes["scale_up"].bytes_per_s
+    assert both_ways / 1e12 == pytest.approx(301, abs=1)  # 7 x 224 Gb/s each way
+    node_vpc = spec.dies_per_node * spec.planes["vpc"].bytes_per_s
+    assert 8 * node_vpc == 400e9
+    assert set(spec.die.peak_flops_per_s) == {"bf16", "int8"}
+
+
+def test_cloudmatrix384_dispatch_constants_leave_the_stated_error() -> None:
+    """CMI table 7: 128 tokens to 8 experts each; 7.5 KB out, 14 KB back; one copy in EP stays."""
+    spec = profile("cloudmatrix384")
+    fit = spec.calibration
+    rate = spec.planes["scale_up"].bytes_per_s * fit.network_frac["scale_up"]
+    measured_us = {7680: {8: 116, 32: 133, 128: 152}, 14336: {8: 118, 32: 146, 128: 150}}
+    errors = []
+    for size, row in measured_us.items():
+        for ep, latency_us in row.items():
+            copies = 128 * 8 * (ep - 1) / ep
+            fixed = fit.dispatch_latency_s + ep * fit.dispatch_latency_per_rank_s
+            errors.append(abs((fixed + copies * size / rate) / (latency_us * 1e-6) - 1))
+    assert sorted(errors)[2:4] == pytest.approx(
+        [fit.median_abs_error_frac["dispatch_combine"]] * 2, abs=0.02
+    )
+    assert max(errors) < 0.19
+
+
+@pytest.mark.parametrize(
+    ("name", "bf16", "eight_bit", "hbm_tb_per_s", "gib", "scale_up_gb_per_s"),
+    [
+        ("a100", 312, 624, 2.039, 80, 300),
+        ("h100", 989, 1979, 3.35, 80, 450),
+        ("h800", 989, 1979, 3.35, 80, 200),
+        ("h200", 989, 1979, 4.8, 141, 450),
+        ("h20", 148, 296, 4.0, 96, 450),
+        ("b200", 2250, 4500, 7.7, 180, 900),
+        ("rtx-pro-6000", 503.8, 1007.6, 1.792, 96, 63),
+        ("rtx-4090", 165.2, 660.6, 1.008, 24, 31.5),
+    ],
+)
+def test_data_sheet_numbers(
+    name: str,
+    bf16: float,
+    eight_bit: float,
+    hbm_tb_per_s: float,
+    gib: float,
+    scale_up_gb_per_s: float,
+) -> None:
+    spec = profile(name)
+    assert spec.die.peak_flops_per_s["bf16"] == pytest.approx(bf16 * 1e12)
+    assert spec.die.peak_flops_per_s["int8"] == pytest.approx(eight_bit * 1e12)
+    assert spec.die.hbm_bytes_per_s == pytest.approx(hbm_tb_per_s * 1e12)
+    assert spec.die.hbm_bytes == gib * 2**30
+    assert spec.planes["scale_up"].bytes_per_s == pytest.approx(scale_up_gb_per_s * 1e9)
+
+
+def test_relatives_share_constants_but_do_not_claim_their_own_fit() -> None:
+    h100 = profile("h100").calibration
+    for name in ("h800", "h200", "h20"):
+        fit = profile(name).calibration
+        assert fit.status == "family"
+        assert fit.matmul_compute_frac == h100.matmul_compute_frac
+    assert h100.status == "calibrated"
