@@ -40,13 +40,14 @@ def token_runs(draw: st.DrawFn) -> TokenRun:
 
 
 @given(token_runs())
-@settings(max_examples=150)
+@settings(max_examples=60)
 def test_gaps_are_those_counted_token_by_token(case: TokenRun) -> None:
     brute = np.sort(np.concatenate([np.diff(times) for times in case.outputs_s]))
     np.testing.assert_allclose(expanded(case.records, everyone(case.records)), brute, atol=1e-12)
 
 
 @given(token_runs())
+@settings(max_examples=60)
 def test_gaps_of_a_choice_add_up_to_its_decode_times(case: TokenRun) -> None:
     chosen = case.records.requests.status == FINISHED
     chosen[::2] = False
@@ -57,6 +58,7 @@ def test_gaps_of_a_choice_add_up_to_its_decode_times(case: TokenRun) -> None:
 
 
 @given(token_runs())
+@settings(max_examples=60)
 def test_token_times_are_those_counted(case: TokenRun) -> None:
     rows = case.records.requests
     for request_id, expected in enumerate(case.tokens_s):
@@ -69,6 +71,7 @@ def test_token_times_are_those_counted(case: TokenRun) -> None:
 
 
 @given(token_runs())
+@settings(max_examples=60)
 def test_everyone_weighs_what_the_ledger_says(case: TokenRun) -> None:
     """Each decode of each step ends a gap, but for those that gave the first token."""
     _, weights = inter_token_gaps(case.records, everyone(case.records))

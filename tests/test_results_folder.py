@@ -1,6 +1,7 @@
 """The result folder: round trip, same bytes, whole or not at all."""
 
 import json
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -188,7 +189,23 @@ def test_hash_ignores_order_of_keys_and_nothing_else() -> None:
 
 
 def test_commit_only_of_our_own_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(simpod, "__file__", str(tmp_path / "site-packages" / "simpod" / "x.py"))
-    assert git_commit() is None
-    (tmp_path / "site-packages" / ".git").mkdir()  # there is a .git, but no commit in it
-    assert git_commit() is None
+    monkeypatch.setattr(simpod, "__file__", str(tmp_path / "simpod" / "__init__.py"))
+    assert git_commit() is None  # installed, wherever that may be
+    (tmp_path / ".git").mkdir()
+    assert git_commit() is None  # no commit in it
+
+
+def test_commit_of_a_checkout_and_whether_it_was_edited(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(simpod, "__file__", str(tmp_path / "simpod" / "__init__.py"))
+    (tmp_path / "simpod").mkdir()
+    (tmp_path / "simpod" / "__init__.py").write_text("")
+    author = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
+    for command in (["init", "-q"], ["add", "."], [*author, "commit", "-qm", "first"]):
+        subprocess.run(["git", "-C", str(tmp_path), *command], check=True)
+    commit = git_commit()
+    assert commit is not None
+    assert len(commit) == 40
+    (tmp_path / "simpod" / "__init__.py").write_text("edited")
+    assert git_commit() == f"{commit}-dirty"

@@ -1,4 +1,4 @@
-"""Files and rows that cannot be read: one message each, with file, line, value and what is allowed."""
+"""Files and rows that cannot be read: a message with file, line, value and what is allowed."""
 
 from pathlib import Path
 
@@ -217,7 +217,8 @@ def test_wrong_header_offers_the_close_name(tmp_path: Path) -> None:
     assert error.value.problems == (
         f"{path}:1: no column 'TIMESTAMP'; the header has timestamp, ContextTokens, OutTokens; "
         "did you mean 'timestamp'?",
-        f"{path}:1: no column 'GeneratedTokens'; the header has timestamp, ContextTokens, OutTokens",
+        f"{path}:1: no column 'GeneratedTokens'; the header has timestamp, ContextTokens, "
+        "OutTokens",
     )
 
 

@@ -169,7 +169,8 @@ def test_burstgpt(write) -> None:
 
 def test_burstgpt_sessions(write) -> None:
     text = (
-        "Timestamp,Session ID,Elapsed time,Model,Request tokens,Response tokens,Total tokens,Log Type\n"
+        "Timestamp,Session ID,Elapsed time,Model,Request tokens,Response tokens,Total tokens,"
+        "Log Type\n"
         "5,x,1,ChatGPT,472,18,490,Conversation log\n"
         "6,,1,ChatGPT,472,18,490,API log\n"
         "7,y,1,ChatGPT,472,18,490,Conversation log\n"
@@ -197,7 +198,8 @@ def test_columns(write) -> None:
 
 def test_lengths_take_arrivals_from_a_process(write) -> None:
     text = "num_prefill_tokens,num_decode_tokens,num_total_tokens,pd_ratio\n" + "".join(
-        f"{p},{d},{p + d},{p / d}\n" for p, d in [(74, 918), (290, 905), (1402, 711), (9, 1), (5, 5)]
+        f"{p},{d},{p + d},{p / d}\n"
+        for p, d in [(74, 918), (290, 905), (1402, 711), (9, 1), (5, 5)]
     )
     spec = WorkloadSpec(
         trace=LengthsTrace(path=write(text)),

@@ -59,7 +59,7 @@ def rng(name: str = "test", seed: int = 0) -> np.random.Generator:
 
 
 def assert_near(value: float, theory: float, standard_error: float, narrow: float = 0.02) -> None:
-    """Within 4 standard errors, which are at most `narrow` of the theory: else it proves nothing."""
+    """Within 4 standard errors, at most `narrow` of the theory: a wide bar proves nothing."""
     assert 4 * standard_error < narrow * theory
     assert abs(value - theory) < 4 * standard_error
 
@@ -206,10 +206,7 @@ def test_streams_depend_on_the_name_and_the_seed_only() -> None:
     correlation = np.corrcoef(streams(0)("a").random(NUM), streams(0)("b").random(NUM))[0, 1]
     assert abs(correlation) < 4 / math.sqrt(NUM)
     # the same in every process and release: users publish seeds
-    assert streams(0)("arrivals").integers(0, 2**32, 2).tolist() == PINNED
-
-
-PINNED = [0, 0]
+    assert streams(0)("arrivals").integers(0, 2**32, 2).tolist() == [2783778250, 2907668858]
 
 
 def plain(**changes) -> WorkloadSpec:

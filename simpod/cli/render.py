@@ -25,10 +25,10 @@ _NOT_STATIONARY = {
 
 def summary_table(summary: Summary) -> RenderableType:
     """The whole summary, for a terminal of 80 columns or more."""
-    blocks: list[RenderableType] = [_overview(summary), _latencies(summary)]
-    blocks += [_attribution(summary), _pools(summary)]
+    blocks: list[RenderableType] = [_title(summary), _overview(summary)]
+    blocks += ["", _latencies(summary), "", _attribution(summary), "", _pools(summary), ""]
     blocks += [
-        _breakdown(pool, breakdown)
+        Group(_breakdown(pool, breakdown), "")
         for pool, breakdown in summary["step_breakdown"].items()
         if breakdown["num_steps"]
     ]
@@ -95,6 +95,11 @@ def _saturation(limit: Summary) -> Iterator[str]:
     )
 
 
+def _title(summary: Summary) -> Text:
+    names = (str(summary[key]) for key in ("label", "model_id") if summary.get(key) is not None)
+    return Text(", ".join(names), style="bold")
+
+
 def _overview(summary: Summary) -> Table:
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for style in ("dim", "", "dim", ""):
@@ -111,9 +116,9 @@ def _overview(summary: Summary) -> Table:
     if summary["slo_attainment"] is not None:
         by_metric = summary["slo_attainment_by_metric"].items()
         each = ", ".join(f"{name.upper()} {percent(share)}" for name, share in by_metric)
-        met = f"{percent(summary['slo_attainment'])} ({each})"
         goodput = f"{count(summary['request_goodput'])} requests/s"
-        table.add_row("Goodput", goodput, "SLO met", met)
+        table.add_row("Goodput", goodput, "SLO met", percent(summary["slo_attainment"]))
+        table.add_row("", "", "", each)
     return table
 
 

@@ -1,8 +1,13 @@
-"""KV blocks of the ranks of one lock-step group, without a clock.
+"""KV blocks of the ranks of one lock-step group, without a clock of its own.
 
-Running decodes grow by the same number of tokens in every step, so the blocks that they will take are
-known in advance from one histogram per rank: how many sequences cross a block boundary when the group's
-*token clock* reaches each residue modulo the block size. A step costs O(ranks), not O(sequences).
+All decoding sequences of a group gain the same tokens in every step, so one *token clock* V tells how
+far each has grown: a sequence that joined at V0 with T resident tokens has T - V0 + V now and fills
+ceil((T - V0 + V) / B) blocks of B tokens. Summed over a rank this needs only the sum of the offsets
+o = T - V0, their number, and a histogram of o modulo B:
+
+    sum of ceil((o + V) / B) = (sum of (o + V) + sum of (-(o + V) mod B)) / B.
+
+So steps cost nothing here, joining and leaving O(1), and exact usage is computed when it is asked for.
 """
 
 from collections.abc import Sequence
@@ -19,8 +24,8 @@ Ints = NDArray[np.int64]
 class KvBlocks:
     """Blocks in use per rank, growth of the decoding sequences, and the prefix caches.
 
-    `used` [num_ranks] counts blocks that sequences hold, shared prefix units once. Idle prefix units
-    fill what is left and are evicted when their room is needed: used + idle <= capacity, always.
+    A rank's usage counts what sequences hold, shared prefix units once. Idle prefix units fill what is
+    left and are evicted when their room is needed: usage + idle <= capacity whenever anybody looks.
     """
 
     def __init__(
@@ -35,85 +40,81 @@ class KvBlocks:
         self.block_tokens = block_tokens
         self.unit_tokens = prefix_unit_tokens
         self.unit_blocks = prefix_unit_tokens // block_tokens
-        self.used: Ints = np.zeros(num_ranks, dtype=np.int64)
-        self.peak: Ints = np.zeros(num_ranks, dtype=np.int64)
-        self.growing: Ints = np.zeros(num_ranks, dtype=np.int64)
         self.clock = 0
-        self._due: Ints = np.zeros((block_tokens, num_ranks), dtype=np.int64)
-        self._caches = [PrefixCache() for _ in range(num_ranks)] if prefix_unit_tokens else []
+        self.peak_tokens = 0  # fullest rank so far, as reported
+        self._held = [0] * num_ranks  # blocks that do not grow (less those counted as growing)
+        self._offsets = [0] * num_ranks  # sum of the growing sequences' offsets
+        self._growing = [0] * num_ranks
+        self._by_residue = np.zeros((num_ranks, block_tokens))  # growing sequences by offset mod B
+        residues = np.arange(2 * block_tokens, 0, -1) % block_tokens
+        self._padding = residues.astype(np.float64)  # [i : i + B]: -(o + V) mod B, by residue of o
         self._slack = capacity_blocks  # lower bound of the free blocks of any rank
         self._most = 0  # upper bound of the growing sequences of any rank
-        self._idle: Ints = np.zeros(num_ranks, dtype=np.int64)  # blocks of idle prefix units
+        self._caches = [PrefixCache() for _ in range(num_ranks)] if prefix_unit_tokens else []
 
     def blocks_for(self, tokens: int) -> int:
         """Blocks that `tokens` resident tokens fill."""
         return -(-tokens // self.block_tokens)
 
-    def take(self, rank: int, blocks: int) -> None:
-        """Give out `blocks`; the caller has checked that they fit."""
-        used = self.used[rank] + blocks
-        self.used[rank] = used
-        if used > self.peak[rank]:
-            self.peak[rank] = used
-        if self.capacity_blocks - used < self._slack:
-            self._slack = int(self.capacity_blocks - used)
-        if self._caches:
-            self._make_room(rank)
+    # --- how full it is -------------------------------------------------------------------------
 
-    def release(self, rank: int, blocks: int) -> None:
-        """Take back `blocks`."""
-        self.used[rank] -= blocks
-        if self.used[rank] < 0:
-            raise InvariantError(f"rank {rank} released {blocks} KV blocks that nobody held")
+    def used(self, rank: int, ahead: int = 0) -> int:
+        """Blocks in use on a rank, `ahead` clock tokens from now."""
+        clock = self.clock + ahead
+        count = self._growing[rank]
+        if not count:
+            return self._held[rank]
+        padding = int(self._by_residue[rank].dot(self._padding_at(clock)))
+        return self._held[rank] + (self._offsets[rank] + count * clock + padding) // self.block_tokens
 
-    # --- decoding sequences -------------------------------------------------------------------
+    def used_everywhere(self, ahead: int = 0) -> Ints:
+        """[num_ranks] blocks in use, `ahead` clock tokens from now."""
+        clock = self.clock + ahead
+        filled = np.array(self._offsets) + clock * np.array(self._growing)
+        filled += self._by_residue.dot(self._padding_at(clock)).astype(np.int64)
+        return filled // self.block_tokens + np.array(self._held)
 
-    def join(self, rank: int, tokens: int) -> int:
-        """Let a sequence of `tokens` resident tokens grow with the clock; return its phase."""
-        phase = (self.clock + 1 - tokens) % self.block_tokens
-        self._due[phase, rank] += 1
-        growing = self.growing[rank] + 1
-        self.growing[rank] = growing
-        if growing > self._most:
-            self._most = int(growing)
-        return phase
+    def _padding_at(self, clock: int) -> NDArray[np.float64]:
+        first = clock % self.block_tokens
+        return self._padding[first : first + self.block_tokens]
 
-    def leave(self, rank: int, phase: int) -> None:
-        """Stop the growth of a sequence that joined with `phase`."""
-        self._due[phase, rank] -= 1
-        self.growing[rank] -= 1
+    def tokens_held(self, rank: int) -> int:
+        """What a rank reports as its KV usage: resident tokens (held blocks count as full)."""
+        held = self._held[rank] * self.block_tokens
+        tokens = held + self._offsets[rank] + self._growing[rank] * self.clock
+        self.peak_tokens = max(self.peak_tokens, tokens)
+        return tokens
 
-    def growth(self, tokens: int) -> Ints:
-        """Blocks [num_ranks] that decoding sequences take while the clock advances by `tokens`."""
-        full, part = divmod(tokens, self.block_tokens)
-        first = (self.clock + 1) % self.block_tokens
-        if part == 1:
-            blocks = self._due[first]
-        else:
-            blocks = self._due[first : first + part].sum(axis=0)
-            over = first + part - self.block_tokens
-            if over > 0:
-                blocks += self._due[:over].sum(axis=0)
-        return blocks + full * self.growing if full else blocks
+    def free(self, rank: int, ahead: int = 0) -> int:
+        """Blocks that could be given out, those of idle prefix units included."""
+        return self.capacity_blocks - self.used(rank, ahead)
 
-    def short_ranks(self, tokens: int) -> list[int]:
-        """Ranks on which the clock can't advance by `tokens` for lack of blocks."""
-        return np.flatnonzero(self.used + self.growth(tokens) > self.capacity_blocks).tolist()
+    def fits(self, rank: int, blocks: int, ahead: int = 0) -> bool:
+        """Can `blocks` more be given out, if the clock is to advance by `ahead`?"""
+        count = self._growing[rank]
+        grown = (self._offsets[rank] + count * (self.clock + ahead)) // self.block_tokens + count + 1
+        if self._held[rank] + grown + blocks <= self.capacity_blocks:  # even if all are rounded up
+            return True
+        return blocks <= self.free(rank, ahead)
 
     def surely_fits(self, tokens: int) -> bool:
-        """The clock can advance by `tokens` on every rank: a cheap bound, which may err by saying no."""
+        """The clock can advance by `tokens` on every rank: a cheap bound, which errs by saying no."""
         blocks_each = tokens // self.block_tokens + 1
         if self._most * blocks_each <= self._slack:
             return True
-        self._slack = self.capacity_blocks - int(self.used.max())
-        self._most = int(self.growing.max())
+        self._slack = self.capacity_blocks - int(self.used_everywhere().max())
+        self._most = max(self._growing)
         return self._most * blocks_each <= self._slack
+
+    def short_ranks(self, tokens: int) -> list[int]:
+        """Ranks on which the clock can't advance by `tokens` for lack of blocks."""
+        return np.flatnonzero(self.used_everywhere(tokens) > self.capacity_blocks).tolist()
 
     def most_tokens(self, tokens: int) -> int:
         """The most tokens, up to `tokens`, by which the clock can advance before blocks run out."""
-        low, high = 0, tokens
         if self.surely_fits(tokens) or not self.short_ranks(tokens):
             return tokens
+        low, high = 0, tokens
         while low < high - 1:
             middle = (low + high) // 2
             if self.short_ranks(middle):
@@ -122,31 +123,67 @@ class KvBlocks:
                 low = middle
         return low
 
+    # --- what changes it ------------------------------------------------------------------------
+
+    def take(self, rank: int, blocks: int) -> None:
+        """Give out `blocks`; the caller has checked that they fit."""
+        self._held[rank] += blocks
+        self._slack -= blocks
+
+    def release(self, rank: int, blocks: int) -> None:
+        """Take back `blocks`."""
+        if self._caches:
+            self._evict(rank)  # what was full until now had no room for idle units
+        self._held[rank] -= blocks
+        if self._held[rank] < 0 and not self._growing[rank]:
+            raise InvariantError(f"rank {rank} released {blocks} KV blocks that nobody held")
+
+    def join(self, rank: int, tokens: int) -> int:
+        """Let a sequence of `tokens` resident tokens grow with the clock; return its offset."""
+        offset = tokens - self.clock
+        self._held[rank] -= self.blocks_for(tokens)
+        self._offsets[rank] += offset
+        self._by_residue[rank, offset % self.block_tokens] += 1
+        growing = self._growing[rank] + 1
+        self._growing[rank] = growing
+        self._most = max(self._most, growing)
+        return offset
+
+    def leave(self, rank: int, offset: int) -> int:
+        """Stop the growth of a sequence that joined with `offset`; return its tokens."""
+        tokens = offset + self.clock
+        self._held[rank] += self.blocks_for(tokens)
+        self._offsets[rank] -= offset
+        self._by_residue[rank, offset % self.block_tokens] -= 1
+        self._growing[rank] -= 1
+        return tokens
+
     def advance(self, tokens: int) -> None:
         """Let the clock pass `tokens`; decoding sequences take their blocks."""
-        self.used += self.growth(tokens)
         self.clock += tokens
         self._slack -= self._most * (tokens // self.block_tokens + 1)
-        np.maximum(self.peak, self.used, out=self.peak)
-        if self._caches:
-            for rank in np.flatnonzero(self.used + self._idle > self.capacity_blocks).tolist():
-                self._make_room(rank)
 
-    # --- prefix units -------------------------------------------------------------------------
+    @property
+    def num_growing(self) -> int:
+        """Sequences that grow with the clock."""
+        return sum(self._growing)
+
+    # --- prefix units ---------------------------------------------------------------------------
 
     def match(self, rank: int, ids: Sequence[int]) -> int:
         """Count the leading prefix units of `ids` that are resident."""
-        return self._caches[rank].match(ids) if self._caches else 0
+        if not self._caches:
+            return 0
+        self._evict(rank)
+        return self._caches[rank].match(ids)
 
     def blocks_to_pin(self, rank: int, ids: Sequence[int]) -> int:
-        """Blocks by which `used` would rise if the resident units `ids` were pinned."""
+        """Blocks by which usage would rise if the resident units `ids` were pinned."""
         return self.unit_blocks * self._caches[rank].count_idle(ids) if ids else 0
 
     def pin(self, rank: int, ids: Sequence[int]) -> None:
         """Share resident prefix units; idle ones count as used from now on."""
-        woken = self.unit_blocks * self._caches[rank].pin(ids)
-        self.take(rank, woken)
-        self._idle[rank] -= woken
+        self.take(rank, self.unit_blocks * self._caches[rank].pin(ids))
 
     def publish(self, rank: int, ids: Sequence[int]) -> list[int]:
         """Make computed units shareable; return those that were new (they change owner, not number)."""
@@ -155,16 +192,20 @@ class KvBlocks:
 
     def unpin(self, rank: int, ids: Sequence[int]) -> None:
         """Stop sharing units; those that nobody uses stay as idle cache."""
-        rested = self.unit_blocks * self._caches[rank].unpin(ids)
-        self.used[rank] -= rested
-        self._idle[rank] += rested
+        self._evict(rank)
+        self._held[rank] -= self.unit_blocks * self._caches[rank].unpin(ids)
 
     def idle_blocks(self, rank: int) -> int:
         """Blocks of prefix units that nobody uses: free for the taking."""
-        return int(self._idle[rank])
+        if not self._caches:
+            return 0
+        self._evict(rank)
+        return self._caches[rank].num_idle * self.unit_blocks
 
-    def _make_room(self, rank: int) -> None:
-        free = self.capacity_blocks - int(self.used[rank])
-        while self._idle[rank] > free:
-            self._caches[rank].evict()
-            self._idle[rank] -= self.unit_blocks
+    def _evict(self, rank: int) -> None:
+        """Drop idle units, least recently used first, that had to make room."""
+        cache = self._caches[rank]
+        if cache.num_idle:
+            free = self.free(rank)
+            while cache.num_idle * self.unit_blocks > free:
+                cache.evict()

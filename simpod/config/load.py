@@ -54,7 +54,8 @@ def resolve_tree(
     canonicalise(root, problems)
 
     def expand(at: Path) -> None:
-        expand_reference(root, at, beside, problems)
+        if at in reference_paths(root):
+            expand_reference(root, at, beside, problems)
 
     for text in overrides:
         apply_override(root, text, expand, problems)

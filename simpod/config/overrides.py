@@ -9,7 +9,7 @@ from simpod.config.strict_yaml import parse_yaml
 from simpod.errors import ConfigError
 
 Expand = Callable[[Path], None]
-"""Replaces the name of a model or profile at a path by its content."""
+"""Replaces the name at a path by its content, if it is that of a model or a profile."""
 
 
 def apply_override(root: Node, text: str, expand: Expand, problems: Problems) -> None:
@@ -30,7 +30,7 @@ def apply_override(root: Node, text: str, expand: Expand, problems: Problems) ->
     try:
         node = from_plain(parse_yaml(value, "value").plain(), place, segments[-1])
     except ConfigError as error:
-        what = error.problems[0].splitlines()[0]
+        what = error.problems[0].splitlines()[0].partition(": ")[2]  # its place is no help
         problems.add(Problem(place=place, key=key, what=what, hint="put text in quotes"))
         return
     parent = _parent(root, segments, expand, problems, place)

@@ -41,12 +41,7 @@ def _resolve_pool(
     name: str, pool: Pool, model: ModelSpec, hardware: HardwareProfile, problems: Problems
 ) -> ResolvedPool | None:
     path: Path = ("deployment", name)
-    if pool.max_step_tokens < pool.max_num_seqs:
-        problems.at(
-            (*path, "max_step_tokens"),
-            f"max_step_tokens {pool.max_step_tokens} must be at least"
-            f" max_num_seqs {pool.max_num_seqs}: a running sequence takes one token of a step",
-        )
+    _check_step(path, pool, problems)
     found = resolve_layout(path, pool, model, hardware, problems)
     if found is None:
         return None
@@ -77,6 +72,16 @@ def _resolve_pool(
         prefix_caching=pool.prefix_caching,
     )
     return ResolvedPool(spec=spec, memory=memory, derived=derived)
+
+
+def _check_step(path: Path, pool: Pool, problems: Problems) -> None:
+    """The same check as vLLM's of max_num_batched_tokens."""
+    if pool.max_step_tokens < pool.max_num_seqs:
+        problems.at(
+            (*path, "max_step_tokens"),
+            f"max_step_tokens {pool.max_step_tokens} must be at least"
+            f" max_num_seqs {pool.max_num_seqs}: a running sequence takes one token of a step",
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

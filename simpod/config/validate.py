@@ -18,6 +18,8 @@ _NAMES: Final = "names of letters, digits, - and _, a letter first"
 _MESSAGES: Final[Mapping[str, tuple[str, str, str]]] = {
     "finite_number": ("not a finite number", "a finite number", ""),
     "string_pattern_mismatch": ("not a name", _NAMES, ""),
+    "too_short": ("empty", "at least one entry", ""),
+    "string_too_short": ("empty", "text", ""),
 }
 _TYPES: Final[Mapping[str, str]] = {
     "int_type": "an integer",

@@ -4,7 +4,7 @@ from simpod.cost.collectives import KvTransfer, kv_bytes_per_token, kv_transfer
 from simpod.cost.layout import Layout
 from simpod.cost.memory import MemoryPlan, plan_memory
 from simpod.cost.roofline import Roofline
-from simpod.cost.step import Batch, StepPricer, StepPrices
+from simpod.cost.step import Batch, StepPricer, StepPrices, breakdown
 from simpod.cost.work import Work
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "StepPricer",
     "StepPrices",
     "Work",
+    "breakdown",
     "kv_bytes_per_token",
     "kv_transfer",
     "plan_memory",

@@ -21,7 +21,7 @@ from simpod.cost.collectives import (
     meets_in_layers,
 )
 from simpod.cost.layout import Layout
-from simpod.cost.roofline import Roofline
+from simpod.cost.roofline import Roofline, smooth_max
 from simpod.cost.work import Amount, Floats, Ints, Work
 from simpod.hardware.spec import HardwareProfile
 from simpod.model.spec import ModelSpec
@@ -89,6 +89,9 @@ class PartCosts:
         self.mtp = layout.mtp_layers
         self.num_layers = model.num_layers + self.mtp
         self.num_moe_layers = model.num_moe_layers + (self.mtp if model.moe else 0)
+        units = [op.prefill_attention(model, layout, *unit) for unit in np.eye(3).tolist()]
+        self._prefill_compute_s = [float(self.roofline.compute_s(unit)) for unit in units]
+        self._prefill_memory_s = [float(self.roofline.memory_s(unit)) for unit in units]
         self.dispatch = self.combine = NO_EXCHANGE
         if self.meets:
             sent = dispatch_message_bytes(model, layout)
@@ -108,9 +111,12 @@ class PartCosts:
         return float(self.roofline.busy_s(op.decode_attention(self.model, self.layout, 0.0, 1.0)))
 
     def prefill_attention_s(self, pairs: Amount, kv_tokens: Amount, queries: Amount) -> Amount:
-        """Attention of prompt chunks in one layer."""
-        work = op.prefill_attention(self.model, self.layout, pairs, kv_tokens, queries)
-        return self.roofline.busy_s(work)
+        """Attention of prompt chunks in one layer; its work is linear in each of the counts."""
+        compute, memory = self._prefill_compute_s, self._prefill_memory_s
+        return smooth_max(
+            pairs * compute[0] + kv_tokens * compute[1] + queries * compute[2],
+            pairs * memory[0] + kv_tokens * memory[1] + queries * memory[2],
+        )
 
     def tokens(self, tokens: Floats) -> Floats:
         """Everything that a rank does before it meets the others, but for its reads of KV.

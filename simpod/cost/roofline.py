@@ -1,10 +1,11 @@
 """Seconds from work: an extended roofline of one die."""
 
+from math import sqrt
 from typing import cast
 
 import numpy as np
 
-from simpod.cost.work import Amount, Floats, Work
+from simpod.cost.work import Amount, Work
 from simpod.hardware.spec import HardwareProfile
 
 
@@ -15,7 +16,8 @@ def smooth_max(first: Amount, second: Amount) -> Amount:
     """
     a = first * first
     b = second * second
-    return cast(Amount, np.sqrt(np.sqrt(a * a + b * b)))
+    total = a * a + b * b
+    return sqrt(sqrt(total)) if isinstance(total, float) else cast(Amount, np.sqrt(np.sqrt(total)))
 
 
 class Roofline:
@@ -70,8 +72,3 @@ class Roofline:
         for work in works:
             total = total + self.busy_s(work) + self.overhead_s(work)
         return total
-
-
-def as_floats(amount: Amount, size: int) -> Floats:
-    """A count or time as an array of `size`."""
-    return np.broadcast_to(np.asarray(amount, dtype=np.float64), (size,))

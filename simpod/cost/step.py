@@ -19,6 +19,7 @@ from simpod.cost.work import Floats, Ints
 from simpod.hardware.spec import HardwareProfile
 from simpod.model.spec import ModelSpec
 
+UNBOUNDED = 2**62
 MAX_GROUP_TABLE_TOKENS = 2**18  # steps of more tokens are long and rare: priced one by one
 
 
@@ -29,50 +30,71 @@ class Batch:
     decode_seqs: Ints
     context_tokens: Ints  # resident tokens of the decoding sequences, before this step
     prefill_tokens: Ints  # prompt tokens computed in this step
-    prefill_pairs: (
-        Floats  # query-key pairs of these chunks: sum of chunk * (resident + (chunk + 1) / 2)
-    )
+    prefill_pairs: Floats  # query-key pairs of the chunks: sum of chunk * (resident + (chunk + 1) / 2)
     prefill_context: Ints  # tokens whose KV these chunks read: sum of resident + chunk
     num_chunks: Ints
 
 
 @dataclass(slots=True, eq=False)
 class StepPrices:
-    """Prices of `k` successive steps of one composition.
+    """The law of successive steps of one composition: a step lasts base_s + slope_s * g.
 
-    duration_s [k]; fixed_s [NUM_PARTS] is the same in each step; attention over the cache takes
-    attention_s (mean over ranks) in the first step and attention_growth_s more per token of growth.
+    g: resident tokens that each decoding sequence has gained since the first of them. `fixed_s`
+    [NUM_PARTS] is the same in each step; attention over the cache takes attention_s +
+    attention_slope_s * g (mean over ranks).
     """
 
-    duration_s: Floats
+    base_s: float
+    slope_s: float
     fixed_s: Floats
     attention_s: float
-    attention_growth_s: float
-    growth: Ints
+    attention_slope_s: float
     mtp_share: float  # of attention
     rank_busy_s: Floats | None  # [num_ranks] until dispatch, first step, all layers; None: one rank
+    rank_slope_s: Floats | None  # [num_ranks] growth of rank_busy_s per token of g
 
-    def parts(self, num_steps: int) -> Floats:
-        """Seconds of each of STEP_PARTS, summed over the first `num_steps`; means over ranks."""
-        parts = self.fixed_s * num_steps
-        attention_s = self.attention_s * num_steps
-        if num_steps > 1:
-            attention_s += self.attention_growth_s * self.growth[:num_steps].sum()
-        drafts_s = attention_s * self.mtp_share
-        parts[ATTENTION] += attention_s - drafts_s
-        parts[MTP] += drafts_s
-        if self.rank_busy_s is not None:
-            wait_s = self.duration_s[:num_steps].sum() - parts.sum()
-            parts[DISPATCH_WAIT] += max(0.0, wait_s)
-        return parts
+    def parts(self, num_steps: int = 1, gained: int = 0) -> Floats:
+        """[NUM_PARTS] seconds summed over `num_steps` steps, whose g add up to `gained`."""
+        return breakdown(
+            fixed_s=self.fixed_s[np.newaxis],
+            attention_s=np.array([self.attention_s * num_steps + self.attention_slope_s * gained]),
+            total_s=np.array([self.base_s * num_steps + self.slope_s * gained]),
+            num_steps=np.array([num_steps]),
+            mtp_share=self.mtp_share,
+        )[0]
+
+    def linear_tokens(self) -> int:
+        """Largest g up to which the law holds: beyond it another rank is the slowest."""
+        if self.rank_busy_s is None or self.rank_slope_s is None:
+            return UNBOUNDED
+        slowest = self.rank_busy_s.argmax()
+        steeper = self.rank_slope_s - self.rank_slope_s[slowest]
+        catching = steeper > 0
+        if not catching.any():
+            return UNBOUNDED
+        lead_s = self.rank_busy_s[slowest] - self.rank_busy_s[catching]
+        return int((lead_s / steeper[catching]).min())
 
     @property
     def rank_wait_s(self) -> Floats:
         """[num_ranks]: wait of each rank for the slowest, first step, all layers."""
         if self.rank_busy_s is None:
             return np.zeros(1)
-        slowest_s: float = self.rank_busy_s.max()
-        return slowest_s - self.rank_busy_s
+        return self.rank_busy_s.max() - self.rank_busy_s
+
+
+def breakdown(
+    *, fixed_s: Floats, attention_s: Floats, total_s: Floats, num_steps: Ints, mtp_share: float
+) -> Floats:
+    """[m, NUM_PARTS] of m runs of steps: what a run takes beyond its parts is wait for slower ranks.
+
+    fixed_s [m, NUM_PARTS] of one step; attention_s, total_s [m] of the whole run.
+    """
+    parts = fixed_s * num_steps[:, np.newaxis]
+    parts[:, ATTENTION] += attention_s * (1.0 - mtp_share)
+    parts[:, MTP] += attention_s * mtp_share
+    parts[:, DISPATCH_WAIT] += np.maximum(0.0, total_s - parts.sum(axis=1))
+    return parts
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,8 +115,7 @@ class StepPricer:
     """Prices the steps of one group.
 
     What depends on token counts alone is looked up; attention over the cache is linear in resident
-    tokens. The per-step path uses + - * sqrt and max only, so the steps of a run have the same bits
-    as the same steps priced one at a time.
+    tokens, so a run of like steps has a closed form.
     """
 
     def __init__(self, model: ModelSpec, hardware: HardwareProfile, layout: Layout) -> None:
@@ -104,7 +125,7 @@ class StepPricer:
         self._dies, self._tp = layout.dies, layout.tp
         self._tokens_per_decode = layout.tokens_per_decode
         self._layers = costs.num_layers
-        self._mtp_share = costs.mtp / costs.num_layers
+        self.mtp_share = costs.mtp / costs.num_layers  # of attention
         self._s_per_kv = costs.num_layers * costs.attention_s_per_kv_token()
         per_query_s = costs.num_layers * costs.attention_s_per_query()
         self._s_per_seq = self._tokens_per_decode * (per_query_s + self._s_per_kv)
@@ -117,16 +138,13 @@ class StepPricer:
         self._mean = np.full(layout.dp, 1.0 / layout.dp)
         self._ones = np.ones(layout.dp, dtype=np.int64)
         self._single = Table(lambda tokens: costs.tokens(tokens) + costs.experts(tokens))
+        self._decodes: dict[int, tuple[float, Floats]] = {}  # of one rank, by sequences
 
-    def price(self, batch: Batch, growth: Ints) -> StepPrices:
-        """Price len(growth) steps in which nothing joins or leaves.
-
-        growth [k]: resident tokens that each decoding sequence has gained before the step;
-        growth[0] is 0. Prompt chunks are only allowed with k = 1.
-        """
+    def price(self, batch: Batch) -> StepPrices:
+        """Price the next step, and those after it while nothing joins, leaves or sends a prompt."""
         if self.num_ranks == 1:
-            return self._price_single(batch, growth)
-        return self._price_group(batch, growth)
+            return self._price_single(batch)
+        return self._price_group(batch)
 
     def _decode_parts(self, seqs: Floats) -> Floats:
         parts = self._costs.tokens(seqs * self._tokens_per_decode)
@@ -134,52 +152,57 @@ class StepPricer:
         return parts
 
     def _add_attention(self, parts: Floats, seconds: Floats | float) -> None:
-        parts[..., ATTENTION] += seconds * (1.0 - self._mtp_share)
-        parts[..., MTP] += seconds * self._mtp_share
+        parts[..., ATTENTION] += seconds * (1.0 - self.mtp_share)
+        parts[..., MTP] += seconds * self.mtp_share
 
-    def _price_single(self, batch: Batch, growth: Ints) -> StepPrices:
-        """One rank: scalars, so that a run of steps is two array operations."""
+    def _price_single(self, batch: Batch) -> StepPrices:
+        """One rank: scalars only."""
         seqs, context = batch.decode_seqs.item(), batch.context_tokens.item()
         prompt = batch.prefill_tokens.item()
-        rows = seqs * self._tokens_per_decode
-        tokens = rows + prompt
         chunk_s = seqs * self._s_per_seq
         if prompt:
-            rows += batch.num_chunks.item()
+            rows = seqs * self._tokens_per_decode + batch.num_chunks.item()
+            fixed = self._single_parts(seqs * self._tokens_per_decode + prompt, rows)
             chunk_s += self._layers * float(
                 self._costs.prefill_attention_s(
                     batch.prefill_pairs.item(), batch.prefill_context.item(), prompt
                 )
             )
-        fixed_s = self._single.seconds(tokens) + self._head.seconds(rows) + chunk_s
-        if len(growth) == 1:
-            duration_s = np.array([fixed_s + self._s_per_kv * context])
         else:
-            duration_s = growth * seqs
-            duration_s = (duration_s + context) * self._s_per_kv
-            duration_s += fixed_s
-        parts = self._single.parts[tokens] + self._head.parts[rows]
+            fixed = self._decodes.get(seqs)
+            if fixed is None:
+                rows = seqs * self._tokens_per_decode
+                fixed = self._decodes[seqs] = self._single_parts(rows, rows)
+        fixed_s, parts = fixed
+        attention_s = chunk_s + self._s_per_kv * context
+        slope_s = self._s_per_kv * seqs
         return StepPrices(
-            duration_s=duration_s,
-            fixed_s=parts,
-            attention_s=chunk_s + self._s_per_kv * context,
-            attention_growth_s=self._s_per_kv * seqs,
-            growth=growth,
-            mtp_share=self._mtp_share,
-            rank_busy_s=None,
+            fixed_s + attention_s,
+            slope_s,
+            parts,
+            attention_s,
+            slope_s,
+            self.mtp_share,
+            None,
+            None,
         )
 
-    def _price_group(self, batch: Batch, growth: Ints) -> StepPrices:
+    def _single_parts(self, tokens: int, rows: int) -> tuple[float, Floats]:
+        """Seconds and parts of one rank's step without its reads of KV."""
+        seconds = self._single.seconds(tokens) + self._head.seconds(rows)
+        return seconds, self._single.parts[tokens] + self._head.parts[rows]
+
+    def _price_group(self, batch: Batch) -> StepPrices:
         """Many ranks: the slowest sets the pace up to dispatch."""
         if np.count_nonzero(batch.prefill_tokens):
-            return self._meet(batch, growth, self._mixed_meeting(batch))
+            return self._meet(batch, self._mixed_meeting(batch))
         seqs, per_seq = batch.decode_seqs, self._tokens_per_decode
         base_s, mean_parts = self._decode_rank.means(seqs, self._mean)
         fullest = per_seq * _largest(seqs)
         group_tokens = per_seq * seqs.dot(self._ones).item()
         rest_s, parts = self._after_meeting(group_tokens, fullest, fullest)
         parts += mean_parts
-        return self._meet(batch, growth, _Meeting(base_s, rest_s, parts))
+        return self._meet(batch, _Meeting(base_s, rest_s, parts))
 
     def _mixed_meeting(self, batch: Batch) -> _Meeting:
         """Some ranks have prompt chunks."""
@@ -200,29 +223,21 @@ class StepPricer:
         parts += mean_parts
         return _Meeting(base_s, rest_s, parts)
 
-    def _meet(self, batch: Batch, growth: Ints, meeting: _Meeting) -> StepPrices:
+    def _meet(self, batch: Batch, meeting: _Meeting) -> StepPrices:
         """Add attention over the cache, and let the slowest rank decide."""
-        seqs = batch.decode_seqs.astype(np.float64)
-        context = batch.context_tokens.astype(np.float64)
-        busy_s = context * self._s_per_kv
-        busy_s += meeting.base_s
-        if len(growth) == 1:
-            duration_s = np.array([busy_s.item(busy_s.argmax()) + meeting.rest_s])
-        else:
-            steps_s = np.multiply.outer(growth.astype(np.float64), seqs)
-            steps_s += context
-            steps_s *= self._s_per_kv
-            steps_s += meeting.base_s
-            duration_s = steps_s.max(axis=1)
-            duration_s += meeting.rest_s
+        slope_s = batch.decode_seqs * self._s_per_kv
+        attention_s = batch.context_tokens * self._s_per_kv
+        busy_s = attention_s + meeting.base_s
+        slowest = busy_s.argmax()
         return StepPrices(
-            duration_s=duration_s,
+            base_s=busy_s.item(slowest) + meeting.rest_s,
+            slope_s=slope_s.item(slowest),
             fixed_s=meeting.parts_s,
-            attention_s=self._s_per_kv * self._mean.dot(context).item(),
-            attention_growth_s=self._s_per_kv * self._mean.dot(seqs).item(),
-            growth=growth,
-            mtp_share=self._mtp_share,
+            attention_s=self._mean.dot(attention_s).item(),
+            attention_slope_s=self._mean.dot(slope_s).item(),
+            mtp_share=self.mtp_share,
             rank_busy_s=busy_s,
+            rank_slope_s=slope_s,
         )
 
     def _after_meeting(self, group_tokens: int, fullest: int, rows: int) -> tuple[float, Floats]:

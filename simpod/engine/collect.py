@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from simpod.engine.ledger import RUN_FIELDS
+from simpod.cost import breakdown
+from simpod.engine.ledger import ROW
 from simpod.records.columns import (
     Floats,
     GroupRecords,
@@ -17,6 +18,7 @@ from simpod.records.columns import (
 )
 
 if TYPE_CHECKING:
+    from simpod.engine.group import Group
     from simpod.engine.simulation import Pool, Simulation
 
 REQUEST_FIELDS = (
@@ -78,31 +80,47 @@ def _requests(sim: "Simulation") -> RequestRecords:
 def _first_tokens(sim: "Simulation", columns: dict[str, Floats | Ints]) -> Floats:
     """Fill in first tokens that came from a decode step: the end of the sequence's first one."""
     first_s = np.array(columns["first_token_s"])
-    ledgers, first_steps = columns["ledger"], columns["first_decode_step"]
+    ledgers, first_steps = columns["ledger"].copy(), columns["first_decode_step"].copy()
+    segments = np.array(sim.segments, dtype=np.int64).reshape(-1, 4)[::-1]  # the earliest wins
+    rows = np.searchsorted(columns["request_id"], segments[:, 0])
+    ledgers[rows], first_steps[rows] = segments[:, 1], segments[:, 2]
     missing = np.isnan(first_s) & (ledgers >= 0)
-    for index, group in enumerate(sim.groups):
-        ends = group.ledger.decode_end_s
+    for index in np.unique(ledgers[missing]).tolist():
+        ends = sim.groups[index].ledger.decode_ends()
         here = missing & (ledgers == index) & (first_steps < len(ends))
-        if here.any():
-            first_s[here] = ends[first_steps[here]]
+        first_s[here] = ends[first_steps[here].astype(np.int64)]
     return first_s
 
 
 def _steps(sim: "Simulation") -> StepRecords:
-    tables = [group.ledger.runs for group in sim.groups]
-    table = np.concatenate(tables)
-    whole = dict(zip(RUN_FIELDS, table.T, strict=False))
-    lengths = [len(rows) for rows in tables]
+    tables = [group.ledger.table for group in sim.groups]
+    columns = dict(zip(ROW, np.concatenate(tables).T, strict=True))
+    lengths = [len(table) for table in tables]
+    parts = [_parts(group, table) for group, table in zip(sim.groups, tables, strict=True)]
     return StepRecords(
         group=np.repeat(np.arange(len(tables)), lengths),
-        first_step=whole["first_step"].astype(np.int64),
-        num_steps=whole["num_steps"].astype(np.int64),
-        start_s=whole["start_s"],
-        end_s=whole["end_s"],
-        decode_seqs=whole["decode_seqs"].astype(np.int64),
-        context_tokens=whole["context_tokens"].astype(np.int64),
-        prefill_tokens=whole["prefill_tokens"].astype(np.int64),
-        parts_s=table[:, len(RUN_FIELDS) :],
+        first_step=columns["first_step"].astype(np.int64),
+        num_steps=columns["num_steps"].astype(np.int64),
+        start_s=columns["start_s"],
+        end_s=columns["end_s"],
+        decode_seqs=columns["decode_seqs"].astype(np.int64),
+        context_tokens=columns["context_tokens"].astype(np.int64),
+        prefill_tokens=columns["prefill_tokens"].astype(np.int64),
+        parts_s=np.concatenate(parts),
+    )
+
+
+def _parts(group: "Group", table: Floats) -> Floats:
+    """[runs, parts] breakdown of a group's runs."""
+    columns = dict(zip(ROW, table.T, strict=True))
+    steps = columns["num_steps"].astype(np.int64)
+    gained = group.tokens.gained_sums(columns["first_decode_step"].astype(np.int64), steps)
+    return breakdown(
+        fixed_s=group.ledger.fixed_s,
+        attention_s=columns["attention_s"] * steps + columns["attention_slope_s"] * gained,
+        total_s=columns["base_s"] * steps + columns["slope_s"] * gained,
+        num_steps=steps,
+        mtp_share=group.pricer.mtp_share,
     )
 
 
@@ -123,13 +141,13 @@ def _group(sim: "Simulation", index: int) -> GroupRecords:
     return GroupRecords(
         pool=group.spec.name,
         instance=group.instance,
-        decode_end_s=group.ledger.decode_end_s.copy(),
-        decode_seqs=group.ledger.decode_seqs,
-        tokens_per_decode_step=sim.token_rate(group.spec),
+        decode_end_s=group.ledger.decode_ends(),
+        decode_seqs=group.ledger.decode_seqs(),
+        tokens_per_decode_step=(group.tokens.tokens, group.tokens.per_steps),
         busy_s=group.ledger.busy_s,
         num_steps=group.ledger.num_steps,
         num_preemptions=group.num_preemptions,
-        peak_kv_frac=float(group.kv.peak.max()) / max(1, group.kv.capacity_blocks),
+        peak_kv_frac=group.kv.peak_tokens / max(1, group.kv.capacity_blocks * group.kv.block_tokens),
     )
 
 

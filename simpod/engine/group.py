@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import simpy
+from numpy.typing import NDArray
 
 from simpod.cluster import KvBlocks, PoolSpec
 from simpod.cost import Batch, StepPricer, StepPrices
 from simpod.engine.clock import DELIVER, PLAN, STEP_END, Alarm, Clock
 from simpod.engine.dispatch import Dispatcher
-from simpod.engine.ledger import Floats, Ledger
+from simpod.engine.ledger import Ledger
 from simpod.engine.rank import Rank
 from simpod.engine.sequence import Sequence
 from simpod.engine.steps import StepRun
@@ -20,6 +21,10 @@ from simpod.policies import BatchScheduler
 
 if TYPE_CHECKING:
     from simpod.engine.simulation import Simulation
+
+
+Paused = tuple[NDArray[np.int64], NDArray[np.int64]]
+"""Decode sequences and context of a batch while they pause."""
 
 
 def empty_batch(num_ranks: int) -> Batch:
@@ -70,7 +75,7 @@ class Group:
             prefix_unit_tokens=sim.prefix_unit_tokens(self.spec),
         )
         self.batch = empty_batch(num_ranks)
-        self.reserved = np.zeros(num_ranks, dtype=np.int64)
+        self.next_tokens = 0  # of a decoding sequence in the next step: their room is set aside
         first = instance * num_ranks
         self.ranks = [Rank(self, r, first + r, make_policy()) for r in range(num_ranks)]
         self.tokens = sim.token_clock(self.spec)
@@ -84,7 +89,7 @@ class Group:
         self._due_steps: list[int] = []
         self._joining: list[tuple[Rank, Sequence]] = []
         self._idle: Alarm | None = None
-        self._asleep: Alarm | None = None
+        self._alarm: Alarm | None = None
         self._run: StepRun | None = None
 
     # --- what the outside does to a group --------------------------------------------------------
@@ -118,35 +123,47 @@ class Group:
 
     def _cut_short(self, run: StepRun) -> None:
         """End a run at the boundary after now."""
-        steps = run.boundary(self.clock.now)
-        if steps < run.steps:
-            run.steps = steps
-            if self._asleep is not None:
-                waiting = self._asleep.disarm()
-                self._asleep = self.clock.alarm_at(run.end_s(steps), STEP_END)
-                self._asleep.callbacks = waiting
+        if run.cut(self.clock.now) and self._alarm is not None:
+            waiting = self._alarm.disarm()
+            self._alarm = self.clock.alarm_at(run.end_s, STEP_END)
+            self._alarm.callbacks = waiting
 
     # --- the loop ----------------------------------------------------------------------------------
 
     def run(self) -> Generator[simpy.Event, object, None]:
         """Plan, price, advance; sleep while there is nothing to do."""
         clock = self.clock
+        skip_ahead = self.sim.skip_ahead
         while True:
             if not clock.may_plan:
                 yield clock.alarm_at(clock.now, PLAN)
             decodes = self._plan()
             if not self.num_decoding and not self.prefill_tokens:
-                if self.dirty:
-                    continue
-                self._idle = Alarm(clock)
-                yield self._idle
+                if not self.dirty:
+                    self._idle = Alarm(clock)
+                    yield self._idle
                 continue
-            yield from self._run_from(clock.now, decodes)
+            paused = None if decodes else self._pause()
+            prices = self.pricer.price(self.batch)
+            self._run = run = StepRun(
+                clock.now,
+                (prices.base_s, prices.slope_s),
+                self.ledger.num_decode_steps,
+                1 if self.prefill_tokens else self._horizon(prices),
+                self.tokens,
+            )
+            if skip_ahead or run.steps == 1:
+                self._alarm = clock.alarm_at(run.end_s, STEP_END)
+                yield self._alarm
+            else:
+                yield from self._walk(run)
+            self._run = self._alarm = None
+            self._account(run, prices, paused)
 
     def _plan(self) -> bool:
         """Let every rank on which something changed decide; return whether decodes go on."""
         dirty, self.dirty = self.dirty, []
-        if not dirty and not self._joining and self.kv.surely_fits(self._tokens_after(1)):
+        if not dirty and not self._joining and self.kv.surely_fits(self.next_tokens):
             return True
         for rank in dirty:
             rank.is_dirty = False
@@ -171,40 +188,13 @@ class Group:
         for rank, seq in self._joining:
             rank.begin_pulled(seq)
         self._joining.clear()
-        if not self.num_decoding:
-            self.reserved[:] = 0
-            return
-        tokens = self._tokens_after(1)
+        self.next_tokens = tokens = self._tokens_after(1) if self.num_decoding else 0
         if not self.kv.surely_fits(tokens):
             for index in self.kv.short_ranks(tokens):
                 rank = self.ranks[index]
                 while index in self.kv.short_ranks(tokens):
                     if not rank.preempt_newest():
                         raise InvariantError(f"rank {rank.target} has no sequence left to preempt")
-        self.reserved[:] = self.kv.growth(tokens)
-
-    def _run_from(self, start_s: float, decodes: bool) -> Generator[simpy.Event, object, None]:
-        """Price a run of like steps, sleep through it, account for what was done of it."""
-        paused = None if decodes else self._pause()
-        prices = self.pricer.price(self.batch)
-        decoding = self.num_decoding if decodes else 0
-        first = self.ledger.num_decode_steps
-        run = StepRun(start_s, prices.base_s, prices.slope_s, 1, first, self.tokens)
-        if not self.prefill_tokens:
-            run.steps = self._horizon(prices)
-        if run.steps == 1:
-            yield self.clock.alarm_at(start_s + prices.base_s, STEP_END)
-        else:
-            self._run = run
-            yield from self._skip(run) if self.sim.skip_ahead else self._walk(run)
-            self._run = None
-        self.ledger.add(run, prices, (decoding, self.context_tokens, self.prefill_tokens))
-        if paused is not None:
-            self.batch.decode_seqs[:], self.batch.context_tokens[:] = paused
-        elif decoding:
-            self._advance()
-        if self.prefill_tokens:
-            self._finish_prefill(prices.rank_wait_s)
 
     def _walk(self, run: StepRun) -> Generator[simpy.Event, object, None]:
         """One alarm a step, until the run ends or is cut short."""
@@ -212,17 +202,22 @@ class Group:
         done = 0
         while done < run.steps:
             done += 1
-            yield clock.alarm_at(run.end_s(done), STEP_END)
+            yield clock.alarm_at(run.end_of(done), STEP_END)
             if done < run.steps and not clock.may_plan:
                 yield clock.alarm_at(clock.now, PLAN)
 
-    def _skip(self, run: StepRun) -> Generator[simpy.Event, object, None]:
-        """One alarm for the whole run; cutting it short moves the alarm."""
-        self._asleep = self.clock.alarm_at(run.end_s(run.steps), STEP_END)
-        yield self._asleep
-        self._asleep = None
+    def _account(self, run: StepRun, prices: StepPrices, paused: Paused | None) -> None:
+        """Enter a run that is done into the ledger and pass on what it brought."""
+        decoding = 0 if paused else self.num_decoding
+        self.ledger.add(run, prices, (decoding, self.context_tokens, self.prefill_tokens))
+        if paused:
+            self.batch.decode_seqs[:], self.batch.context_tokens[:] = paused
+        elif decoding:
+            self._advance()
+        if self.prefill_tokens:
+            self._finish_prefill(prices)
 
-    def _pause(self) -> tuple[np.ndarray, np.ndarray]:
+    def _pause(self) -> Paused:
         """Take the decodes out of the batch for one step; return what to put back."""
         batch = self.batch
         kept = batch.decode_seqs.copy(), batch.context_tokens.copy()
@@ -283,6 +278,7 @@ class Group:
         """Give every decoding sequence the tokens of the run; finish those that are due."""
         gained = self._tokens_after(0)  # the ledger is ahead of the clock by the run
         self.kv.advance(gained)
+        self.next_tokens = self._tokens_after(1)
         self.batch.context_tokens += gained * self.batch.decode_seqs
         self.context_tokens += gained * self.num_decoding
         due = self._calendar.pop(self.ledger.num_decode_steps, None)
@@ -306,12 +302,13 @@ class Group:
 
     # --- prefill -----------------------------------------------------------------------------------
 
-    def _finish_prefill(self, rank_wait_s: Floats) -> None:
+    def _finish_prefill(self, prices: StepPrices) -> None:
         """Account for the chunks of the step that ended and pass on the prompts that are complete."""
+        rank_wait_s = prices.rank_wait_s.tolist()
         for rank in self.ranks:
             if not rank.chunks:
                 continue
-            for seq in rank.finish_chunks(float(rank_wait_s[rank.index])):
+            for seq in rank.finish_chunks(rank_wait_s[rank.index]):
                 self.sim.prompt_done(seq, self, rank)
             if rank.waiting or rank.partial:
                 rank.touch()

@@ -42,7 +42,7 @@ class Ledger:
 
     def add(self, run: StepRun, prices: StepPrices, counts: tuple[int, int, int]) -> None:
         """Enter a run that is done; counts = decode sequences, their context, prompt tokens."""
-        end_s = run.end_s(run.steps)
+        end_s = run.end_s
         self._rows.extend(
             (
                 self.num_steps,

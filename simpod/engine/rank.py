@@ -92,8 +92,7 @@ class Rank:
     @property
     def free_blocks(self) -> int:
         """Blocks left after those that the next decode step takes."""
-        group, index = self.group, self.index
-        return group.kv.capacity_blocks - int(group.kv.used[index]) - int(group.reserved[index])
+        return self.group.kv.free(self.index, self.group.next_tokens)
 
     def hit_units(self, seq: Sequence) -> int:
         """Leading prefix units of a waiting sequence that are resident here; one token is always left."""
@@ -153,13 +152,14 @@ class Rank:
 
     def _start(self, seq: Sequence, chunk: int) -> bool:
         """Admit a waiting prompt with its first chunk; change nothing and return False for lack of room."""
-        kv = self.group.kv
+        group = self.group
+        kv = group.kv
         hit = self.hit_units(seq)
         ids = seq.prefix_hashes[:hit]
         resident = hit * kv.unit_tokens
         self._check_chunk(seq, chunk, seq.goal_tokens - resident)
         own = kv.blocks_for(resident + chunk) - hit * kv.unit_blocks
-        if own + kv.blocks_to_pin(self.index, ids) > self.free_blocks:
+        if not kv.fits(self.index, own + kv.blocks_to_pin(self.index, ids), group.next_tokens):
             return False
         if hit:
             kv.pin(self.index, ids)
@@ -167,9 +167,9 @@ class Rank:
         kv.take(self.index, own)
         seq.own_blocks = own
         seq.resident_tokens = resident
-        dispatch, target = self.group.dispatch, self.target
+        dispatch, target = group.dispatch, self.target
         if seq.num_preemptions == 0:
-            seq.scheduled_s = self.group.clock.now
+            seq.scheduled_s = group.clock.now
             seq.cached_tokens = resident
         del self.waiting[seq.seq_id]
         self.partial[seq.seq_id] = self.running[seq.seq_id] = seq
@@ -177,6 +177,7 @@ class Rank:
         dispatch.running_seqs[target] += 1
         dispatch.queued_tokens[target] -= resident
         self._enter(seq, chunk)
+        self._report_kv()
         return True
 
     def _extend(self, seq: Sequence, chunk: int) -> bool:
@@ -185,7 +186,7 @@ class Rank:
         self._check_chunk(seq, chunk, seq.goal_tokens - seq.resident_tokens)
         held = seq.own_blocks + len(seq.units) * kv.unit_blocks
         more = kv.blocks_for(seq.resident_tokens + chunk) - held
-        while more > self.free_blocks:
+        while not kv.fits(self.index, more, self.group.next_tokens):
             if not self.preempt_newest() or seq.seq_id not in self.partial:
                 return False
         kv.take(self.index, more)
@@ -209,7 +210,6 @@ class Rank:
         batch.num_chunks[index] += 1
         self.group.prefill_tokens += chunk
         self.group.dispatch.queued_tokens[self.target] -= chunk
-        self._report_kv()
 
     def finish_chunks(self, wait_s: float) -> list[Sequence]:
         """Account for the chunks of the step that ended; return the sequences whose prompt is complete."""
@@ -244,7 +244,7 @@ class Rank:
         while self.inbox and not self.waiting and self.free_slots > len(self.partial):
             seq = next(iter(self.inbox.values()))
             blocks = kv.blocks_for(seq.goal_tokens)
-            if blocks > self.free_blocks:
+            if not kv.fits(self.index, blocks, group.next_tokens):
                 return
             del self.inbox[seq.seq_id]
             kv.take(self.index, blocks)
@@ -268,7 +268,7 @@ class Rank:
         """Join the running decodes at the group's present clock."""
         group, index = self.group, self.index
         seq.join_clock = group.kv.clock
-        seq.phase = group.kv.join(index, seq.resident_tokens)
+        seq.offset = group.kv.join(index, seq.resident_tokens)
         self.num_decoding += 1
         group.batch.decode_seqs[index] += 1
         group.batch.context_tokens[index] += seq.resident_tokens
@@ -277,9 +277,8 @@ class Rank:
     def end_decode(self, seq: Sequence) -> None:
         """Leave the running decodes; blocks grown since the join become the sequence's own count."""
         group, index, kv = self.group, self.index, self.group.kv
-        seq.resident_tokens += kv.clock - seq.join_clock
+        seq.resident_tokens = kv.leave(index, seq.offset)
         seq.join_clock = -1
-        kv.leave(index, seq.phase)
         seq.own_blocks = kv.blocks_for(seq.resident_tokens) - len(seq.units) * kv.unit_blocks
         self.num_decoding -= 1
         group.batch.decode_seqs[index] -= 1
@@ -361,5 +360,4 @@ class Rank:
             self.group.dirty.append(self)
 
     def _report_kv(self) -> None:
-        kv = self.group.kv
-        self.group.dispatch.kv_tokens[self.target] = kv.used[self.index] * kv.block_tokens
+        self.group.dispatch.kv_tokens[self.target] = self.group.kv.tokens_held(self.index)

@@ -22,8 +22,8 @@ class Sequence:
         "last_token_s",
         "ledger",
         "num_preemptions",
+        "offset",
         "own_blocks",
-        "phase",
         "prefill_end_s",
         "prefill_target",
         "prefix_hashes",
@@ -61,7 +61,7 @@ class Sequence:
         self.own_blocks = 0  # KV blocks held alone; shared prefix units are in `units`
         self.units: list[int] = []
         self.join_clock = -1  # token clock of the group when it began to decode; -1: it does not
-        self.phase = 0
+        self.offset = 0  # resident tokens - token clock, while decoding
         self.finish_step = -1
         self.first_decode_step = -1
         self.ledger = -1

@@ -6,8 +6,7 @@ of tokens that each decoding sequence has gained since the run's start. So step 
     start_s + (j * base_s + slope_s * G(j)),    G(j) = g(0) + ... + g(j - 1).
 """
 
-from bisect import bisect_left
-from dataclasses import dataclass
+from math import sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +14,6 @@ from numpy.typing import NDArray
 Ints = NDArray[np.int64]
 
 
-@dataclass(frozen=True, slots=True)
 class TokenClock:
     """Tokens that a decoding sequence has after s decode steps: V(s) = floor(s * tokens / per_steps).
 
@@ -23,45 +21,71 @@ class TokenClock:
     a group (the mean acceptance, not a random draw).
     """
 
-    tokens: int = 1
-    per_steps: int = 1
+    def __init__(self, tokens: int = 1, per_steps: int = 1) -> None:
+        self.tokens = tokens
+        self.per_steps = per_steps
+        self.is_plain = tokens == per_steps
 
     def at(self, step: int) -> int:
         """V(step)."""
-        return step * self.tokens // self.per_steps
+        return step if self.is_plain else step * self.tokens // self.per_steps
 
     def step_of(self, clock: int) -> int:
         """The first step at which the clock has reached `clock`."""
-        return -(-clock * self.per_steps // self.tokens)
-
-    def gained(self, first: int, steps: int) -> Ints:
-        """[steps] g(i): tokens gained after i steps that follow step `first`."""
-        later = (first + np.arange(steps)) * self.tokens // self.per_steps
-        return later - self.at(first)
+        return clock if self.is_plain else -(-clock * self.per_steps // self.tokens)
 
     def gained_sum(self, first: int, steps: int) -> int:
         """G(steps) after step `first`."""
-        if self.tokens == self.per_steps:
+        if self.is_plain or steps <= 1:
             return steps * (steps - 1) // 2
-        return int(self.gained(first, steps).sum()) if steps > 1 else 0
+        later = (first + np.arange(steps)) * self.tokens // self.per_steps
+        return int(later.sum()) - steps * self.at(first)
+
+    def gained_sums(self, firsts: Ints, steps: Ints) -> Ints:
+        """[m] G(steps) after step `firsts`, for many runs."""
+        if self.is_plain:
+            return steps * (steps - 1) // 2
+        pairs = zip(firsts.tolist(), steps.tolist(), strict=True)
+        return np.array([self.gained_sum(first, count) for first, count in pairs], dtype=np.int64)
 
 
-@dataclass(slots=True)
 class StepRun:
-    """A run that is planned, under way or done; `steps` shrinks when something comes in between."""
+    """A run that is planned, under way or done; `cut` makes it shorter when something comes."""
 
-    start_s: float
-    base_s: float
-    slope_s: float
-    steps: int
-    first: int  # decode steps of the group before the run
-    clock: TokenClock
+    __slots__ = ("_clock", "base_s", "end_s", "first", "slope_s", "start_s", "steps")
 
-    def end_s(self, steps: int) -> float:
-        """End of the run's step number `steps` (1, 2, ...)."""
-        gained = self.clock.gained_sum(self.first, steps) if steps > 1 else 0
-        return self.start_s + (steps * self.base_s + self.slope_s * gained)
+    def __init__(
+        self, start_s: float, law: tuple[float, float], first: int, steps: int, clock: TokenClock
+    ) -> None:
+        self.start_s = start_s
+        self.base_s, self.slope_s = law
+        self.first = first  # decode steps of the group before the run
+        self.steps = steps
+        self._clock = clock
+        self.end_s = self.end_of(steps)
 
-    def boundary(self, now_s: float) -> int:
-        """The number of the step that is under way at `now_s`, or ends then."""
-        return 1 + bisect_left(range(1, self.steps), now_s, key=self.end_s)
+    def end_of(self, step: int) -> float:
+        """End of step 1, 2, ..."""
+        gained = self._clock.gained_sum(self.first, step) if step > 1 else 0
+        return self.start_s + (step * self.base_s + self.slope_s * gained)
+
+    def cut(self, now_s: float) -> bool:
+        """End with the step that is under way at `now_s` or ends then; False if that is the last."""
+        steps = min(self._guess(now_s - self.start_s), self.steps)
+        while steps < self.steps and self.end_of(steps) < now_s:
+            steps += 1
+        while steps > 1 and self.end_of(steps - 1) >= now_s:
+            steps -= 1
+        if steps == self.steps:
+            return False
+        self.steps = steps
+        self.end_s = self.end_of(steps)
+        return True
+
+    def _guess(self, elapsed_s: float) -> int:
+        """About the step under way: solves j * base + slope * rate * j (j - 1) / 2 = elapsed."""
+        half = self.slope_s * self._clock.tokens / self._clock.per_steps / 2
+        linear = self.base_s - half
+        if half * elapsed_s < 1e-9 * linear * linear:  # nearly equal steps
+            return 1 + int(elapsed_s / self.base_s)
+        return 1 + int((sqrt(linear * linear + 4 * half * elapsed_s) - linear) / (2 * half))

@@ -19,11 +19,15 @@ STATISTICS = {
 }
 
 _HEADER = {
-    "model_id": "the model's name (metadata of the run)",
-    "num_prompts": "requests that the workload holds (metadata)",
-    "request_rate": 'rate that was asked for, requests/s; "inf" if all at once (metadata)',
-    "burstiness": "shape of the gamma arrivals, 1 = Poisson (metadata)",
-    "max_concurrency": "closed loop: most requests in flight (metadata)",
+    "label": "the experiment's name (metadata, as the next ones)",
+    "backend": "simpod",
+    "model_id": "the model's name",
+    "num_prompts": "requests that the workload holds",
+    "request_rate": 'rate that was asked for, requests/s; "inf" if all at once',
+    "burstiness": "shape of the gamma arrivals, 1 = Poisson",
+    "max_concurrency": "closed loop: most requests in flight; null: open loop",
+    "seed": "of the run's random streams",
+    "skipped_trace_rows": "bad rows of the trace that were left out on request",
 }
 
 _ACCOUNTS = {

@@ -89,7 +89,7 @@ def littles_law(records: RunRecords) -> LittlesLaw:
     arrivals, finishes = _arrivals(records.requests), _finishes(records.requests)
     if len(arrivals) == 0 or not records.end_s > arrivals[0]:
         return LittlesLaw(mean_in_system=np.nan, rate_per_s=np.nan, mean_time_s=np.nan)
-    span_s = records.end_s - arrivals[0]
+    span_s = records.end_s - float(arrivals[0])
     times = np.concatenate([arrivals, finishes])
     changes = np.repeat([1, -1], [len(arrivals), len(finishes)])
     order = np.argsort(times, kind="stable")

@@ -12,6 +12,7 @@ from simpod.records.columns import (
     STEP_PARTS,
     Floats,
     GroupRecords,
+    Ints,
     PoolRecords,
     RunRecords,
 )
@@ -45,10 +46,9 @@ class StepBreakdown:
 class Saturation:
     """How near the nearest limit was: `load_frac` = offered rate / estimated capacity.
 
-    The largest, over pools, of: prefill (share of the time of measured arrivals in which a group
-    computed prompts; in a lock-step group one busy rank makes the group busy, so an upper
-    estimate), slots and kv (mean share in use). With a growing backlog: arrivals over departures,
-    above 1.
+    The largest, over pools, of: prefill (share of the time of measured arrivals in which a rank
+    had a prompt in work; an upper estimate where steps could hold more prompts), slots and kv
+    (mean share in use). With a growing backlog: arrivals over departures, above 1.
     """
 
     pool: str | None
@@ -132,15 +132,31 @@ def _nearest_limit(records: RunRecords, window: Window) -> tuple[str | None, str
 
 
 def _prefill_busy_frac(records: RunRecords, pool: PoolRecords, window: Window) -> float:
+    """Share of the ranks' time, while measured requests arrived, with a prompt in work."""
+    requests = records.requests
     start_s, end_s = window.arrival_start_s, window.arrival_end_s
     if not end_s > start_s:
         end_s = records.end_s
-    if not end_s > start_s:
+    chosen = (requests.prefill_target >= 0) & ~np.isnan(requests.scheduled_s)
+    if pool.role == "decode" or not end_s > start_s or not chosen.any():
         return np.nan
-    chosen = _is_of(records, pool) & (records.steps.prefill_tokens > 0)
-    lengths_s = records.steps.end_s - records.steps.start_s
-    busy_s = float(np.sum((_overlap_frac(records, start_s, end_s) * lengths_s)[chosen]))
-    return busy_s / (pool.instances * (end_s - start_s))
+    ends_s = np.where(np.isnan(requests.prefill_end_s), end_s, requests.prefill_end_s)
+    busy_s = covered_s(
+        requests.prefill_target[chosen],
+        np.clip(requests.scheduled_s[chosen], start_s, end_s) - start_s,
+        np.clip(ends_s[chosen], start_s, end_s) - start_s,
+    )
+    return busy_s / (pool.ranks * (end_s - start_s))
+
+
+def covered_s(lane: Ints, start_s: Floats, end_s: Floats) -> float:
+    """Time in which a lane has at least one of its intervals, over all lanes; starts >= 0."""
+    order = np.lexsort((start_s, lane))
+    # lanes one after the other on one axis: an interval never reaches into the next lane
+    shift_s = lane[order] * (np.max(end_s, initial=0.0) + 1.0)
+    starts, ends = start_s[order] + shift_s, end_s[order] + shift_s
+    reached = np.maximum.accumulate(np.concatenate([[0.0], ends]))[:-1]
+    return float(np.sum(np.maximum(ends - np.maximum(starts, reached), 0.0)))
 
 
 def _groups(records: RunRecords, pool: PoolRecords) -> list[GroupRecords]:

@@ -153,11 +153,15 @@ def _plan_problems(view: FakeBatchView, plan: Any) -> Iterator[str]:
 
 
 def check_router(make: Callable[[], Any], name: str, *, views: int = 500) -> list[str]:
-    """Problems found on random views: the choice is a target, and the same for the same history."""
+    """Problems found on random views: the choice is a target, and the same for the same history.
+
+    A router serves one pool all its life, so each size of pool has a pair of its own.
+    """
     problems: list[str] = []
-    first, second = make(), make()
+    pairs: dict[int, tuple[Any, Any]] = {}
     rng = np.random.default_rng(7)
     for index, view in enumerate(router_views(rng, views)):
+        first, second = pairs.setdefault(view.num_targets, (make(), make()))
         request = _sequence(rng, index)
         twin = FakeRouterView(**{f: getattr(view, f) for f in _ROUTER_FIELDS})
         choice, again = _call(first, name, view, request), _call(second, name, twin, request)

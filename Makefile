@@ -1,0 +1,44 @@
+# Everything a developer runs. Needs only Python 3.11 or newer, pip and make.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check golden bench docs slow clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "simpod needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+run: $(STAMP) ## simulate the quickstart and print its table
+	$(BIN)/simpod run quickstart
+
+test: check ## everything that CI runs: check, then the tests
+	$(BIN)/python -m pytest -n auto -m "not slow"
+
+check: $(STAMP) ## format, lint, types, import layers
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+golden: $(STAMP) ## rewrite tests/golden and print what moved
+	$(BIN)/python tests/test_golden.py --write
+
+bench: $(STAMP) ## the simulator's own speed
+	$(BIN)/simpod bench
+
+docs: $(STAMP) ## rewrite the generated tables of docs/ and the JSON Schemas
+	$(BIN)/python docs/generate.py
+
+slow: $(STAMP) ## the tests that take minutes
+	$(BIN)/python -m pytest -n auto -m slow
+
+clean: ## remove .venv and everything that tools leave behind
+	rm -rf .venv build dist .benchmarks .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
