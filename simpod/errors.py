@@ -35,7 +35,10 @@ class PolicyError(SimpodError):
     def __init__(self, policy: str, rule: str) -> None:
         self.policy = policy
         self.rule = rule
-        super().__init__(f"policy {policy}: {rule}")
+        super().__init__(policy, rule)  # as given: SimPy and pickle make copies from `args`
+
+    def __str__(self) -> str:
+        return f"policy {self.policy}: {self.rule}"
 
 
 class InvariantError(SimpodError):

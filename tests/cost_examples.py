@@ -172,15 +172,7 @@ def ep_layout(dies, mtp=0, **changes):
 def decode_batch(seqs, context):
     """Ranks with `seqs` sequences and `context` resident tokens each; ints or lists."""
     seqs = np.atleast_1d(np.array(seqs, dtype=np.int64))
-    zeros = np.zeros(len(seqs), dtype=np.int64)
-    return Batch(
-        decode_seqs=seqs,
-        context_tokens=np.zeros_like(seqs) + np.array(context, dtype=np.int64),
-        prefill_tokens=zeros.copy(),
-        prefill_pairs=np.zeros(len(seqs)),
-        prefill_context=zeros.copy(),
-        num_chunks=zeros.copy(),
-    )
+    return Batch.of(seqs, np.zeros_like(seqs) + np.array(context, dtype=np.int64))
 
 
 def add_prompts(batch, tokens):
@@ -195,7 +187,7 @@ def add_prompts(batch, tokens):
 
 def permute(batch, order):
     """The same batches on other ranks."""
-    return Batch(*(getattr(batch, name)[order] for name in Batch.__slots__))
+    names = [name for name in Batch.__slots__ if name != "gained_tokens"]
+    return Batch(*(getattr(batch, name)[order] for name in names))
 
 
-ONE_STEP = np.zeros(1, dtype=np.int64)

@@ -25,10 +25,8 @@ import simpod
 PACKAGE = Path(simpod.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-BENCHMARK = sorted((PACKAGE / "sweep").glob("bench*.py"))
-
 MAX_MODULE_LINES = 400
-MAX_FUNCTION_LINES = 60
+MAX_FUNCTION_LINES = 50
 
 UNIT = re.compile(
     r"(^|_)(s|ms|frac|bytes|tokens|flops|seqs|steps|blocks|dies|npus|rate|scale|usd)$|_per_[a-z_]+$"
@@ -40,11 +38,16 @@ NO_UNIT = {
     "exponent": "of a power law",
     "mean": "of whatever the distribution is of",
     "std": "of whatever the distribution is of",
+    "difference": "of any metric",
+    "low": "of any metric",
+    "high": "of any metric",
     "p50": "of whatever the distribution is of",
     "p90": "of whatever the distribution is of",
     "p95": "of whatever the distribution is of",
     "p99": "of whatever the distribution is of",
     "mtp_acceptance": "a share, called so by every engine",
+    "mtp_share": "a share",
+    "mean_in_system": "a number of requests",
 }
 """Float fields without a unit, and why."""
 
@@ -79,8 +82,9 @@ def test_modules_are_short() -> None:
 
 
 def test_functions_are_short() -> None:
+    """Signatures don't count: a command's is the list of its options."""
     lengths = {
-        f"{name_of(path)}:{node.name}": (node.end_lineno or 0) - node.lineno + 1
+        f"{name_of(path)}:{node.name}": (node.end_lineno or 0) - node.body[0].lineno + 1
         for path in MODULES
         for node in ast.walk(tree_of(path))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
@@ -89,15 +93,11 @@ def test_functions_are_short() -> None:
 
 
 @pytest.mark.parametrize(
-    ("library", "layers"),
-    [("pydantic", {"config"}), ("yaml", {"config"}), ("simpy", {"engine"})],
+    ("library", "layer"),
+    [("pydantic", "config"), ("yaml", "config"), ("simpy", "engine")],
 )
-def test_library_stays_in_its_layer(library: str, layers: set[str]) -> None:
-    # the benchmark's bare SimPy loop, which speed is compared with, is no part of the simulator
-    users = {
-        layer_of(path) for path in MODULES if library in imported(path) and path not in BENCHMARK
-    }
-    assert users == layers
+def test_library_stays_in_its_layer(library: str, layer: str) -> None:
+    assert {layer_of(path) for path in MODULES if library in imported(path)} == {layer}
 
 
 def test_only_the_command_line_prints() -> None:

@@ -10,7 +10,6 @@ from cost_examples import (
     IDEAL,
     LLAMA_70B,
     NPU_POD,
-    ONE_STEP,
     SMALL_MOE,
     add_prompts,
     decode_batch,
@@ -38,7 +37,7 @@ names = st.sampled_from(sorted(PRICERS))
 
 
 def price_s(pricer, batch):
-    return pricer.price(batch, ONE_STEP).duration_s.item()
+    return pricer.price(batch).base_s
 
 
 def part(prices, name, steps=1):
@@ -59,18 +58,38 @@ def batches(draw, ranks, with_prompts=False):
     return batch
 
 
-@given(st.data(), names, st.lists(st.integers(0, 4), max_size=20))
+@given(st.data(), names, st.integers(0, 5000))
 @settings(deadline=None)  # a table may grow
-def test_steps_of_a_run_have_the_bits_of_single_steps(data, name, gains):
+def test_law_of_a_run_is_that_of_its_single_steps(data, name, gained):
     pricer = PRICERS[name]
     batch = data.draw(batches(pricer.num_ranks))
-    growth = np.cumsum([0, *gains], dtype=np.int64)
-    run = pricer.price(batch, growth)
-    singles = []
-    for grown in growth:
-        context = batch.context_tokens + grown * batch.decode_seqs
-        singles.append(price_s(pricer, replace(batch, context_tokens=context)))
-    assert run.duration_s.tolist() == singles
+    run = pricer.price(batch)
+    gained = min(gained, run.linear_tokens())
+    later = pricer.price(replace(batch, gained_tokens=batch.gained_tokens + gained))
+    context = batch.context_tokens + gained * batch.decode_seqs
+    assert later.base_s == pytest.approx(run.base_s + gained * run.slope_s, rel=1e-12)
+    assert price_s(pricer, replace(batch, context_tokens=context)) == later.base_s
+
+
+def test_law_ends_where_another_rank_becomes_the_slowest():
+    pricer = PRICERS["ep4-mtp"]
+    batch = decode_batch([10, 40, 20, 5], [90_000, 60_000, 70_000, 80_000])
+    run = pricer.price(batch)
+    limit = run.linear_tokens()
+    assert 0 < limit < 30_000 / 30 + 1000  # the second rank catches up by 30 tokens a step
+
+    def error_s(gained):
+        return price_s(pricer, replace(batch, gained_tokens=gained)) - (
+            run.base_s + gained * run.slope_s
+        )
+
+    assert error_s(limit) == pytest.approx(0, abs=1e-15)
+    assert error_s(limit + 2) > 1e-9
+
+
+def test_law_of_one_rank_or_even_ranks_has_no_end():
+    assert PRICERS["dense"].price(decode_batch(3, 100)).linear_tokens() >= 2**62
+    assert PRICERS["ep4"].price(decode_batch([3] * 4, [100] * 4)).linear_tokens() >= 2**62
 
 
 @given(st.data(), names, st.integers(1, 9))
@@ -78,11 +97,12 @@ def test_steps_of_a_run_have_the_bits_of_single_steps(data, name, gains):
 def test_parts_add_up_to_the_steps(data, name, steps):
     pricer = PRICERS[name]
     batch = data.draw(batches(pricer.num_ranks, with_prompts=steps == 1))
-    prices = pricer.price(batch, np.arange(steps, dtype=np.int64))
-    for first in range(1, steps + 1):
-        parts = prices.parts(first)
-        assert np.all(parts >= 0)
-        assert parts.sum() == pytest.approx(prices.duration_s[:first].sum(), rel=1e-12)
+    prices = pricer.price(batch)
+    gained = sum(range(steps)) if steps * steps < prices.linear_tokens() else 0
+    parts = prices.parts(steps, gained)
+    assert np.all(parts >= 0)
+    total_s = steps * prices.base_s + gained * prices.slope_s
+    assert parts.sum() == pytest.approx(total_s, rel=1e-12)
 
 
 @given(st.data(), st.booleans())
@@ -91,8 +111,8 @@ def test_ranks_have_no_order(data, with_prompts):
     pricer = PRICERS["ep4-mtp"]
     batch = data.draw(batches(4, with_prompts))
     order = data.draw(st.permutations(range(4)))
-    plain, mixed = (pricer.price(b, ONE_STEP) for b in (batch, permute(batch, order)))
-    assert mixed.duration_s == plain.duration_s
+    plain, mixed = (pricer.price(b) for b in (batch, permute(batch, order)))
+    assert mixed.base_s == plain.base_s
     assert mixed.rank_wait_s.tolist() == plain.rank_wait_s[order].tolist()
     assert mixed.parts(1) == pytest.approx(plain.parts(1), rel=1e-9, abs=1e-12)
 
@@ -137,7 +157,7 @@ def test_better_hardware_is_never_slower(model, tp):
 
 
 def test_one_rank_without_expert_parallelism_has_no_dispatch():
-    prices = PRICERS["moe-tp"].price(decode_batch(8, 800), ONE_STEP)
+    prices = PRICERS["moe-tp"].price(decode_batch(8, 800))
     for name in ("dispatch", "dispatch_wait", "combine", "combine_wait"):
         assert part(prices, name) == 0
     assert part(prices, "experts") > 0
@@ -151,7 +171,7 @@ def test_tensor_parallelism_divides_the_work_of_a_step():
     batch = decode_batch(32, 32000)
     parts = {}
     for tp in (1, 8):
-        prices = StepPricer(LLAMA_70B, hardware, Layout(dies=tp, tp=tp)).price(batch, ONE_STEP)
+        prices = StepPricer(LLAMA_70B, hardware, Layout(dies=tp, tp=tp)).price(batch)
         parts[tp] = {name: part(prices, name) for name in ("attention", "projections", "ffn")}
     assert parts[8]["attention"] == pytest.approx(parts[1]["attention"] / 8, rel=1e-12)
     for name in ("projections", "ffn"):  # inputs and outputs are not divided
@@ -164,7 +184,7 @@ def test_decode_of_a_dense_model_by_hand_when_memory_binds():
         peak_flops_per_s={"bf16": 1e30},
         vector_flops_per_s=1e30,
     )
-    prices = StepPricer(LLAMA_70B, hardware, Layout(dies=1)).price(decode_batch(1, 999), ONE_STEP)
+    prices = StepPricer(LLAMA_70B, hardware, Layout(dies=1)).price(decode_batch(1, 999))
     kv_bytes = 1000 * 80 * 2 * 8 * 128 * 2  # resident tokens and the new one
     query_bytes = 80 * 64 * 2 * 128 * 2
     assert part(prices, "attention") == pytest.approx((kv_bytes + query_bytes) / 3e12)
@@ -175,11 +195,11 @@ def test_decode_of_a_dense_model_by_hand_when_memory_binds():
 
 def test_slowest_rank_decides_and_the_others_wait():
     pricer = PRICERS["ep4-mtp"]
-    even = pricer.price(decode_batch([10] * 4, [100_000] * 4), ONE_STEP)
-    uneven = pricer.price(decode_batch([10] * 4, [40_000, 160_000, 100_000, 100_000]), ONE_STEP)
-    slow = pricer.price(decode_batch([10] * 4, [160_000] * 4), ONE_STEP)
-    assert even.duration_s < uneven.duration_s
-    assert uneven.duration_s == slow.duration_s
+    even = pricer.price(decode_batch([10] * 4, [100_000] * 4))
+    uneven = pricer.price(decode_batch([10] * 4, [40_000, 160_000, 100_000, 100_000]))
+    slow = pricer.price(decode_batch([10] * 4, [160_000] * 4))
+    assert even.base_s < uneven.base_s
+    assert uneven.base_s == slow.base_s
     assert part(uneven, "attention") == pytest.approx(part(even, "attention"))
     assert part(even, "dispatch_wait") == pytest.approx(0, abs=1e-15)
     assert part(uneven, "dispatch_wait") == pytest.approx(uneven.rank_wait_s.mean())
@@ -189,18 +209,18 @@ def test_slowest_rank_decides_and_the_others_wait():
 
 def test_idle_ranks_take_part():
     pricer = PRICERS["ep4-mtp"]
-    prices = pricer.price(decode_batch([20, 0, 0, 0], [50_000, 0, 0, 0]), ONE_STEP)
+    prices = pricer.price(decode_batch([20, 0, 0, 0], [50_000, 0, 0, 0]))
     assert prices.rank_wait_s[0] == 0
     assert np.all(prices.rank_wait_s[1:] > 0)
-    busy = pricer.price(decode_batch([20, 1, 1, 1], [50_000, 1, 1, 1]), ONE_STEP)
+    busy = pricer.price(decode_batch([20, 1, 1, 1], [50_000, 1, 1, 1]))
     assert prices.rank_wait_s[1:] == pytest.approx(busy.rank_wait_s[1:], rel=0.01)
-    assert prices.duration_s < busy.duration_s  # fewer tokens at the experts
+    assert prices.base_s < busy.base_s  # fewer tokens at the experts
 
 
 def test_tokens_of_the_fullest_rank_are_waited_for():
     pricer = PRICERS["dp2-tp2"]
-    even = pricer.price(add_prompts(decode_batch([0, 0], 0), [2000, 2000]), ONE_STEP)
-    uneven = pricer.price(add_prompts(decode_batch([0, 0], 0), [4000, 0]), ONE_STEP)
+    even = pricer.price(add_prompts(decode_batch([0, 0], 0), [2000, 2000]))
+    uneven = pricer.price(add_prompts(decode_batch([0, 0], 0), [4000, 0]))
     for name in ("dispatch", "combine", "experts"):
         assert part(uneven, name) == pytest.approx(part(even, name))
     assert part(even, "combine_wait") == 0
@@ -208,9 +228,9 @@ def test_tokens_of_the_fullest_rank_are_waited_for():
 
 
 def test_ranks_of_a_dense_group_wait_at_the_end_of_the_step():
-    together = PRICERS["dp3-dense"].price(decode_batch([1, 30, 4], [100, 60_000, 9000]), ONE_STEP)
-    alone = StepPricer(LLAMA_70B, NPU_POD, Layout(dies=1)).price(decode_batch(30, 60_000), ONE_STEP)
-    assert together.duration_s.item() == pytest.approx(alone.duration_s.item(), rel=1e-12)
+    together = PRICERS["dp3-dense"].price(decode_batch([1, 30, 4], [100, 60_000, 9000]))
+    alone = StepPricer(LLAMA_70B, NPU_POD, Layout(dies=1)).price(decode_batch(30, 60_000))
+    assert together.base_s == pytest.approx(alone.base_s, rel=1e-12)
     assert part(together, "dispatch") == 0
     assert part(together, "dispatch_wait") > 0
 
@@ -218,12 +238,12 @@ def test_ranks_of_a_dense_group_wait_at_the_end_of_the_step():
 def test_drafts_cost_one_layer_each_and_more_tokens():
     batch = decode_batch([40] * 4, [120_000] * 4)
     pricers = [StepPricer(DEEPSEEK_R1, NPU_POD, ep_layout(4, mtp=n)) for n in (0, 1, 2)]
-    none, one, two = (p.price(batch, ONE_STEP) for p in pricers)
+    none, one, two = (p.price(batch) for p in pricers)
     assert part(none, "mtp") == 0
-    layer = (none.duration_s.item() - part(none, "head") - part(none, "host_gap")) / 61
+    layer = (none.base_s - part(none, "head") - part(none, "host_gap")) / 61
     assert layer < part(one, "mtp") < 2 * (layer + part(none, "head"))
     assert part(two, "mtp") > 2 * part(one, "mtp")
-    assert none.duration_s < one.duration_s < two.duration_s
+    assert none.base_s < one.base_s < two.base_s
 
 
 def test_a_chunk_costs_more_behind_a_long_context():

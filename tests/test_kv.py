@@ -3,7 +3,6 @@
 import math
 from dataclasses import dataclass, field
 
-import numpy as np
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -26,7 +25,7 @@ class Resident:
     tokens: int
     ids: list[int]
     units: list[int] = field(default_factory=list)
-    phase: int | None = None  # set while it grows
+    offset: int | None = None  # set while it grows
 
 
 class KvMachine(RuleBasedStateMachine):
@@ -52,7 +51,6 @@ class KvMachine(RuleBasedStateMachine):
             prefix_unit_tokens=unit_blocks * block_tokens,
         )
         self.idle: list[list[int]] = [[] for _ in range(num_ranks)]  # oldest first
-        self.peak = [0] * num_ranks
 
     # --- the model --------------------------------------------------------------------------------
 
@@ -65,7 +63,7 @@ class KvMachine(RuleBasedStateMachine):
     def model_used(self, rank: int, growth: int = 0) -> int:
         """Blocks held if every growing sequence had `growth` tokens more."""
         own = sum(
-            self.blocks(s.tokens + (growth if s.phase is not None else 0))
+            self.blocks(s.tokens + (growth if s.offset is not None else 0))
             - len(s.units) * self.unit_blocks
             for s in self.seqs
             if s.rank == rank
@@ -76,11 +74,10 @@ class KvMachine(RuleBasedStateMachine):
         return all(self.model_used(r, growth) <= self.capacity for r in range(self.ranks))
 
     def settle(self, rank: int) -> None:
-        """Evict the oldest idle units of the model until all fits; note the peak."""
+        """Evict the oldest idle units of the model until all fits."""
         used = self.model_used(rank)
         while used + len(self.idle[rank]) * self.unit_blocks > self.capacity:
             self.idle[rank].pop(0)
-        self.peak[rank] = max(self.peak[rank], used)
 
     def forget(self, seq: Resident) -> None:
         """The sequence is gone; its units rest, the tail first, unless somebody else uses them."""
@@ -123,39 +120,45 @@ class KvMachine(RuleBasedStateMachine):
             assert self.kv.publish(rank, ids[hit:]) == new
             seq.units += new
         if grows:
-            seq.phase = self.kv.join(rank, tokens)
+            seq.offset = self.kv.join(rank, tokens)
 
     @precondition(lambda self: self.seqs)
     @rule(data=st.data())
     def finish(self, data: st.DataObject) -> None:
         """A sequence leaves; its own blocks and its units go back."""
         seq = data.draw(st.sampled_from(self.seqs))
-        if seq.phase is not None:
-            self.kv.leave(seq.rank, seq.phase)
+        if seq.offset is not None:
+            assert self.kv.leave(seq.rank, seq.offset) == seq.tokens
         self.kv.release(seq.rank, self.blocks(seq.tokens) - len(seq.units) * self.unit_blocks)
         if seq.units:
             self.kv.unpin(seq.rank, seq.units)
         self.forget(seq)
 
-    @precondition(lambda self: any(s.phase is not None for s in self.seqs))
+    @precondition(lambda self: any(s.offset is not None for s in self.seqs))
     @rule(data=st.data())
     def pause(self, data: st.DataObject) -> None:
         """A decoding sequence stops to grow but keeps its blocks."""
-        seq = data.draw(st.sampled_from([s for s in self.seqs if s.phase is not None]))
-        assert seq.phase is not None
-        self.kv.leave(seq.rank, seq.phase)
-        seq.phase = None
+        seq = data.draw(st.sampled_from([s for s in self.seqs if s.offset is not None]))
+        assert seq.offset is not None
+        assert self.kv.leave(seq.rank, seq.offset) == seq.tokens
+        seq.offset = None
 
     @rule(tokens=st.integers(1, 40))
     def ask(self, tokens: int) -> None:
         """The questions of a planner, answered by counting."""
-        growth = [self.model_used(r, tokens) - self.model_used(r) for r in range(self.ranks)]
-        assert self.kv.growth(tokens).tolist() == growth
-        short = [r for r in range(self.ranks) if self.model_used(r, tokens) > self.capacity]
+        used = [self.model_used(r, tokens) for r in range(self.ranks)]
+        assert self.kv.used_everywhere(tokens).tolist() == used
+        short = [r for r in range(self.ranks) if used[r] > self.capacity]
         assert self.kv.short_ranks(tokens) == short
         assert not (self.kv.surely_fits(tokens) and short)
         most = max(n for n in range(tokens + 1) if self.fits(n))
         assert self.kv.most_tokens(tokens) == most
+        for rank in range(self.ranks):
+            free = self.capacity - used[rank]
+            assert self.kv.free(rank, tokens) == free
+            if free >= 0:
+                assert self.kv.fits(rank, free, tokens)
+            assert not self.kv.fits(rank, free + 1, tokens)
 
     @rule(tokens=st.integers(1, 12))
     def advance(self, tokens: int) -> None:
@@ -163,7 +166,7 @@ class KvMachine(RuleBasedStateMachine):
         tokens = max(n for n in range(tokens + 1) if self.fits(n))
         self.kv.advance(tokens)
         for seq in self.seqs:
-            seq.tokens += tokens if seq.phase is not None else 0
+            seq.tokens += tokens if seq.offset is not None else 0
         for rank in range(self.ranks):
             self.settle(rank)
 
@@ -172,26 +175,28 @@ class KvMachine(RuleBasedStateMachine):
         if not hasattr(self, "kv"):
             return
         for rank in range(self.ranks):
-            assert self.kv.used[rank] == self.model_used(rank)
+            assert self.kv.used(rank) == self.model_used(rank)
             assert self.kv.idle_blocks(rank) == len(self.idle[rank]) * self.unit_blocks
-            assert self.kv.used[rank] + self.kv.idle_blocks(rank) <= self.capacity
-            growing = [s for s in self.seqs if s.rank == rank and s.phase is not None]
-            assert self.kv.growing[rank] == len(growing)
-        assert self.kv.peak.tolist() == self.peak
+            assert self.kv.used(rank) + self.kv.idle_blocks(rank) <= self.capacity
+            mine = [s for s in self.seqs if s.rank == rank]
+            if not any(s.units for s in mine):  # what does not grow is reported in full blocks
+                grow = sum(s.tokens for s in mine if s.offset is not None)
+                rest = sum(self.blocks(s.tokens) for s in mine if s.offset is None)
+                assert self.kv.tokens_held(rank) == grow + rest * self.block
+        assert self.kv.num_growing == sum(s.offset is not None for s in self.seqs)
 
     def teardown(self) -> None:
         """After the drain every block is free and nothing grows."""
         if not hasattr(self, "kv"):
             return
         for seq in list(self.seqs):
-            if seq.phase is not None:
-                self.kv.leave(seq.rank, seq.phase)
+            if seq.offset is not None:
+                self.kv.leave(seq.rank, seq.offset)
             self.kv.release(seq.rank, self.blocks(seq.tokens) - len(seq.units) * self.unit_blocks)
             if seq.units:
                 self.kv.unpin(seq.rank, seq.units)
-        assert not self.kv.used.any()
-        assert not self.kv.growing.any()
-        assert not self.kv.growth(7 * self.block + 1).any()
+        assert not self.kv.used_everywhere(7 * self.block + 1).any()
+        assert self.kv.num_growing == 0
         assert self.kv.surely_fits(10**9)
 
 
@@ -239,20 +244,17 @@ def test_match_stops_at_the_first_gap() -> None:
 
 def test_growth_of_two_sequences_by_hand() -> None:
     """Blocks of 4: with 4 tokens the next one opens a block, with 6 the third next."""
-    kv = KvBlocks(num_ranks=2, capacity_blocks=10, block_tokens=4)
+    kv = KvBlocks(num_ranks=2, capacity_blocks=3, block_tokens=4)
     for rank, tokens in ((0, 4), (1, 6)):
         kv.take(rank, kv.blocks_for(tokens))
         kv.join(rank, tokens)
-    assert [kv.growth(n).tolist() for n in (1, 2, 3, 5, 7)] == [
-        [1, 0],
-        [1, 0],
-        [1, 1],
-        [2, 1],
-        [2, 2],
-    ]
+    used = [kv.used_everywhere(n).tolist() for n in (0, 1, 2, 3, 5, 7)]
+    assert used == [[1, 2], [2, 2], [2, 2], [2, 3], [3, 3], [3, 4]]
+    assert kv.most_tokens(100) == 6
+    assert kv.short_ranks(7) == [1]
+    assert kv.short_ranks(9) == [0, 1]
     kv.advance(3)
-    np.testing.assert_array_equal(kv.used, [2, 3])
-    np.testing.assert_array_equal(kv.peak, [2, 3])
+    assert [kv.used(0), kv.used(1)] == [2, 3]
 
 
 def test_releasing_what_nobody_held_is_our_bug() -> None:

@@ -26,6 +26,9 @@ class KvBlocks:
 
     A rank's usage counts what sequences hold, shared prefix units once. Idle prefix units fill what is
     left and are evicted when their room is needed: usage + idle <= capacity whenever anybody looks.
+
+    growing [num_ranks]: decoding sequences; offsets [num_ranks]: their resident tokens are
+    offsets + growing * clock.
     """
 
     def __init__(
@@ -41,10 +44,9 @@ class KvBlocks:
         self.unit_tokens = prefix_unit_tokens
         self.unit_blocks = prefix_unit_tokens // block_tokens
         self.clock = 0
-        self.peak_tokens = 0  # fullest rank so far, as reported
         self._held = [0] * num_ranks  # blocks that do not grow (less those counted as growing)
-        self._offsets = [0] * num_ranks  # sum of the growing sequences' offsets
-        self._growing = [0] * num_ranks
+        self.growing: Ints = np.zeros(num_ranks, dtype=np.int64)
+        self.offsets: Ints = np.zeros(num_ranks, dtype=np.int64)
         self._by_residue = np.zeros((num_ranks, block_tokens))  # growing sequences by offset mod B
         residues = np.arange(2 * block_tokens, 0, -1) % block_tokens
         self._padding = residues.astype(np.float64)  # [i : i + B]: -(o + V) mod B, by residue of o
@@ -61,16 +63,16 @@ class KvBlocks:
     def used(self, rank: int, ahead: int = 0) -> int:
         """Blocks in use on a rank, `ahead` clock tokens from now."""
         clock = self.clock + ahead
-        count = self._growing[rank]
+        count = self.growing.item(rank)
         if not count:
             return self._held[rank]
         padding = int(self._by_residue[rank].dot(self._padding_at(clock)))
-        return self._held[rank] + (self._offsets[rank] + count * clock + padding) // self.block_tokens
+        return self._held[rank] + (self.offsets.item(rank) + count * clock + padding) // self.block_tokens
 
     def used_everywhere(self, ahead: int = 0) -> Ints:
         """[num_ranks] blocks in use, `ahead` clock tokens from now."""
         clock = self.clock + ahead
-        filled = np.array(self._offsets) + clock * np.array(self._growing)
+        filled = self.offsets + clock * self.growing
         filled += self._by_residue.dot(self._padding_at(clock)).astype(np.int64)
         return filled // self.block_tokens + np.array(self._held)
 
@@ -81,9 +83,7 @@ class KvBlocks:
     def tokens_held(self, rank: int) -> int:
         """What a rank reports as its KV usage: resident tokens (held blocks count as full)."""
         held = self._held[rank] * self.block_tokens
-        tokens = held + self._offsets[rank] + self._growing[rank] * self.clock
-        self.peak_tokens = max(self.peak_tokens, tokens)
-        return tokens
+        return held + self.offsets.item(rank) + self.growing.item(rank) * self.clock
 
     def free(self, rank: int, ahead: int = 0) -> int:
         """Blocks that could be given out, those of idle prefix units included."""
@@ -91,8 +91,8 @@ class KvBlocks:
 
     def fits(self, rank: int, blocks: int, ahead: int = 0) -> bool:
         """Can `blocks` more be given out, if the clock is to advance by `ahead`?"""
-        count = self._growing[rank]
-        grown = (self._offsets[rank] + count * (self.clock + ahead)) // self.block_tokens + count + 1
+        count = self.growing.item(rank)
+        grown = (self.offsets.item(rank) + count * (self.clock + ahead)) // self.block_tokens + count + 1
         if self._held[rank] + grown + blocks <= self.capacity_blocks:  # even if all are rounded up
             return True
         return blocks <= self.free(rank, ahead)
@@ -103,7 +103,7 @@ class KvBlocks:
         if self._most * blocks_each <= self._slack:
             return True
         self._slack = self.capacity_blocks - int(self.used_everywhere().max())
-        self._most = max(self._growing)
+        self._most = int(self.growing.max())
         return self._most * blocks_each <= self._slack
 
     def short_ranks(self, tokens: int) -> list[int]:
@@ -135,27 +135,27 @@ class KvBlocks:
         if self._caches:
             self._evict(rank)  # what was full until now had no room for idle units
         self._held[rank] -= blocks
-        if self._held[rank] < 0 and not self._growing[rank]:
+        if self._held[rank] < 0 and not self.growing[rank]:
             raise InvariantError(f"rank {rank} released {blocks} KV blocks that nobody held")
 
     def join(self, rank: int, tokens: int) -> int:
         """Let a sequence of `tokens` resident tokens grow with the clock; return its offset."""
         offset = tokens - self.clock
         self._held[rank] -= self.blocks_for(tokens)
-        self._offsets[rank] += offset
+        self.offsets[rank] += offset
         self._by_residue[rank, offset % self.block_tokens] += 1
-        growing = self._growing[rank] + 1
-        self._growing[rank] = growing
-        self._most = max(self._most, growing)
+        self.growing[rank] += 1
+        self._most = max(self._most, self.growing.item(rank))
         return offset
 
     def leave(self, rank: int, offset: int) -> int:
         """Stop the growth of a sequence that joined with `offset`; return its tokens."""
+        self.tokens_held(rank)  # usage peaks when something leaves
         tokens = offset + self.clock
         self._held[rank] += self.blocks_for(tokens)
-        self._offsets[rank] -= offset
+        self.offsets[rank] -= offset
         self._by_residue[rank, offset % self.block_tokens] -= 1
-        self._growing[rank] -= 1
+        self.growing[rank] -= 1
         return tokens
 
     def advance(self, tokens: int) -> None:
@@ -166,7 +166,7 @@ class KvBlocks:
     @property
     def num_growing(self) -> int:
         """Sequences that grow with the clock."""
-        return sum(self._growing)
+        return int(self.growing.sum())
 
     # --- prefix units ---------------------------------------------------------------------------
 
@@ -179,7 +179,7 @@ class KvBlocks:
 
     def blocks_to_pin(self, rank: int, ids: Sequence[int]) -> int:
         """Blocks by which usage would rise if the resident units `ids` were pinned."""
-        return self.unit_blocks * self._caches[rank].count_idle(ids) if ids else 0
+        return self.unit_blocks * self._caches[rank].count_idle(ids)
 
     def pin(self, rank: int, ids: Sequence[int]) -> None:
         """Share resident prefix units; idle ones count as used from now on."""

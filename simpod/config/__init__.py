@@ -4,6 +4,7 @@ from simpod.config.explain import Explained, explain, explain_hardware, explain_
 from simpod.config.json_schema import SCHEMAS, schema_text
 from simpod.config.library import KINDS, names
 from simpod.config.load import load_experiment, resolve_tree
+from simpod.config.plain import resolve_document, workload_of
 from simpod.config.presets import SLO_PRESETS
 from simpod.config.references import load_hardware, load_model
 from simpod.config.resolved import ResolvedExperiment
@@ -22,6 +23,8 @@ __all__ = [
     "load_hardware",
     "load_model",
     "names",
+    "resolve_document",
     "resolve_tree",
     "schema_text",
+    "workload_of",
 ]

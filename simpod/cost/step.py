@@ -9,7 +9,8 @@ Ranks that have no experts to share do not meet inside a layer; the step lasts a
 the slowest rank, and the wait for it is booked under `dispatch_wait` all the same.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -25,14 +26,33 @@ MAX_GROUP_TABLE_TOKENS = 2**18  # steps of more tokens are long and rare: priced
 
 @dataclass(slots=True, eq=False)
 class Batch:
-    """What the ranks of a group hold in one step; every array is [num_ranks], updated in place."""
+    """What the ranks of a group hold in one step; every array is [num_ranks], updated in place.
+
+    context_tokens: resident tokens of the decoding sequences before the step, as if each had
+    `gained_tokens` fewer than it has: what they all gain in a step is then one number.
+    prefill_pairs: query-key pairs of the chunks, sum of chunk * (resident + (chunk + 1) / 2).
+    prefill_context: tokens whose KV the chunks read, sum of resident + chunk.
+    """
 
     decode_seqs: Ints
-    context_tokens: Ints  # resident tokens of the decoding sequences, before this step
-    prefill_tokens: Ints  # prompt tokens computed in this step
-    prefill_pairs: Floats  # query-key pairs of the chunks: sum of chunk * (resident + (chunk + 1) / 2)
-    prefill_context: Ints  # tokens whose KV these chunks read: sum of resident + chunk
+    context_tokens: Ints
+    prefill_tokens: Ints
+    prefill_pairs: Floats
+    prefill_context: Ints
     num_chunks: Ints
+    gained_tokens: int = 0
+
+    @staticmethod
+    def of(decode_seqs: Ints, context_tokens: Ints) -> "Batch":
+        """A batch without prompts."""
+        size = len(decode_seqs)
+        prompts, context, chunks = (np.zeros(size, dtype=np.int64) for _ in range(3))
+        return Batch(decode_seqs, context_tokens, prompts, np.zeros(size), context, chunks)
+
+    def without_decodes(self) -> "Batch":
+        """The same step while decodes pause."""
+        nothing = np.zeros_like(self.decode_seqs)
+        return replace(self, decode_seqs=nothing, context_tokens=nothing)
 
 
 @dataclass(slots=True, eq=False)
@@ -116,10 +136,15 @@ class StepPricer:
 
     What depends on token counts alone is looked up; attention over the cache is linear in resident
     tokens, so a run of like steps has a closed form.
+
+    price(batch): the next step, and those after it while nothing joins, leaves or sends a prompt.
     """
 
     def __init__(self, model: ModelSpec, hardware: HardwareProfile, layout: Layout) -> None:
         self.num_ranks = layout.dp
+        self.price: Callable[[Batch], StepPrices] = (
+            self._price_single if layout.dp == 1 else self._price_group
+        )
         costs = PartCosts(model, hardware, layout)
         self._costs = costs
         self._dies, self._tp = layout.dies, layout.tp
@@ -140,12 +165,6 @@ class StepPricer:
         self._single = Table(lambda tokens: costs.tokens(tokens) + costs.experts(tokens))
         self._decodes: dict[int, tuple[float, Floats]] = {}  # of one rank, by sequences
 
-    def price(self, batch: Batch) -> StepPrices:
-        """Price the next step, and those after it while nothing joins, leaves or sends a prompt."""
-        if self.num_ranks == 1:
-            return self._price_single(batch)
-        return self._price_group(batch)
-
     def _decode_parts(self, seqs: Floats) -> Floats:
         parts = self._costs.tokens(seqs * self._tokens_per_decode)
         self._add_attention(parts, seqs * self._s_per_seq)
@@ -157,7 +176,8 @@ class StepPricer:
 
     def _price_single(self, batch: Batch) -> StepPrices:
         """One rank: scalars only."""
-        seqs, context = batch.decode_seqs.item(), batch.context_tokens.item()
+        seqs = batch.decode_seqs.item()
+        context = batch.context_tokens.item() + seqs * batch.gained_tokens
         prompt = batch.prefill_tokens.item()
         chunk_s = seqs * self._s_per_seq
         if prompt:
@@ -226,7 +246,9 @@ class StepPricer:
     def _meet(self, batch: Batch, meeting: _Meeting) -> StepPrices:
         """Add attention over the cache, and let the slowest rank decide."""
         slope_s = batch.decode_seqs * self._s_per_kv
-        attention_s = batch.context_tokens * self._s_per_kv
+        context = batch.decode_seqs * batch.gained_tokens
+        context += batch.context_tokens
+        attention_s = context * self._s_per_kv
         busy_s = attention_s + meeting.base_s
         slowest = busy_s.argmax()
         return StepPrices(

@@ -20,11 +20,11 @@ class Alarm(simpy.Event):
     the times that were computed, not with what is left after a subtraction and an addition.
     """
 
-    def __init__(self, clock: "Clock") -> None:
-        self.env = clock
+    _value = None  # it has happened as soon as it is due, with nothing to tell
+    _ok = True
+
+    def __init__(self) -> None:
         self.callbacks = []
-        self._value = None
-        self._ok = True
 
     def disarm(self) -> list[Callable[[simpy.Event], None]]:
         """Let the alarm pass unheard; return those who waited, for another alarm to wake."""
@@ -38,7 +38,7 @@ class Clock(simpy.Environment):
 
     def alarm_at(self, time_s: float, order: int) -> Alarm:
         """Make an alarm that goes off at `time_s` (not before now), in the given order among equals."""
-        alarm = Alarm(self)
+        alarm = Alarm()
         heappush(self._queue, (time_s, order, next(self._eid), alarm))
         return alarm
 

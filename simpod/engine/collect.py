@@ -1,5 +1,6 @@
 """From the engine's logs to the columns of a result."""
 
+from struct import Struct
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 REQUEST_FIELDS = (
     "request_id",
     "status",
-    "session_id",
     "arrival_s",
     "cached_tokens",
     "prefill_target",
@@ -42,6 +42,8 @@ REQUEST_FIELDS = (
     "last_decode_step",
 )
 """Columns of the log that the simulation writes when a request ends."""
+
+PACK_REQUEST = Struct(f"{len(REQUEST_FIELDS)}d").pack
 
 INTEGER_FIELDS = frozenset(REQUEST_FIELDS) - {
     name for name in REQUEST_FIELDS if name.endswith("_s")
@@ -71,6 +73,7 @@ def _requests(sim: "Simulation") -> RequestRecords:
         values = rows[order, position]
         columns[name] = values.astype(np.int64) if name in INTEGER_FIELDS else values
     ids = columns["request_id"]
+    columns["session_id"] = sim.inputs.requests.session_id[ids]
     columns["prompt_tokens"] = sim.inputs.requests.prompt_tokens[ids]
     columns["output_tokens"] = sim.inputs.requests.output_tokens[ids]
     columns["first_token_s"] = _first_tokens(sim, columns)
@@ -147,8 +150,17 @@ def _group(sim: "Simulation", index: int) -> GroupRecords:
         busy_s=group.ledger.busy_s,
         num_steps=group.ledger.num_steps,
         num_preemptions=group.num_preemptions,
-        peak_kv_frac=group.kv.peak_tokens / max(1, group.kv.capacity_blocks * group.kv.block_tokens),
+        peak_kv_frac=_peak_kv_frac(group),
     )
+
+
+def _peak_kv_frac(group: "Group") -> float:
+    """Largest share of the group's KV capacity that its decoding sequences filled."""
+    columns = dict(zip(ROW, group.ledger.table.T, strict=True))
+    grown = columns["num_steps"] * group.tokens.tokens / group.tokens.per_steps
+    tokens = columns["context_tokens"] + columns["decode_seqs"] * grown
+    capacity = group.kv.capacity_blocks * group.kv.block_tokens * len(group.ranks)
+    return float(tokens.max(initial=0.0)) / max(1, capacity)
 
 
 def _pool(sim: "Simulation", pool: "Pool", requests: RequestRecords) -> PoolRecords:

@@ -4,9 +4,7 @@ import heapq
 from collections.abc import Callable, Generator, Sequence as ReadOnly
 from typing import TYPE_CHECKING
 
-import numpy as np
 import simpy
-from numpy.typing import NDArray
 
 from simpod.cluster import KvBlocks, PoolSpec
 from simpod.cost import Batch, StepPricer, StepPrices
@@ -21,24 +19,6 @@ from simpod.policies import BatchScheduler
 
 if TYPE_CHECKING:
     from simpod.engine.simulation import Simulation
-
-
-Paused = tuple[NDArray[np.int64], NDArray[np.int64]]
-"""Decode sequences and context of a batch while they pause."""
-
-
-def empty_batch(num_ranks: int) -> Batch:
-    """A batch of idle ranks."""
-    counts = [np.zeros(num_ranks, dtype=np.int64) for _ in range(5)]
-    decode_seqs, context, prompts, prompt_context, chunks = counts
-    return Batch(
-        decode_seqs=decode_seqs,
-        context_tokens=context,
-        prefill_tokens=prompts,
-        prefill_pairs=np.zeros(num_ranks),
-        prefill_context=prompt_context,
-        num_chunks=chunks,
-    )
 
 
 class Group:
@@ -74,7 +54,7 @@ class Group:
             block_tokens=self.spec.block_tokens,
             prefix_unit_tokens=sim.prefix_unit_tokens(self.spec),
         )
-        self.batch = empty_batch(num_ranks)
+        self.batch = Batch.of(self.kv.growing, self.kv.offsets)
         self.next_tokens = 0  # of a decoding sequence in the next step: their room is set aside
         first = instance * num_ranks
         self.ranks = [Rank(self, r, first + r, make_policy()) for r in range(num_ranks)]
@@ -140,14 +120,14 @@ class Group:
             decodes = self._plan()
             if not self.num_decoding and not self.prefill_tokens:
                 if not self.dirty:
-                    self._idle = Alarm(clock)
+                    self._idle = Alarm()
                     yield self._idle
                 continue
-            paused = None if decodes else self._pause()
-            prices = self.pricer.price(self.batch)
+            self.batch.gained_tokens = self.kv.clock
+            prices = self.pricer.price(self.batch if decodes else self.batch.without_decodes())
             self._run = run = StepRun(
                 clock.now,
-                (prices.base_s, prices.slope_s),
+                prices,
                 self.ledger.num_decode_steps,
                 1 if self.prefill_tokens else self._horizon(prices),
                 self.tokens,
@@ -158,7 +138,12 @@ class Group:
             else:
                 yield from self._walk(run)
             self._run = self._alarm = None
-            self._account(run, prices, paused)
+            decoding = self.num_decoding if decodes else 0
+            self.ledger.add(run, decoding, self.context_tokens, self.prefill_tokens)
+            if decoding:
+                self._advance()
+            if self.prefill_tokens:
+                self._finish_prefill(prices)
 
     def _plan(self) -> bool:
         """Let every rank on which something changed decide; return whether decodes go on."""
@@ -206,25 +191,6 @@ class Group:
             if done < run.steps and not clock.may_plan:
                 yield clock.alarm_at(clock.now, PLAN)
 
-    def _account(self, run: StepRun, prices: StepPrices, paused: Paused | None) -> None:
-        """Enter a run that is done into the ledger and pass on what it brought."""
-        decoding = 0 if paused else self.num_decoding
-        self.ledger.add(run, prices, (decoding, self.context_tokens, self.prefill_tokens))
-        if paused:
-            self.batch.decode_seqs[:], self.batch.context_tokens[:] = paused
-        elif decoding:
-            self._advance()
-        if self.prefill_tokens:
-            self._finish_prefill(prices)
-
-    def _pause(self) -> Paused:
-        """Take the decodes out of the batch for one step; return what to put back."""
-        batch = self.batch
-        kept = batch.decode_seqs.copy(), batch.context_tokens.copy()
-        batch.decode_seqs[:] = 0
-        batch.context_tokens[:] = 0
-        return kept
-
     # --- decoding ----------------------------------------------------------------------------------
 
     def _tokens_after(self, steps: int) -> int:
@@ -239,9 +205,11 @@ class Group:
         steps = self._due_steps[0] - done
         if steps == 1:
             return 1
-        tokens = min(self._tokens_after(steps), prices.linear_tokens())
-        tokens = self.kv.most_tokens(tokens)
-        return max(1, min(steps, self.tokens.step_of(self.kv.clock + tokens + 1) - 1 - done))
+        wanted = self._tokens_after(steps)
+        tokens = self.kv.most_tokens(min(wanted, prices.linear_tokens()))
+        if tokens == wanted:
+            return steps
+        return max(1, self.tokens.step_of(self.kv.clock + tokens + 1) - 1 - done)
 
     def enter_decode(self, seq: Sequence) -> None:
         """Put a sequence into the calendar at the decode step that will give its last token."""
@@ -276,14 +244,14 @@ class Group:
 
     def _advance(self) -> None:
         """Give every decoding sequence the tokens of the run; finish those that are due."""
-        gained = self._tokens_after(0)  # the ledger is ahead of the clock by the run
+        step = self.ledger.num_decode_steps  # ahead of the clock by the run
+        clock = self.tokens.at(step)
+        gained = clock - self.kv.clock
         self.kv.advance(gained)
-        self.next_tokens = self._tokens_after(1)
-        self.batch.context_tokens += gained * self.batch.decode_seqs
+        self.next_tokens = self.tokens.at(step + 1) - clock
         self.context_tokens += gained * self.num_decoding
-        due = self._calendar.pop(self.ledger.num_decode_steps, None)
+        due = self._calendar.pop(step, None)
         if due is not None:
-            step = self.ledger.num_decode_steps
             for seq in due:
                 if seq.finish_step == step:
                     rank = self.ranks[seq.decode_target % len(self.ranks)]
@@ -304,16 +272,11 @@ class Group:
 
     def _finish_prefill(self, prices: StepPrices) -> None:
         """Account for the chunks of the step that ended and pass on the prompts that are complete."""
-        rank_wait_s = prices.rank_wait_s.tolist()
+        wait_s = prices.rank_wait_s
         for rank in self.ranks:
-            if not rank.chunks:
-                continue
-            for seq in rank.finish_chunks(rank_wait_s[rank.index]):
-                self.sim.prompt_done(seq, self, rank)
-            if rank.waiting or rank.partial:
-                rank.touch()
-        batch = self.batch
-        for column in (batch.prefill_tokens, batch.prefill_context, batch.num_chunks):
-            column[:] = 0
-        batch.prefill_pairs[:] = 0.0
+            if rank.chunks:
+                for seq in rank.finish_chunks(wait_s.item(rank.index)):
+                    self.sim.prompt_done(seq, self, rank)
+                if rank.waiting or rank.partial:
+                    rank.touch()
         self.prefill_tokens = 0

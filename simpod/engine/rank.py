@@ -1,7 +1,7 @@
 """One data-parallel rank: its queues, its slots and its KV blocks."""
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence as ReadOnly
 from typing import TYPE_CHECKING
 
 from simpod.engine.sequence import Sequence, SequenceFacade
@@ -78,7 +78,7 @@ class Rank:
         self.waiting: OrderedDict[int, Sequence] = OrderedDict()
         self.partial: OrderedDict[int, Sequence] = OrderedDict()
         self.running: OrderedDict[int, Sequence] = OrderedDict()
-        self.pinned: dict[int, tuple[int, list[int]]] = {}  # own blocks and prefix units
+        self.pinned: dict[int, tuple[int, ReadOnly[int]]] = {}  # own blocks and prefix units
         self.chunks: dict[int, tuple[Sequence, int]] = {}
         self.num_decoding = 0
         self.num_pulling = 0
@@ -154,16 +154,17 @@ class Rank:
         """Admit a waiting prompt with its first chunk; change nothing and return False for lack of room."""
         group = self.group
         kv = group.kv
-        hit = self.hit_units(seq)
-        ids = seq.prefix_hashes[:hit]
+        hit = self.hit_units(seq) if seq.prefix_hashes else 0
         resident = hit * kv.unit_tokens
         self._check_chunk(seq, chunk, seq.goal_tokens - resident)
         own = kv.blocks_for(resident + chunk) - hit * kv.unit_blocks
-        if not kv.fits(self.index, own + kv.blocks_to_pin(self.index, ids), group.next_tokens):
+        ids = seq.prefix_hashes[:hit]
+        shared = kv.blocks_to_pin(self.index, ids) if hit else 0
+        if not kv.fits(self.index, own + shared, group.next_tokens):
             return False
         if hit:
             kv.pin(self.index, ids)
-            seq.units = list(ids)
+            seq.units = ids
         kv.take(self.index, own)
         seq.own_blocks = own
         seq.resident_tokens = resident
@@ -216,21 +217,26 @@ class Rank:
         done = []
         for seq, chunk in self.chunks.values():
             seq.resident_tokens += chunk
-            seq.barrier_wait_s += wait_s
+            if seq.prefill_end_s != seq.prefill_end_s:  # later ones recompute: no part of the TTFT
+                seq.barrier_wait_s += wait_s
             if seq.resident_tokens == seq.goal_tokens:
                 del self.partial[seq.seq_id]
-                self._publish(seq)
+                if seq.prefix_hashes:
+                    self._publish(seq)
                 done.append(seq)
         self.chunks.clear()
+        batch, index = self.group.batch, self.index
+        batch.prefill_tokens[index] = batch.prefill_context[index] = batch.num_chunks[index] = 0
+        batch.prefill_pairs[index] = 0.0
         return done
 
     def _publish(self, seq: Sequence) -> None:
         """Make full prefix units that this sequence computed shareable."""
         kv = self.group.kv
-        if seq.prefix_hashes and kv.unit_tokens:
+        if kv.unit_tokens:
             full = seq.resident_tokens // kv.unit_tokens
             new = kv.publish(self.index, seq.prefix_hashes[len(seq.units) : full])
-            seq.units += new
+            seq.units = [*seq.units, *new]
             seq.own_blocks -= len(new) * kv.unit_blocks
 
     # --- decoding -----------------------------------------------------------------------------
@@ -270,8 +276,6 @@ class Rank:
         seq.join_clock = group.kv.clock
         seq.offset = group.kv.join(index, seq.resident_tokens)
         self.num_decoding += 1
-        group.batch.decode_seqs[index] += 1
-        group.batch.context_tokens[index] += seq.resident_tokens
         group.enter_decode(seq)
 
     def end_decode(self, seq: Sequence) -> None:
@@ -281,8 +285,6 @@ class Rank:
         seq.join_clock = -1
         seq.own_blocks = kv.blocks_for(seq.resident_tokens) - len(seq.units) * kv.unit_blocks
         self.num_decoding -= 1
-        group.batch.decode_seqs[index] -= 1
-        group.batch.context_tokens[index] -= seq.resident_tokens
         group.leave_decode(seq)
 
     def preempt_newest(self) -> bool:
@@ -316,7 +318,8 @@ class Rank:
 
     def retire(self, seq: Sequence) -> None:
         """A sequence is done here: publish what its output filled, free its blocks and its slot."""
-        self._publish(seq)
+        if seq.prefix_hashes:
+            self._publish(seq)
         self.release(seq)
         self._make_way()
 
@@ -324,7 +327,7 @@ class Rank:
         """Keep a finished prompt's KV, without a slot, until the decode side has pulled it."""
         del self.running[seq.seq_id]
         self.pinned[seq.seq_id] = (seq.own_blocks, seq.units)
-        seq.own_blocks, seq.units = 0, []
+        seq.own_blocks, seq.units = 0, ()
 
     def unpin(self, seq_id: int) -> None:
         """A prompt's KV has been pulled: free it."""
@@ -347,7 +350,7 @@ class Rank:
         kv.release(self.index, seq.own_blocks)
         if seq.units:
             kv.unpin(self.index, seq.units)
-            seq.units = []
+            seq.units = ()
         seq.own_blocks = 0
         seq.resident_tokens = 0
         self.running.pop(seq.seq_id, None)
@@ -360,4 +363,6 @@ class Rank:
             self.group.dirty.append(self)
 
     def _report_kv(self) -> None:
-        self.group.dispatch.kv_tokens[self.target] = self.group.kv.tokens_held(self.index)
+        """Tell the router how full this rank is, where there is anything to choose."""
+        if self.group.dispatch.num_targets > 1:
+            self.group.dispatch.kv_tokens[self.target] = self.group.kv.tokens_held(self.index)

@@ -8,35 +8,27 @@ NAN = float("nan")
 class Sequence:
     """Mutable state of one request; the engine's own, policies see a `SequenceFacade`."""
 
-    __slots__ = (
-        "arrival_s",
-        "barrier_wait_s",
-        "cached_tokens",
-        "decode_target",
-        "emitted_tokens",
-        "finish_step",
-        "first_decode_step",
-        "first_token_s",
-        "goal_tokens",
-        "join_clock",
-        "last_token_s",
-        "ledger",
-        "num_preemptions",
-        "offset",
-        "own_blocks",
-        "prefill_end_s",
-        "prefill_target",
-        "prefix_hashes",
-        "prompt_tokens",
-        "resident_tokens",
-        "scheduled_s",
-        "seq_id",
-        "session_id",
-        "transfer_end_s",
-        "transfer_start_s",
-        "ttft_deadline_s",
-        "units",
-    )
+    ttft_deadline_s = float("inf")
+    resident_tokens = 0  # tokens with KV; while decoding, as of the join
+    cached_tokens = 0
+    emitted_tokens = 0
+    own_blocks = 0  # KV blocks held alone; shared prefix units are in `units`
+    units: ReadOnly[int] = ()
+    join_clock = -1  # token clock of the group when it began to decode; -1: it does not
+    offset = 0  # resident tokens - token clock, while decoding
+    finish_step = -1
+    first_decode_step = -1
+    ledger = -1
+    num_preemptions = 0
+    prefill_target = -1
+    decode_target = -1
+    scheduled_s = NAN
+    prefill_end_s = NAN
+    barrier_wait_s = 0.0
+    transfer_start_s = NAN
+    transfer_end_s = NAN
+    first_token_s = NAN
+    last_token_s = NAN  # before a preemption
 
     def __init__(
         self,
@@ -51,30 +43,7 @@ class Sequence:
         self.prompt_tokens = prompt_tokens
         self.session_id = session_id
         self.prefix_hashes = prefix_hashes
-        self.ttft_deadline_s = float("inf")
-        self.goal_tokens = (
-            prompt_tokens  # to be resident before the next token; grows by preemption
-        )
-        self.resident_tokens = 0  # tokens with KV; while decoding, as of join_clock
-        self.cached_tokens = 0
-        self.emitted_tokens = 0
-        self.own_blocks = 0  # KV blocks held alone; shared prefix units are in `units`
-        self.units: list[int] = []
-        self.join_clock = -1  # token clock of the group when it began to decode; -1: it does not
-        self.offset = 0  # resident tokens - token clock, while decoding
-        self.finish_step = -1
-        self.first_decode_step = -1
-        self.ledger = -1
-        self.num_preemptions = 0
-        self.prefill_target = -1
-        self.decode_target = -1
-        self.scheduled_s = NAN
-        self.prefill_end_s = NAN
-        self.barrier_wait_s = 0.0
-        self.transfer_start_s = NAN
-        self.transfer_end_s = NAN
-        self.first_token_s = NAN
-        self.last_token_s = NAN  # before a preemption
+        self.goal_tokens = prompt_tokens  # resident before the next token; grows by preemption
 
 
 class SequenceFacade:

@@ -9,11 +9,11 @@ import numpy as np
 from simpod.cluster import PoolSpec
 from simpod.cost import KvTransfer, StepPricer
 from simpod.engine.clock import DELIVER, Clock
-from simpod.engine.collect import REQUEST_FIELDS, collect
+from simpod.engine.collect import PACK_REQUEST, collect
 from simpod.engine.dispatch import Dispatcher
 from simpod.engine.group import Group
 from simpod.engine.rank import Rank
-from simpod.engine.sequence import Sequence
+from simpod.engine.sequence import NAN, Sequence
 from simpod.engine.source import Source
 from simpod.engine.steps import TokenClock
 from simpod.errors import InvariantError
@@ -96,7 +96,7 @@ class Simulation:
         self.skip_ahead = inputs.skip_ahead
         self.batching_name = inputs.batching_name
         self.output_tokens: list[int] = inputs.requests.output_tokens.tolist()
-        self.rows = array("d")  # REQUEST_FIELDS of every request that has ended
+        self.rows = bytearray()  # REQUEST_FIELDS of every request that has ended
         self.segments = array("q")  # seq_id, ledger, first, last decode step before a preemption
         self.transfers = array("d")
         self.extra_gaps_s = array("d")
@@ -111,7 +111,7 @@ class Simulation:
         self.source = Source(
             inputs.requests, self.clock, self.prefix_unit_tokens(inputs.entry.spec)
         )
-        self._limits = [self._longest(pool.spec) for pool in self.pools]
+        self._longest = min(self._longest_of(pool.spec) for pool in self.pools)
 
     def run(self) -> RunRecords:
         """Simulate to the end, or to `duration_s`; raise InvariantError if something got stuck."""
@@ -143,7 +143,7 @@ class Simulation:
         divisor = int(np.gcd(thousandths, 1000))
         return TokenClock(thousandths // divisor, 1000 // divisor)
 
-    def _longest(self, spec: PoolSpec) -> int:
+    def _longest_of(self, spec: PoolSpec) -> int:
         """Longest prompt + output of a request that a rank can hold alone."""
         return min(
             spec.max_model_len, spec.kv_blocks * spec.block_tokens - spec.layout.mtp_layers - 1
@@ -152,7 +152,7 @@ class Simulation:
     # --- the life of a request ---------------------------------------------------------------------
 
     def _arrive(self, seq: Sequence) -> None:
-        if seq.prompt_tokens + self.output_tokens[seq.seq_id] > min(self._limits):
+        if seq.prompt_tokens + self.output_tokens[seq.seq_id] > self._longest:
             self._end(seq, REFUSED)
             return
         self.live[seq.seq_id] = seq
@@ -177,6 +177,7 @@ class Simulation:
             seq.first_token_s = now_s
         else:
             self.extra_gaps_s.append(now_s - seq.last_token_s)
+        seq.last_token_s = now_s
         seq.emitted_tokens += 1
         if seq.emitted_tokens == self.output_tokens[seq.seq_id] or (
             rank.group.spec.role == "prefill" and self.decode is None
@@ -241,25 +242,22 @@ class Simulation:
         last_step = -1
         if finished and seq.ledger >= 0:
             last_step = self.groups[seq.ledger].ledger.num_decode_steps
-        self.rows.extend(
-            (
-                seq.seq_id,
-                status,
-                seq.session_id,
-                seq.arrival_s,
-                seq.cached_tokens,
-                seq.prefill_target,
-                seq.decode_target,
-                seq.scheduled_s,
-                seq.prefill_end_s,
-                seq.barrier_wait_s,
-                seq.transfer_start_s,
-                seq.transfer_end_s,
-                seq.first_token_s,
-                self.clock.now if finished else np.nan,
-                seq.num_preemptions,
-                seq.ledger,
-                seq.first_decode_step,
-                last_step,
-            )
+        self.rows += PACK_REQUEST(
+            seq.seq_id,
+            status,
+            seq.arrival_s,
+            seq.cached_tokens,
+            seq.prefill_target,
+            seq.decode_target,
+            seq.scheduled_s,
+            seq.prefill_end_s,
+            seq.barrier_wait_s,
+            seq.transfer_start_s,
+            seq.transfer_end_s,
+            seq.first_token_s,
+            self.clock.now if finished else NAN,
+            seq.num_preemptions,
+            seq.ledger,
+            seq.first_decode_step,
+            last_step,
         )

@@ -82,6 +82,10 @@ class Source:
 
     def _prefix_units(self, row: int) -> list[int]:
         """Ids of the full units of `prefix_unit_tokens`; a unit's last block stands for all of it."""
-        ids = self._requests.prefix_ids(row)
-        blocks_per_unit = self._unit_tokens // self._requests.hash_block_tokens
-        return ids[blocks_per_unit - 1 :: blocks_per_unit].tolist()
+        requests, block = self._requests, self._requests.hash_block_tokens
+        ids = requests.prefix_ids(row)
+        if not requests.names_whole_blocks:
+            ids = ids[: self._prompts[row] // block]
+        blocks_per_unit = self._unit_tokens // block
+        units: list[int] = ids[blocks_per_unit - 1 :: blocks_per_unit].tolist()
+        return units

@@ -11,6 +11,8 @@ from math import sqrt
 import numpy as np
 from numpy.typing import NDArray
 
+from simpod.cost import StepPrices
+
 Ints = NDArray[np.int64]
 
 
@@ -52,40 +54,43 @@ class TokenClock:
 class StepRun:
     """A run that is planned, under way or done; `cut` makes it shorter when something comes."""
 
-    __slots__ = ("_clock", "base_s", "end_s", "first", "slope_s", "start_s", "steps")
+    __slots__ = ("_clock", "end_s", "first", "prices", "start_s", "steps")
 
     def __init__(
-        self, start_s: float, law: tuple[float, float], first: int, steps: int, clock: TokenClock
+        self, start_s: float, prices: StepPrices, first: int, steps: int, clock: TokenClock
     ) -> None:
         self.start_s = start_s
-        self.base_s, self.slope_s = law
+        self.prices = prices
         self.first = first  # decode steps of the group before the run
         self.steps = steps
         self._clock = clock
-        self.end_s = self.end_of(steps)
+        self.end_s = start_s + prices.base_s if steps == 1 else self.end_of(steps)
 
     def end_of(self, step: int) -> float:
         """End of step 1, 2, ..."""
         gained = self._clock.gained_sum(self.first, step) if step > 1 else 0
-        return self.start_s + (step * self.base_s + self.slope_s * gained)
+        return self.start_s + (step * self.prices.base_s + self.prices.slope_s * gained)
 
     def cut(self, now_s: float) -> bool:
         """End with the step that is under way at `now_s` or ends then; False if that is the last."""
-        steps = min(self._guess(now_s - self.start_s), self.steps)
-        while steps < self.steps and self.end_of(steps) < now_s:
-            steps += 1
-        while steps > 1 and self.end_of(steps - 1) >= now_s:
-            steps -= 1
-        if steps == self.steps:
+        if self.steps == 1:
             return False
-        self.steps = steps
-        self.end_s = self.end_of(steps)
+        steps = min(self._guess(now_s - self.start_s), self.steps - 1)
+        end_s = self.end_of(steps)
+        while end_s < now_s:
+            steps += 1
+            if steps == self.steps:
+                return False
+            end_s = self.end_of(steps)
+        while steps > 1 and (before_s := self.end_of(steps - 1)) >= now_s:
+            steps, end_s = steps - 1, before_s
+        self.steps, self.end_s = steps, end_s
         return True
 
     def _guess(self, elapsed_s: float) -> int:
         """About the step under way: solves j * base + slope * rate * j (j - 1) / 2 = elapsed."""
-        half = self.slope_s * self._clock.tokens / self._clock.per_steps / 2
-        linear = self.base_s - half
+        half = self.prices.slope_s * self._clock.tokens / self._clock.per_steps / 2
+        linear = self.prices.base_s - half
         if half * elapsed_s < 1e-9 * linear * linear:  # nearly equal steps
-            return 1 + int(elapsed_s / self.base_s)
+            return 1 + int(elapsed_s / self.prices.base_s)
         return 1 + int((sqrt(linear * linear + 4 * half * elapsed_s) - linear) / (2 * half))

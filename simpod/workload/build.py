@@ -48,6 +48,7 @@ def build(spec: WorkloadSpec, stream: Stream) -> Requests:
         hash_offsets=offsets,
         hash_ids=ids,
         hash_block_tokens=spec.hash_block_tokens if len(ids) else 0,
+        names_whole_blocks=True,
         concurrency=_concurrency(spec),
         skipped_rows=skipped,
     )

@@ -24,9 +24,10 @@ class Requests:
     hash_offsets [n+1], hash_ids: prefix identity. hash_ids[hash_offsets[i]:hash_offsets[i+1]] names
     the successive blocks of `hash_block_tokens` tokens of request i; an id stands for its whole
     prefix up to and including that block, so equal ids mean equal prefixes. Ids beyond the prompt
-    name blocks that the output will fill (known for synthetic sessions). The last id of a recorded
-    trace may name a block that the prompt fills in part. Blocks after the last id are nobody
-    else's. Empty arrays and 0 when the source has no identity.
+    name blocks that the output will fill (known for synthetic sessions). Blocks after the last id are
+    nobody else's. Empty arrays and 0 when the source has no identity.
+    names_whole_blocks: every named block will be filled by prompt and output. Otherwise (recorded
+    traces) only those that the prompt fills are known to be whole: the last id may name a rest.
     concurrency: closed loop: at most so many requests in flight, the next starts when one finishes;
     then every arrival is NaN and every `after` is -1.
     """
@@ -40,6 +41,7 @@ class Requests:
     hash_offsets: Ints
     hash_ids: Ints
     hash_block_tokens: int = 0
+    names_whole_blocks: bool = False
     concurrency: int | None = None
     skipped_rows: int = 0  # bad rows of a trace that were left out on request
     notes: dict[str, Any] = field(default_factory=dict)

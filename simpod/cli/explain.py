@@ -1,0 +1,142 @@
+"""`simpod explain`: every resolved value and where it came from."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from simpod.cli.options import JsonOption, SetOption
+from simpod.cli.output import add_rows, in_yaml, leaves, plain_table, print_json, show
+from simpod.errors import ConfigError
+from simpod.units import GB
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from simpod.config import ResolvedExperiment
+    from simpod.cost.memory import MemoryPlan
+
+EPILOG: Final = """Examples:
+
+simpod explain quickstart -s deployment.decode.dies=32
+
+simpod explain deepseek-r1 --json
+
+simpod explain path/to/config.json   (a HuggingFace model)
+
+simpod explain hardware:h100   (prefixes: experiment:, model:, hardware:)"""
+
+_KINDS: Final = ("experiment", "model", "hardware")
+_LARGE: Final = 1e6
+
+
+def explain_command(
+    subject: Annotated[
+        str,
+        typer.Argument(
+            metavar="EXPERIMENT|MODEL|HARDWARE",
+            help="A shipped name or a file, looked for as an experiment, a model, then hardware.",
+            show_default=False,
+        ),
+    ],
+    overrides: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show every resolved value and its origin, memory included; counts of a model; a profile."""
+    kind, name = _kind_and_name(subject)
+    if kind == "experiment":
+        _explain_experiment(name, overrides or (), as_json=as_json)
+        return
+    if overrides:
+        raise ConfigError(f"--set changes experiments only, {name} is a {kind} file")
+    from simpod.config import explain_hardware, explain_model
+
+    values = explain_model(name) if kind == "model" else explain_hardware(name)
+    if as_json:
+        print_json(values)
+    else:
+        rows = [(key, in_yaml(value), _in_words(value)) for key, value in leaves(values)]
+        show(add_rows(plain_table("Key", "Value", "", right=("",)), rows))
+
+
+def _kind_and_name(subject: str) -> tuple[str, str]:
+    from simpod.config import kind_of
+
+    prefix, colon, rest = subject.partition(":")
+    if colon and prefix in _KINDS:
+        return prefix, rest
+    return kind_of(subject), subject
+
+
+def _explain_experiment(name: str, overrides: Sequence[str], *, as_json: bool) -> None:
+    from simpod.config import load_experiment
+
+    resolved = load_experiment(name, overrides)
+    if as_json:
+        print_json(experiment_json(resolved))
+        return
+    from simpod.config import explain
+
+    rows = [
+        (row.key, in_yaml(row.value), row.origin)
+        for row in explain(resolved)
+        if not row.key.startswith("memory.")  # has a table of its own
+    ]
+    show(add_rows(plain_table("Key", "Value", "Origin"), rows))
+    for pool in resolved.pools:
+        dies = pool.layout.dies // pool.layout.dp
+        plan = resolved.memory[pool.name]
+        show("", _memory_table(f"Memory of one die of pool {pool.name}, GB", plan, dies))
+
+
+def experiment_json(resolved: "ResolvedExperiment") -> dict[str, Any]:
+    """The document that gives the same experiment again, origins by dotted key, memory by pool."""
+    return {
+        "name": resolved.name,
+        "document": dict(resolved.document),
+        "origins": dict(resolved.origins),
+        "memory": {
+            pool: {
+                **asdict(plan),
+                "weight_bytes": plan.weight_bytes,
+                "buffer_bytes": plan.buffer_bytes,
+                "kv_bytes": plan.kv_bytes,
+            }
+            for pool, plan in resolved.memory.items()
+        },
+    }
+
+
+def _memory_table(title: str, plan: "MemoryPlan", dies_per_rank: int) -> "Table":
+    parts = {
+        "attention weights": plan.attention_bytes,
+        "dense feed-forward weights": plan.dense_ffn_bytes,
+        "expert weights": plan.expert_bytes + plan.shared_expert_bytes,
+        "embedding, head, norms, routers": plan.other_bytes,
+        "MTP weights": plan.mtp_bytes,
+        "activation buffers": plan.activation_bytes,
+        "exchange buffers": plan.exchange_bytes,
+        "KV cache": plan.kv_bytes,
+        "left free (memory_frac)": plan.hbm_bytes - plan.usable_bytes,
+        "= memory of the die": plan.hbm_bytes,
+    }
+    table = plain_table(title, "GB", "share", "", right=("GB", "share"))
+    rows = [
+        (name, f"{size / GB:.2f}", f"{100 * size / plan.hbm_bytes:.1f} %", "")
+        for name, size in parts.items()
+        if size
+    ]
+    of = "its die" if dies_per_rank == 1 else f"its {dies_per_rank} dies"
+    tokens = f"{plan.kv_capacity_tokens:,} tokens for a rank on {of}"
+    return add_rows(table, [(*row[:3], tokens if row[0] == "KV cache" else "") for row in rows])
+
+
+def _in_words(value: object) -> str:
+    """A large count in G or M, for reading; nothing for all else."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) < _LARGE:
+        return ""
+    for unit, suffix in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M")):
+        if abs(value) >= unit:
+            return f"{value / unit:,.1f} {suffix}"
+    return ""

@@ -1,0 +1,128 @@
+"""Printing: JSON for scripts, tables for people, a progress bar on a terminal only."""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+
+RunProgress = Callable[[int, int, float], None]
+"""Requests ended, requests in all, simulated seconds."""
+
+_WIDTH_OF_A_PIPE = 120
+
+
+def print_json(value: Any) -> None:
+    """One JSON value on stdout."""
+    typer.echo(json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False))
+
+
+def show(*renderables: "RenderableType") -> None:
+    """Rich tables or text on stdout; as wide as the terminal, or 120 columns into a file."""
+    from rich.console import Console
+
+    console = Console(width=None if sys.stdout.isatty() else _WIDTH_OF_A_PIPE, highlight=False)
+    for renderable in renderables:
+        console.print(renderable)
+
+
+def plain_table(*columns: str, right: Sequence[str] = (), title: str | None = None) -> "Table":
+    """A table without a frame; the columns named in `right` hold numbers."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(
+        box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, title=title, title_justify="left"
+    )
+    for name in columns:
+        table.add_column(
+            name, justify="right" if name in right else "left", overflow="fold", no_wrap=False
+        )
+    return table
+
+
+def add_rows(table: "Table", rows: Iterable[Sequence[object]]) -> "Table":
+    """Append rows of plain text: a bracket in a value is a bracket, not markup."""
+    from rich.text import Text
+
+    for row in rows:
+        table.add_row(*(Text(str(value)) for value in row))
+    return table
+
+
+def in_yaml(value: object) -> str:
+    """A value in one line, as it would stand in a YAML file."""
+    if isinstance(value, str):
+        return value
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def leaves(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys and values of nested mappings."""
+    for key, value in data.items():
+        if isinstance(value, Mapping) and value:
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+@contextmanager
+def run_progress(name: str, *, quiet: bool) -> Iterator[RunProgress | None]:
+    """A bar for one run on stderr: requests done, simulated time, requests/s, time left."""
+    if quiet or not sys.stderr.isatty():
+        yield None
+        return
+    with _bar("{task.fields[simulated]}", "{task.fields[speed]}") as progress:
+        task = progress.add_task(name, total=None, simulated="", speed="")
+        start_s = time.perf_counter()
+
+        def update(ended: int, total: int, simulated_s: float) -> None:
+            per_s = ended / max(time.perf_counter() - start_s, 1e-9)
+            progress.update(
+                task,
+                completed=ended,
+                total=total,
+                simulated=f"{simulated_s:,.0f} s simulated",
+                speed=f"{per_s:,.0f} requests/s",
+            )
+
+        yield update
+
+
+@contextmanager
+def count_progress(name: str, total: int, *, quiet: bool) -> Iterator[Callable[[], None]]:
+    """A bar for many runs on stderr; call the function after each of them."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda: None
+        return
+    with _bar() as progress:
+        task = progress.add_task(name, total=total)
+        yield lambda: progress.advance(task)
+
+
+def _bar(*fields: str) -> Any:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        *(TextColumn(field) for field in fields),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )

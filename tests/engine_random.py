@@ -1,0 +1,212 @@
+"""Random small deployments that preempt, share prefixes, hand over, and refuse."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from cost_examples import NPU_POD, SMALL_MOE
+from engine_cases import LinearPricer, at, chained, pool_inputs, pool_spec, run_inputs
+from hypothesis import strategies as st
+
+from simpod.cost import KvTransfer, StepPricer
+from simpod.engine import PoolInputs, RunInputs, Simulation
+from simpod.policies import BUILT_IN
+from simpod.records.columns import RunRecords
+from simpod.workload import Requests
+
+HASH_BLOCK_TOKENS = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """A deployment and a load, small enough to look at."""
+
+    shape: str  # mixed, split or decode
+    dp: int
+    instances: int
+    slots: int
+    step_tokens: int
+    block_tokens: int
+    kv_tokens: int  # of one rank, rounded up to blocks
+    prefix_caching: bool
+    acceptance: float
+    batching: str
+    router: str
+    real_prices: bool
+    first_token_from_decode: bool
+    load: str  # poisson, ticks, sessions or closed
+    num_requests: int
+    seed: int
+
+
+def experiments(**fixed: Any) -> st.SearchStrategy[Experiment]:
+    """Cases spread evenly over all choices (an integer is drawn, the rest follows from it)."""
+    return st.integers(0, 2**32 - 1).map(lambda number: random_experiment(number, fixed))
+
+
+def random_experiment(number: int, fixed: dict[str, Any]) -> Experiment:
+    """Case `number`, but for what is `fixed`."""
+    rng = np.random.default_rng(number)
+
+    def choose(values: Iterable[Any]) -> Any:
+        choices = list(values)
+        return choices[int(rng.integers(len(choices)))]
+
+    drawn = {
+        "shape": choose(["mixed", "split", "decode"]),
+        "dp": choose(range(1, 5)),
+        "instances": choose([1, 2]),
+        "slots": choose(range(1, 7)),
+        "step_tokens": choose([8, 24, 512]),
+        "block_tokens": choose([1, 4, 8]),
+        "kv_tokens": choose(range(40, 120)),
+        "prefix_caching": choose([False, True]),
+        "acceptance": choose([0.0, 0.5, 0.9]),
+        "batching": choose(sorted(BUILT_IN["batching"])),
+        "router": choose(sorted(BUILT_IN["router"])),
+        "real_prices": choose([False, True]),
+        "first_token_from_decode": choose([False, True]),
+        "load": choose(["poisson", "ticks", "sessions", "closed"]),
+        "num_requests": choose(range(1, 40)),
+        "seed": number,
+    }
+    return Experiment(**(drawn | fixed))
+
+
+def requests_of(case: Experiment, *, time_scale: float = 1.0) -> Requests:
+    """The load of a case; a few requests are too long for a rank."""
+    rng = np.random.default_rng(case.seed)
+    num = case.num_requests
+    prompts = rng.integers(1, 40, num)
+    outputs = rng.integers(1, 30, num)
+    # a step takes about a second with linear prices, a few milliseconds with real ones
+    unit_s = time_scale * (2.0**-8 if case.real_prices else 1.0)
+    arrival_s = unit_s * rng.exponential(4.0, num).cumsum()
+    columns: dict[str, Any] = {"session_id": np.arange(num) % 3}
+    if case.load == "ticks":
+        arrival_s = unit_s * np.floor(rng.uniform(0, num, num)).astype(float)
+        arrival_s.sort()
+    elif case.load == "closed":
+        arrival_s = np.full(num, np.nan)
+        columns["concurrency"] = 1 + case.seed % 5
+    elif case.load == "sessions":
+        after = np.arange(num) - 3
+        columns["after"] = np.where(after >= 0, after, -1)
+        columns["think_s"] = unit_s * np.round(rng.exponential(3.0, num))
+        arrival_s = np.where(after >= 0, np.nan, arrival_s)
+    families = rng.integers(0, 3, num)
+    prefixes = [
+        [1000 * int(family) + depth for depth in range(int(prompt + output) // HASH_BLOCK_TOKENS)]
+        for family, prompt, output in zip(families, prompts, outputs, strict=True)
+    ]
+    columns |= chained(*prefixes, block_tokens=HASH_BLOCK_TOKENS)
+    return at(arrival_s, prompts, outputs, **columns)
+
+
+def pricer_of(case: Experiment, spec: Any, time_scale: float) -> LinearPricer | StepPricer:
+    if case.real_prices:
+        hardware = NPU_POD
+        return StepPricer(SMALL_MOE, hardware, spec.layout)
+    return LinearPricer(
+        base_s=0.5 * time_scale,
+        s_per_prompt_token=0.03125 * time_scale,
+        s_per_decode=0.0625 * time_scale,
+        s_per_context_token=0.0078125 * time_scale,
+    )
+
+
+def pool_of(case: Experiment, role: str, time_scale: float, router: Any = None) -> PoolInputs:
+    mtp = {"mtp_layers": 1, "mtp_acceptance": case.acceptance} if case.acceptance else {}
+    spec = pool_spec(
+        name=role,
+        role=role,
+        dp=case.dp if role != "prefill" else 1 + case.dp % 2,
+        instances=case.instances if role != "decode" else 1,
+        max_num_seqs=case.slots,
+        max_step_tokens=case.step_tokens,
+        block_tokens=case.block_tokens,
+        kv_blocks=-(-case.kv_tokens // case.block_tokens),
+        prefix_caching=case.prefix_caching,
+        mtp={} if role == "prefill" else mtp,
+    )
+    return pool_inputs(spec, pricer_of(case, spec, time_scale), router or case.router)
+
+
+def inputs_of(
+    case: Experiment, *, time_scale: float = 1.0, router: Any = None, **changes: Any
+) -> RunInputs:
+    """Everything of a case, ready to run; times scaled by `time_scale` (linear prices only)."""
+    given: dict[str, Any] = {
+        "batching": case.batching,
+        "first_token_from_decode": case.first_token_from_decode,
+        "requests": requests_of(case, time_scale=time_scale),
+    }
+    if case.shape == "split":
+        unit_s = 0.00390625 if case.real_prices else time_scale
+        given["decode"] = pool_of(case, "decode", time_scale, router)
+        given["transfer"] = KvTransfer(
+            latency_s=0.25 * unit_s, bytes_per_token=8.0, s_per_token=0.03125 * unit_s
+        )
+    entry_role = "prefill" if case.shape == "split" else case.shape
+    given |= changes
+    return run_inputs(given.pop("requests"), pool_of(case, entry_role, time_scale, router), **given)
+
+
+class Watched(Simulation):
+    """A simulation that notes, from outside, what passes by."""
+
+    def __init__(self, inputs: RunInputs) -> None:
+        super().__init__(inputs)
+        self.tokens_of_prompts: Counter[int] = Counter()  # output tokens that a prompt's end gave
+        self.computed: Counter[int] = Counter()  # tokens resident at the end of a prompt, by passes
+
+    def prompt_done(self, seq: Any, group: Any, rank: Any) -> None:
+        emitted, resident = seq.emitted_tokens, seq.resident_tokens
+        super().prompt_done(seq, group, rank)
+        self.tokens_of_prompts[seq.seq_id] += seq.emitted_tokens - emitted
+        self.computed[seq.seq_id] += resident
+        self.check_blocks()
+
+    def finish(self, seq: Any) -> None:
+        super().finish(seq)
+        self.check_blocks()
+
+    def check_blocks(self) -> None:
+        """No rank holds more than it has."""
+        for group in self.groups:
+            assert (group.kv.used_everywhere() <= group.kv.capacity_blocks).all()
+            assert (group.kv.used_everywhere() >= 0).all()
+
+
+def run(case: Experiment, **changes: Any) -> tuple[Watched, RunRecords]:
+    """Run a case under watch."""
+    sim = Watched(inputs_of(case, **changes))
+    return sim, sim.run()
+
+
+FIXED = Experiment(
+    shape="split",
+    dp=3,
+    instances=2,
+    slots=3,
+    step_tokens=24,
+    block_tokens=4,
+    kv_tokens=80,
+    prefix_caching=True,
+    acceptance=0.9,
+    batching="fcfs",
+    router="power_of_two",
+    real_prices=True,
+    first_token_from_decode=False,
+    load="sessions",
+    num_requests=200,
+    seed=12,
+)
+"""One case with a bit of everything, for runs in other processes."""
+
+FIXED_CASES = (
+    FIXED,
+    replace(FIXED, shape="mixed", load="ticks", router="least_kv", acceptance=0.0),
+)

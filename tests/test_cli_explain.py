@@ -1,0 +1,111 @@
+"""`simpod explain`, `list` and `schema`: the same figures for people and for scripts."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from cli_runs import ROOT, call, tiny
+
+from simpod.config import load_experiment, names
+from simpod.policies import BUILT_IN
+
+
+def test_explain_names_the_origin_of_every_value(tmp_path: Path) -> None:
+    file = tiny(tmp_path)
+    arguments = ("explain", file, "-s", "workload.num_requests=7")
+    found = json.loads(call(*arguments, "--json").stdout)
+    assert found["origins"]["workload.num_requests"] == "--set"
+    assert found["origins"]["deployment.server.instances"].endswith("tiny.yaml:10")
+    assert found["origins"]["deployment.server.max_num_seqs"] == "default"
+    assert found["document"]["workload"]["num_requests"] == 7
+    memory = found["memory"]["server"]
+    parts = memory["weight_bytes"] + memory["buffer_bytes"] + memory["kv_bytes"]
+    assert parts == pytest.approx(memory["usable_bytes"])
+    table = call(*arguments).stdout
+    assert "workload.num_requests" in table
+    assert "KV cache" in table
+    assert f"{memory['kv_capacity_tokens']:,} tokens" in table
+
+
+def test_the_explained_document_is_the_experiment_again(tmp_path: Path) -> None:
+    file = tiny(tmp_path)
+    document = json.loads(call("explain", file, "--json").stdout)["document"]
+    again = tmp_path / "again.yaml"
+    again.write_text(json.dumps(document))  # JSON is YAML
+    assert load_experiment(str(again)).document == load_experiment(str(file)).document
+
+
+def test_a_models_counts() -> None:
+    found = json.loads(call("explain", "deepseek-v3", "--json").stdout)
+    assert found["parameters"] == pytest.approx(671.0e9, rel=1e-3)
+    assert found["active_parameters"] == pytest.approx(37.6e9, rel=2e-3)
+    assert found["kv_elements_per_token"] == 35_136
+    assert found["weight_bytes"] > found["parameters"] * 0.99
+    table = call("explain", "deepseek-v3").stdout
+    assert "671.0 G" in table
+    assert "attention.kv_lora_rank" in table
+
+
+def test_hardware_and_prefixes() -> None:
+    found = json.loads(call("explain", "hardware:cloudmatrix384", "--json").stdout)
+    assert (found["num_dies"], found["num_npus"]) == (768, 384)
+    assert call("explain", "h100").exit_code == 0
+    wrong_kind = call("explain", "model:h100")
+    assert wrong_kind.exit_code == 2
+    assert "unknown model" in wrong_kind.stderr
+    assert call("explain", "experiment:quickstart").exit_code == 0
+
+
+def test_a_clash_of_names_is_decided_by_a_prefix(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for kind in ("experiments", "models", "hardware_profiles"):
+        (tmp_path / kind).mkdir()
+    tiny(tmp_path / "experiments").rename(tmp_path / "experiments" / "twin.yaml")
+    for name in ("llama-3.1-8b", "twin"):
+        shutil.copy(ROOT / "models" / "llama-3.1-8b.yaml", tmp_path / "models" / f"{name}.yaml")
+    shutil.copy(ROOT / "hardware_profiles" / "a100.yaml", tmp_path / "hardware_profiles")
+    monkeypatch.setattr("simpod.config.library.folder", lambda kind: tmp_path / kind)
+    assert "document" in json.loads(call("explain", "twin", "--json").stdout)
+    assert "parameters" in json.loads(call("explain", "model:twin", "--json").stdout)
+
+
+def test_overrides_are_for_experiments_only() -> None:
+    done = call("explain", "h100", "-s", "num_nodes=2")
+    assert done.exit_code == 2
+    assert "experiments only" in done.stderr
+
+
+def test_what_is_unknown_is_met_with_names() -> None:
+    done = call("explain", "quickstat")
+    assert done.exit_code == 2
+    assert 'did you mean "quickstart"?' in done.stderr
+
+
+def test_list_names_everything_that_is_shipped() -> None:
+    found = json.loads(call("list", "--json").stdout)
+    assert [row["name"] for row in found["models"]] == list(names("models"))
+    assert [row["name"] for row in found["hardware"]] == list(names("hardware_profiles"))
+    assert [row["name"] for row in found["experiments"]] == list(names("experiments"))
+    policies = {(row["role"], row["name"]) for row in found["policies"]}
+    assert policies == {(role, name) for role, known in BUILT_IN.items() for name in known}
+    assert all(row["about"] for row in (*found["policies"], *found["experiments"]))
+    everything = call("list").stdout
+    assert all(name in everything for name in (*names("models"), *names("workloads")))
+
+
+def test_list_of_one_kind() -> None:
+    done = call("list", "policies")
+    assert "min_match_frac=" in done.stdout
+    assert "4611686018427387904" not in done.stdout
+    assert "quickstart" not in done.stdout
+    assert list(json.loads(call("list", "models", "--json").stdout)) == ["models"]
+    assert call("list", "pots").exit_code == 2
+
+
+@pytest.mark.parametrize("kind", ["experiment", "model", "hardware"])
+def test_schema_is_json(kind: str) -> None:
+    schema = json.loads(call("schema", kind).stdout)
+    assert schema["title"].startswith("simpod")
+    assert schema["properties"]
