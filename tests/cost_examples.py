@@ -189,5 +189,3 @@ def permute(batch, order):
     """The same batches on other ranks."""
     names = [name for name in Batch.__slots__ if name != "gained_tokens"]
     return Batch(*(getattr(batch, name)[order] for name in names))
-
-

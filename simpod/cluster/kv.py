@@ -67,14 +67,18 @@ class KvBlocks:
         if not count:
             return self._held[rank]
         padding = int(self._by_residue[rank].dot(self._padding_at(clock)))
-        return self._held[rank] + (self.offsets.item(rank) + count * clock + padding) // self.block_tokens
+        return (
+            self._held[rank]
+            + (self.offsets.item(rank) + count * clock + padding) // self.block_tokens
+        )
 
     def used_everywhere(self, ahead: int = 0) -> Ints:
         """[num_ranks] blocks in use, `ahead` clock tokens from now."""
         clock = self.clock + ahead
-        filled = self.offsets + clock * self.growing
-        filled += self._by_residue.dot(self._padding_at(clock)).astype(np.int64)
-        return filled // self.block_tokens + np.array(self._held)
+        padding = self._by_residue.dot(self._padding_at(clock)).astype(np.int64)
+        filled: Ints = (self.offsets + clock * self.growing + padding) // self.block_tokens
+        filled += np.array(self._held)
+        return filled
 
     def _padding_at(self, clock: int) -> NDArray[np.float64]:
         first = clock % self.block_tokens
@@ -92,7 +96,11 @@ class KvBlocks:
     def fits(self, rank: int, blocks: int, ahead: int = 0) -> bool:
         """Can `blocks` more be given out, if the clock is to advance by `ahead`?"""
         count = self.growing.item(rank)
-        grown = (self.offsets.item(rank) + count * (self.clock + ahead)) // self.block_tokens + count + 1
+        grown = (
+            (self.offsets.item(rank) + count * (self.clock + ahead)) // self.block_tokens
+            + count
+            + 1
+        )
         if self._held[rank] + grown + blocks <= self.capacity_blocks:  # even if all are rounded up
             return True
         return blocks <= self.free(rank, ahead)
@@ -179,7 +187,7 @@ class KvBlocks:
 
     def blocks_to_pin(self, rank: int, ids: Sequence[int]) -> int:
         """Blocks by which usage would rise if the resident units `ids` were pinned."""
-        return self.unit_blocks * self._caches[rank].count_idle(ids)
+        return self.unit_blocks * self._caches[rank].count_idle(ids) if ids else 0
 
     def pin(self, rank: int, ids: Sequence[int]) -> None:
         """Share resident prefix units; idle ones count as used from now on."""

@@ -75,13 +75,14 @@ class StepPrices:
 
     def parts(self, num_steps: int = 1, gained: int = 0) -> Floats:
         """[NUM_PARTS] seconds summed over `num_steps` steps, whose g add up to `gained`."""
-        return breakdown(
+        total = breakdown(
             fixed_s=self.fixed_s[np.newaxis],
             attention_s=np.array([self.attention_s * num_steps + self.attention_slope_s * gained]),
             total_s=np.array([self.base_s * num_steps + self.slope_s * gained]),
             num_steps=np.array([num_steps]),
             mtp_share=self.mtp_share,
-        )[0]
+        )
+        return total.reshape(-1)
 
     def linear_tokens(self) -> int:
         """Largest g up to which the law holds: beyond it another rank is the slowest."""
@@ -100,7 +101,8 @@ class StepPrices:
         """[num_ranks]: wait of each rank for the slowest, first step, all layers."""
         if self.rank_busy_s is None:
             return np.zeros(1)
-        return self.rank_busy_s.max() - self.rank_busy_s
+        slowest_s: float = self.rank_busy_s.max()
+        return slowest_s - self.rank_busy_s
 
 
 def breakdown(
@@ -189,10 +191,10 @@ class StepPricer:
                 )
             )
         else:
-            fixed = self._decodes.get(seqs)
-            if fixed is None:
+            if seqs not in self._decodes:
                 rows = seqs * self._tokens_per_decode
-                fixed = self._decodes[seqs] = self._single_parts(rows, rows)
+                self._decodes[seqs] = self._single_parts(rows, rows)
+            fixed = self._decodes[seqs]
         fixed_s, parts = fixed
         attention_s = chunk_s + self._s_per_kv * context
         slope_s = self._s_per_kv * seqs
@@ -245,7 +247,7 @@ class StepPricer:
 
     def _meet(self, batch: Batch, meeting: _Meeting) -> StepPrices:
         """Add attention over the cache, and let the slowest rank decide."""
-        slope_s = batch.decode_seqs * self._s_per_kv
+        slope_s = np.multiply(batch.decode_seqs, self._s_per_kv, dtype=np.float64)
         context = batch.decode_seqs * batch.gained_tokens
         context += batch.context_tokens
         attention_s = context * self._s_per_kv

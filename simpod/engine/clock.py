@@ -33,18 +33,23 @@ class Alarm(simpy.Event):
         return waiting
 
 
+Entry = tuple[float, int, int, simpy.Event]
+
+
 class Clock(simpy.Environment):
     """A SimPy environment that can be told absolute times and priorities."""
 
     def alarm_at(self, time_s: float, order: int) -> Alarm:
         """Make an alarm that goes off at `time_s` (not before now), in the given order among equals."""
         alarm = Alarm()
-        heappush(self._queue, (time_s, order, next(self._eid), alarm))
+        entry: Entry = (time_s, order, next(self._eid), alarm)
+        heappush(self._queue, entry)  # type: ignore[misc]  # SimPy's own entries, with our orders
         return alarm
 
     def arm(self, alarm: Alarm, time_s: float, order: int) -> None:
         """Set off a waiting alarm at `time_s`."""
-        heappush(self._queue, (time_s, order, next(self._eid), alarm))
+        entry: Entry = (time_s, order, next(self._eid), alarm)
+        heappush(self._queue, entry)  # type: ignore[misc]
 
     def call_at(self, time_s: float, order: int, call: Callable[[], None]) -> None:
         """Call `call()` at `time_s`."""

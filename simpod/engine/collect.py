@@ -82,8 +82,9 @@ def _requests(sim: "Simulation") -> RequestRecords:
 
 def _first_tokens(sim: "Simulation", columns: dict[str, Floats | Ints]) -> Floats:
     """Fill in first tokens that came from a decode step: the end of the sequence's first one."""
-    first_s = np.array(columns["first_token_s"])
-    ledgers, first_steps = columns["ledger"].copy(), columns["first_decode_step"].copy()
+    first_s = columns["first_token_s"].astype(np.float64)
+    ledgers = columns["ledger"].astype(np.int64)
+    first_steps = columns["first_decode_step"].astype(np.int64)
     segments = np.array(sim.segments, dtype=np.int64).reshape(-1, 4)[::-1]  # the earliest wins
     rows = np.searchsorted(columns["request_id"], segments[:, 0])
     ledgers[rows], first_steps[rows] = segments[:, 1], segments[:, 2]
@@ -91,7 +92,7 @@ def _first_tokens(sim: "Simulation", columns: dict[str, Floats | Ints]) -> Float
     for index in np.unique(ledgers[missing]).tolist():
         ends = sim.groups[index].ledger.decode_ends()
         here = missing & (ledgers == index) & (first_steps < len(ends))
-        first_s[here] = ends[first_steps[here].astype(np.int64)]
+        first_s[here] = ends[first_steps[here]]
     return first_s
 
 
@@ -172,9 +173,8 @@ def _pool(sim: "Simulation", pool: "Pool", requests: RequestRecords) -> PoolReco
     began = requests.transfer_start_s if is_second else requests.scheduled_s
     left = requests.prefill_end_s if spec.role == "prefill" else requests.finish_s
     freed = requests.transfer_end_s if spec.role == "prefill" and sim.decode else left
-    tokens = requests.prompt_tokens + (
-        0 if spec.role == "prefill" else requests.output_tokens / 2  # grows evenly while decoding
-    )
+    grows_by = 0.0 if spec.role == "prefill" else 0.5  # of the output, evenly while decoding
+    tokens = requests.prompt_tokens + grows_by * requests.output_tokens.astype(np.float64)
     first = float(np.nanmin(requests.arrival_s, initial=np.inf)) if len(came) else 0.0
     span_s = max(end_s - first, 1e-12) if np.isfinite(first) else 1e-12
     ranks = spec.instances * spec.layout.dp

@@ -1,14 +1,14 @@
 """A lock-step group: one SimPy process that loops plan -> price -> advance."""
 
 import heapq
-from collections.abc import Callable, Generator, Sequence as ReadOnly
+from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING
 
 import simpy
 
 from simpod.cluster import KvBlocks, PoolSpec
 from simpod.cost import Batch, StepPricer, StepPrices
-from simpod.engine.clock import DELIVER, PLAN, STEP_END, Alarm, Clock
+from simpod.engine.clock import PLAN, STEP_END, Alarm, Clock
 from simpod.engine.dispatch import Dispatcher
 from simpod.engine.ledger import Ledger
 from simpod.engine.rank import Rank

@@ -1,7 +1,8 @@
 """One data-parallel rank: its queues, its slots and its KV blocks."""
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence as ReadOnly
+from collections.abc import Iterator
+from collections.abc import Sequence as ReadOnly
 from typing import TYPE_CHECKING
 
 from simpod.engine.sequence import Sequence, SequenceFacade

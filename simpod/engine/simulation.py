@@ -1,7 +1,7 @@
 """One run: pools of groups on one clock, fed by a source, leaving records."""
 
 from array import array
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,7 +16,7 @@ from simpod.engine.rank import Rank
 from simpod.engine.sequence import NAN, Sequence
 from simpod.engine.source import Source
 from simpod.engine.steps import TokenClock
-from simpod.errors import InvariantError
+from simpod.errors import ConfigError, InvariantError
 from simpod.policies import BatchScheduler, Router
 from simpod.records.columns import FINISHED, LIVE, REFUSED, RunRecords
 from simpod.workload import Requests
@@ -135,7 +135,13 @@ class Simulation:
         block = self.inputs.requests.hash_block_tokens
         if not block or not spec.prefix_caching or spec.role == "decode":
             return 0
-        return max(block, spec.block_tokens)
+        unit = max(block, spec.block_tokens)
+        if unit % min(block, spec.block_tokens):
+            raise ConfigError(
+                f"workload: prefix blocks of {block} tokens; deployment.{spec.name}.block_tokens: "
+                f"{spec.block_tokens}: one must divide the other, or set prefix_caching: false"
+            )
+        return unit
 
     def token_clock(self, spec: PoolSpec) -> TokenClock:
         """Mean tokens per decode step as a fraction: 1 + draft tokens x acceptance."""

@@ -7,8 +7,8 @@ from simpod.policies.roles import (
     BatchView,
     PolicyRef,
     Router,
-    RouterView,
     RouteRequest,
+    RouterView,
     SequenceView,
 )
 

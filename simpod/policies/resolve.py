@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 from simpod.errors import ConfigError
 from simpod.policies.roles import PolicyRef
@@ -53,11 +53,12 @@ def resolve(key: str, ref: PolicyRef) -> Callable[[], Policy]:
     where = BUILT_IN[role].get(ref.use, ref.use)
     if ":" not in where:
         raise ConfigError(_unknown(key, role, ref.use))
-    target = _load(key, where)
+    target: Policy = _load(key, where)
     if inspect.isclass(target):
         _check_params(key, ref, target)
-        target(**ref.params)
-        return lambda: target(**ref.params)
+        make = cast(Callable[..., Policy], target)
+        make(**ref.params)
+        return lambda: make(**ref.params)
     if ref.params:
         raise ConfigError(
             f"policies.{key}: {ref.use} takes no parameters, got {sorted(ref.params)}"

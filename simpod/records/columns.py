@@ -81,7 +81,9 @@ class GroupRecords:
     instance: int
     decode_end_s: Floats  # [d]: end of decode step 1 ... d
     decode_seqs: Ints  # [d]: sequences in that step
-    tokens_per_decode_step: tuple[int, int]  # numerator, denominator: after s steps floor(s * n / d)
+    tokens_per_decode_step: tuple[
+        int, int
+    ]  # numerator, denominator: after s steps floor(s * n / d)
     busy_s: float  # time in steps
     num_steps: int
     num_preemptions: int
@@ -100,7 +102,9 @@ class PoolRecords:
     max_num_seqs: int
     ranks: int  # instances x dp
     kv_capacity_tokens: int  # of one rank
-    mean_slots_frac: float  # time average of sequences holding a slot / slots, from first arrival on
+    mean_slots_frac: (
+        float  # time average of sequences holding a slot / slots, from first arrival on
+    )
     mean_kv_frac: float  # time average of KV in use / capacity (at scheduling changes)
     mean_waiting_seqs: float
 
@@ -128,6 +132,8 @@ class RunRecords:
     pools: tuple[PoolRecords, ...]
     end_s: float  # when the simulation stopped
     num_events: int = 0
-    extra_gaps_s: Floats = field(default_factory=lambda: np.empty(0))  # token gaps across preemption
+    extra_gaps_s: Floats = field(
+        default_factory=lambda: np.empty(0)
+    )  # token gaps across preemption
     segments: Ints = field(default_factory=lambda: np.empty((0, 4), dtype=np.int64))
     """[s, 4] spans of decode steps before a preemption: request id, ledger, first, last step."""
