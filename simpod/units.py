@@ -1,4 +1,4 @@
-"""Conversion to SI base units: `10 * US` seconds, `64 * GIB` bytes; sizes say GB or GiB on purpose."""
+"""Conversion to SI base units: `10 * US` seconds; sizes say GB or GiB on purpose."""
 
 NS = 1e-9
 US = 1e-6

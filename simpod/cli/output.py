@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
@@ -34,17 +34,16 @@ def show(*renderables: "RenderableType") -> None:
 
 
 def plain_table(*columns: str, right: Sequence[str] = (), title: str | None = None) -> "Table":
-    """A table without a frame; the columns named in `right` hold numbers."""
+    """A table without a frame; the first column is kept whole, those in `right` hold numbers."""
     from rich import box
     from rich.table import Table
 
     table = Table(
         box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, title=title, title_justify="left"
     )
-    for name in columns:
-        table.add_column(
-            name, justify="right" if name in right else "left", overflow="fold", no_wrap=False
-        )
+    for position, name in enumerate(columns):
+        justify: Literal["left", "right"] = "right" if name in right else "left"
+        table.add_column(name, justify=justify, overflow="fold", no_wrap=position == 0)
     return table
 
 

@@ -1,13 +1,13 @@
 """KV blocks of the ranks of one lock-step group, without a clock of its own.
 
-All decoding sequences of a group gain the same tokens in every step, so one *token clock* V tells how
-far each has grown: a sequence that joined at V0 with T resident tokens has T - V0 + V now and fills
-ceil((T - V0 + V) / B) blocks of B tokens. Summed over a rank this needs only the sum of the offsets
-o = T - V0, their number, and a histogram of o modulo B:
+All decoding sequences of a group gain the same tokens in every step, so one *token clock* V tells
+how far each has grown: a sequence that joined at V0 with T resident tokens has T - V0 + V now and
+fills ceil((T - V0 + V) / B) blocks of B tokens. Summed over a rank this needs only the sum of the
+offsets o = T - V0, their number, and a histogram of o modulo B:
 
     sum of ceil((o + V) / B) = (sum of (o + V) + sum of (-(o + V) mod B)) / B.
 
-So steps cost nothing here, joining and leaving O(1), and exact usage is computed when it is asked for.
+So steps cost nothing here, joining and leaving O(1); exact usage is computed when it is asked for.
 """
 
 from collections.abc import Sequence
@@ -24,8 +24,8 @@ Ints = NDArray[np.int64]
 class KvBlocks:
     """Blocks in use per rank, growth of the decoding sequences, and the prefix caches.
 
-    A rank's usage counts what sequences hold, shared prefix units once. Idle prefix units fill what is
-    left and are evicted when their room is needed: usage + idle <= capacity whenever anybody looks.
+    A rank's usage counts what sequences hold, shared prefix units once. Idle prefix units fill what
+    is left and are evicted when their room is needed: usage + idle <= capacity whenever one looks.
 
     growing [num_ranks]: decoding sequences; offsets [num_ranks]: their resident tokens are
     offsets + growing * clock.
@@ -106,7 +106,7 @@ class KvBlocks:
         return blocks <= self.free(rank, ahead)
 
     def surely_fits(self, tokens: int) -> bool:
-        """The clock can advance by `tokens` on every rank: a cheap bound, which errs by saying no."""
+        """The clock can advance by `tokens` on every rank: a cheap bound, may err by no."""
         blocks_each = tokens // self.block_tokens + 1
         if self._most * blocks_each <= self._slack:
             return True
@@ -119,7 +119,7 @@ class KvBlocks:
         return np.flatnonzero(self.used_everywhere(tokens) > self.capacity_blocks).tolist()
 
     def most_tokens(self, tokens: int) -> int:
-        """The most tokens, up to `tokens`, by which the clock can advance before blocks run out."""
+        """The most tokens, up to `tokens`, that the clock can advance before blocks run out."""
         if self.surely_fits(tokens) or not self.short_ranks(tokens):
             return tokens
         low, high = 0, tokens
@@ -194,7 +194,7 @@ class KvBlocks:
         self.take(rank, self.unit_blocks * self._caches[rank].pin(ids))
 
     def publish(self, rank: int, ids: Sequence[int]) -> list[int]:
-        """Make computed units shareable; return those that were new (they change owner, not number)."""
+        """Make computed units shareable; return the new ones (owned by the cache from now)."""
         cache = self._caches[rank]
         return [unit for unit in ids if cache.add(unit)]
 

@@ -4,9 +4,9 @@ A step is: every rank's layers up to dispatch, the wait for the slowest rank, di
 combine, then head, sampling and the host gap. The sparse layers of a model are alike, so the rank
 that is slowest in one is slowest in all, and the sum over layers of the maximum over ranks is the
 maximum of the sums. The few dense layers that come first are in the same sum: exact if the same
-rank is the slowest in them, else short by less than the difference of their feed-forwards.
-Ranks that have no experts to share do not meet inside a layer; the step lasts as long as that of
-the slowest rank, and the wait for it is booked under `dispatch_wait` all the same.
+rank is the slowest in them, else short by less than the difference of their feed-forwards. Ranks
+that have no experts to share do not meet inside a layer; the step lasts as long as that of the
+slowest rank, and the wait for it is booked under `dispatch_wait` all the same.
 """
 
 from collections.abc import Callable
@@ -108,7 +108,7 @@ class StepPrices:
 def breakdown(
     *, fixed_s: Floats, attention_s: Floats, total_s: Floats, num_steps: Ints, mtp_share: float
 ) -> Floats:
-    """[m, NUM_PARTS] of m runs of steps: what a run takes beyond its parts is wait for slower ranks.
+    """[m, NUM_PARTS] of m runs: what a run takes beyond its parts is wait for slower ranks.
 
     fixed_s [m, NUM_PARTS] of one step; attention_s, total_s [m] of the whole run.
     """

@@ -1,4 +1,4 @@
-"""Simulated time: one SimPy environment, absolute alarms, and the order of things at one instant."""
+"""Simulated time: a SimPy environment, absolute alarms, the order of things at one instant."""
 
 from collections.abc import Callable
 from heapq import heappush
@@ -7,8 +7,10 @@ import simpy
 
 STEP_END = 0
 """At equal times, first: steps end, their sequences finish."""
+
 DELIVER = 1
 """Then: arrivals, and what transfers bring."""
+
 PLAN = 2
 """Last: groups plan their next step, having seen all of the above."""
 
@@ -40,7 +42,7 @@ class Clock(simpy.Environment):
     """A SimPy environment that can be told absolute times and priorities."""
 
     def alarm_at(self, time_s: float, order: int) -> Alarm:
-        """Make an alarm that goes off at `time_s` (not before now), in the given order among equals."""
+        """Make an alarm that goes off at `time_s` (now or later), in its order among equals."""
         alarm = Alarm()
         entry: Entry = (time_s, order, next(self._eid), alarm)
         heappush(self._queue, entry)  # type: ignore[misc]  # SimPy's own entries, with our orders

@@ -33,7 +33,7 @@ class RouterFacade:
 
 
 def counters(size: int) -> "memoryview[int]":
-    """Zeros that count up one by one at half the cost of NumPy elements, and that an array can share."""
+    """Counts at half the cost of NumPy elements, whose memory an array can share."""
     return memoryview(bytearray(8 * size)).cast("q")
 
 
@@ -47,8 +47,8 @@ def _live_array(counts: "memoryview[int]") -> Ints:
 class Dispatcher:
     """Counts per target [num_targets] and the policy that chooses among them.
 
-    Ranks keep `waiting_seqs`, `running_seqs` and `queued_tokens` current; `kv_tokens` is what a rank
-    reported at its last admission or release, so it may be old, as in a real deployment.
+    Ranks keep `waiting_seqs`, `running_seqs` and `queued_tokens` current; `kv_tokens` is what a
+    rank reported at its last admission or release, so it may be old, as in a real deployment.
     """
 
     def __init__(

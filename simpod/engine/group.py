@@ -24,9 +24,10 @@ if TYPE_CHECKING:
 class Group:
     """The ranks that meet in every step: one instance of a pool.
 
-    `kv.clock` counts the tokens that a decoding sequence has received from this group so far: it advances
-    by one in each decode step, or with draft tokens by the accepted ones, floor(steps x rate), the same
-    for all. So the decode step in which a sequence will finish is known when it joins (the calendar).
+    `kv.clock` counts the tokens that a decoding sequence has received from this group so far: it
+    advances by one in each decode step, or with draft tokens by the accepted ones, floor(steps x
+    rate), the same for all. So the decode step in which a sequence will finish is known when it
+    joins (the calendar).
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class Group:
         self._alarm: Alarm | None = None
         self._run: StepRun | None = None
 
-    # --- what the outside does to a group --------------------------------------------------------
+    # --- what the outside does to a group -------------------------------------------------------
 
     def submit(self, seq: Sequence, rank: Rank) -> None:
         """A request arrives at a rank; it is seen by the step that starts now or next."""
@@ -108,7 +109,7 @@ class Group:
             self._alarm = self.clock.alarm_at(run.end_s, STEP_END)
             self._alarm.callbacks = waiting
 
-    # --- the loop ----------------------------------------------------------------------------------
+    # --- the loop -------------------------------------------------------------------------------
 
     def run(self) -> Generator[simpy.Event, object, None]:
         """Plan, price, advance; sleep while there is nothing to do."""
@@ -168,7 +169,8 @@ class Group:
     def _join_pulled(self) -> None:
         """Let pulled sequences decode, then set the next step's growth aside.
 
-        Where it does not fit, the newest sequences are preempted (vLLM v1: recompute, last in first out).
+        Where it does not fit, the newest sequences are preempted (vLLM v1: recompute, last in
+        first out).
         """
         for rank, seq in self._joining:
             rank.begin_pulled(seq)
@@ -191,14 +193,14 @@ class Group:
             if done < run.steps and not clock.may_plan:
                 yield clock.alarm_at(clock.now, PLAN)
 
-    # --- decoding ----------------------------------------------------------------------------------
+    # --- decoding -------------------------------------------------------------------------------
 
     def _tokens_after(self, steps: int) -> int:
         """Tokens by which the clock advances in the next `steps` decode steps."""
         return self.tokens.at(self.ledger.num_decode_steps + steps) - self.kv.clock
 
     def _horizon(self, prices: StepPrices) -> int:
-        """Steps until the first finish, until blocks run out, or until another rank is the slowest."""
+        """Steps until a finish, until blocks run out, or until another rank is the slowest."""
         done = self.ledger.num_decode_steps
         while self._due_steps[0] not in self._calendar:
             heapq.heappop(self._due_steps)
@@ -228,7 +230,7 @@ class Group:
             bucket.append(seq)
 
     def leave_decode(self, seq: Sequence) -> None:
-        """Take a sequence out of the counts; a preempted one stays in its bucket and is passed over."""
+        """Take a sequence out of the counts; its calendar entry, if any is left, is void."""
         self.num_decoding -= 1
         self.context_tokens -= seq.resident_tokens
         seq.finish_step = -1
@@ -260,7 +262,7 @@ class Group:
                     self.sim.finish(seq)
 
     def pull(self, seq: Sequence, rank: Rank) -> None:
-        """Fetch a prompt's KV from where it was computed; without a prefill pool it is here at once."""
+        """Fetch a prompt's KV; without a prefill pool it is here at once."""
         if seq.prefill_target < 0:
             seq.scheduled_s = seq.prefill_end_s = self.clock.now
             seq.transfer_start_s = seq.transfer_end_s = self.clock.now
@@ -268,10 +270,10 @@ class Group:
         else:
             self.sim.transfer(seq, self, rank)
 
-    # --- prefill -----------------------------------------------------------------------------------
+    # --- prefill --------------------------------------------------------------------------------
 
     def _finish_prefill(self, prices: StepPrices) -> None:
-        """Account for the chunks of the step that ended and pass on the prompts that are complete."""
+        """Account for the chunks of the step that ended; pass complete prompts on."""
         wait_s = prices.rank_wait_s
         for rank in self.ranks:
             if rank.chunks:

@@ -30,7 +30,7 @@ EXPAND_AT_ONCE = 2**20
 
 
 class Ledger:
-    """Append-only. Token times are not stored: they follow from the runs and a sequence's step span."""
+    """Append-only; token times follow from the runs and a sequence's span of steps."""
 
     def __init__(self, clock: TokenClock) -> None:
         self.clock = clock
@@ -42,7 +42,7 @@ class Ledger:
         self._fixed: list[Floats] = []
 
     def add(self, run: StepRun, decoding: int, context: int, prompt: int) -> None:
-        """Enter a run that is done: decoding sequences, their context at its start, prompt tokens."""
+        """Enter a run that is done, with what was in its steps: sequences and tokens."""
         prices, end_s = run.prices, run.end_s
         self._rows += PACK_ROW(
             self.num_steps,

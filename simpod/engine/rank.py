@@ -64,9 +64,9 @@ class RankFacade:
 class Rank:
     """Queues and slots of one rank; its blocks and batch counts live in the group's arrays.
 
-    A sequence is in `waiting` (no blocks), in `partial` (prompt computed in part), decoding, or, on a
-    decode rank, in `inbox` (prompt still on the prefill die) or being pulled. `running` holds all with
-    blocks that can be preempted, in order of admission.
+    A sequence is in `waiting` (no blocks), in `partial` (prompt computed in part), decoding, or,
+    on a decode rank, in `inbox` (prompt still on the prefill die) or being pulled. `running` holds
+    all with blocks that can be preempted, in order of admission.
     """
 
     def __init__(self, group: "Group", index: int, target: int, policy: BatchScheduler) -> None:
@@ -96,7 +96,7 @@ class Rank:
         return self.group.kv.free(self.index, self.group.next_tokens)
 
     def hit_units(self, seq: Sequence) -> int:
-        """Leading prefix units of a waiting sequence that are resident here; one token is always left."""
+        """Leading prefix units that are resident here; at least one token is left to compute."""
         kv = self.group.kv
         if not seq.prefix_hashes or not kv.unit_tokens:
             return 0
@@ -152,7 +152,7 @@ class Rank:
     # --- chunks -------------------------------------------------------------------------------
 
     def _start(self, seq: Sequence, chunk: int) -> bool:
-        """Admit a waiting prompt with its first chunk; change nothing and return False for lack of room."""
+        """Admit a prompt with its first chunk; change nothing and return False without room."""
         group = self.group
         kv = group.kv
         hit = self.hit_units(seq) if seq.prefix_hashes else 0
@@ -161,7 +161,10 @@ class Rank:
         own = kv.blocks_for(resident + chunk) - hit * kv.unit_blocks
         ids = seq.prefix_hashes[:hit]
         shared = kv.blocks_to_pin(self.index, ids) if hit else 0
-        if not kv.fits(self.index, own + shared, group.next_tokens):
+        need = own + shared
+        if seq.num_preemptions:  # all of it must fit now, lest it makes way again and again
+            need += kv.blocks_for(seq.goal_tokens) - kv.blocks_for(resident + chunk)
+        if not kv.fits(self.index, need, group.next_tokens):
             return False
         if hit:
             kv.pin(self.index, ids)
@@ -214,7 +217,7 @@ class Rank:
         self.group.dispatch.queued_tokens[self.target] -= chunk
 
     def finish_chunks(self, wait_s: float) -> list[Sequence]:
-        """Account for the chunks of the step that ended; return the sequences whose prompt is complete."""
+        """Account for the chunks of the step that ended; return the complete prompts."""
         done = []
         for seq, chunk in self.chunks.values():
             seq.resident_tokens += chunk
@@ -280,7 +283,7 @@ class Rank:
         group.enter_decode(seq)
 
     def end_decode(self, seq: Sequence) -> None:
-        """Leave the running decodes; blocks grown since the join become the sequence's own count."""
+        """Leave the running decodes; blocks grown since the join are the sequence's own."""
         group, index, kv = self.group, self.index, self.group.kv
         seq.resident_tokens = kv.leave(index, seq.offset)
         seq.join_clock = -1
@@ -289,7 +292,7 @@ class Rank:
         group.leave_decode(seq)
 
     def preempt_newest(self) -> bool:
-        """Take the blocks of the newest sequence outside this step's chunks; it will be recomputed."""
+        """Preempt the newest sequence outside this step's chunks; it will be recomputed."""
         for seq in reversed(self.running.values()):
             if seq.seq_id not in self.chunks:
                 self._preempt(seq)
@@ -318,7 +321,7 @@ class Rank:
         self.touch()
 
     def retire(self, seq: Sequence) -> None:
-        """A sequence is done here: publish what its output filled, free its blocks and its slot."""
+        """A sequence is done here: publish what its output filled, free blocks and slot."""
         if seq.prefix_hashes:
             self._publish(seq)
         self.release(seq)

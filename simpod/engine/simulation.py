@@ -38,7 +38,7 @@ class PoolInputs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunInputs:
-    """Everything that a run depends on; `entry` gets the requests, `decode` takes over from prefill."""
+    """All that a run depends on; `entry` gets the requests, `decode` takes over."""
 
     seed: int
     requests: Requests
@@ -128,10 +128,10 @@ class Simulation:
             self._record(seq, LIVE)
         return collect(self)
 
-    # --- what groups ask -------------------------------------------------------------------------
+    # --- what groups ask ------------------------------------------------------------------------
 
     def prefix_unit_tokens(self, spec: PoolSpec) -> int:
-        """Tokens of one prefix unit: whole hash blocks that are whole KV blocks; 0: no prefix reuse."""
+        """Tokens of one prefix unit, whole hash blocks and KV blocks; 0: no prefix reuse."""
         block = self.inputs.requests.hash_block_tokens
         if not block or not spec.prefix_caching or spec.role == "decode":
             return 0
@@ -155,7 +155,7 @@ class Simulation:
             spec.max_model_len, spec.kv_blocks * spec.block_tokens - spec.layout.mtp_layers - 1
         )
 
-    # --- the life of a request ---------------------------------------------------------------------
+    # --- the life of a request ------------------------------------------------------------------
 
     def _arrive(self, seq: Sequence) -> None:
         if seq.prompt_tokens + self.output_tokens[seq.seq_id] > self._longest:
@@ -172,7 +172,7 @@ class Simulation:
         group.submit(seq, rank)
 
     def prompt_done(self, seq: Sequence, group: Group, rank: Rank) -> None:
-        """A prompt (or the recomputation after a preemption) is complete: the next token is there."""
+        """A prompt (or its recomputation) is complete: the next token is there."""
         now_s = self.clock.now
         if seq.prefill_end_s != seq.prefill_end_s:
             seq.prefill_end_s = now_s

@@ -1,4 +1,4 @@
-"""Where requests come from: clients that send on time, wait for an answer, or wait for a free slot."""
+"""Where requests come from: clients that send on time, after an answer, or when one is free."""
 
 from collections.abc import Callable, Generator
 from itertools import count
@@ -15,7 +15,7 @@ PREFIX_CHUNK = 65536
 
 
 class Source:
-    """Sends every request once: at its time, after the request that it follows, or when a client is free."""
+    """Sends every request once: at its time, after another, or when a client is free."""
 
     def __init__(self, requests: Requests, clock: Clock, prefix_unit_tokens: int) -> None:
         self._requests = requests
@@ -42,7 +42,7 @@ class Source:
             self._clock.process(self._send_on_time())
 
     def on_end(self, seq_id: int) -> None:
-        """A request has finished or was refused: its followers and the next waiting client may send."""
+        """A request has ended: its followers and the next waiting client may send."""
         if self._closed:
             self._send_next()
         for child in self._followers.pop(seq_id, ()):
@@ -81,7 +81,7 @@ class Source:
         )
 
     def _prefix_units(self, row: int) -> list[int]:
-        """Ids of the full units of `prefix_unit_tokens`; a unit's last block stands for all of it."""
+        """Ids of the full prefix units; a unit's last block stands for all of it."""
         requests, block = self._requests, self._requests.hash_block_tokens
         ids = requests.prefix_ids(row)
         if not requests.names_whole_blocks:

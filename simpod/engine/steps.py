@@ -1,7 +1,7 @@
 """The token clock and the run: successive like steps of a group, in closed form.
 
-A run starts at `start_s`; its step i (0, 1, ...) lasts base_s + slope_s * g(i), where g(i) is the number
-of tokens that each decoding sequence has gained since the run's start. So step j ends at
+A run starts at `start_s`; its step i (0, 1, ...) lasts base_s + slope_s * g(i), where g(i) is the
+number of tokens that each decoding sequence has gained since the run's start. So step j ends at
 
     start_s + (j * base_s + slope_s * G(j)),    G(j) = g(0) + ... + g(j - 1).
 """
@@ -17,10 +17,10 @@ Ints = NDArray[np.int64]
 
 
 class TokenClock:
-    """Tokens that a decoding sequence has after s decode steps: V(s) = floor(s * tokens / per_steps).
+    """Tokens that a decoding sequence has after s steps: V(s) = floor(s * tokens / per_steps).
 
-    One a step; with draft tokens the accepted ones come in the same even pattern for all sequences of
-    a group (the mean acceptance, not a random draw).
+    One a step; with draft tokens the accepted ones come in the same even pattern for all sequences
+    of a group (the mean acceptance, not a random draw).
     """
 
     def __init__(self, tokens: int = 1, per_steps: int = 1) -> None:
@@ -72,7 +72,7 @@ class StepRun:
         return self.start_s + (step * self.prices.base_s + self.prices.slope_s * gained)
 
     def cut(self, now_s: float) -> bool:
-        """End with the step that is under way at `now_s` or ends then; False if that is the last."""
+        """End with the step under way at `now_s`, or ending then; False if that is the last."""
         if self.steps == 1:
             return False
         steps = min(self._guess(now_s - self.start_s), self.steps - 1)

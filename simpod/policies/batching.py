@@ -27,8 +27,8 @@ UNLIMITED = 1 << 62
 class Fcfs:
     """Continuous batching with chunked prefill: decodes first, then prompts in order of arrival.
 
-    The scheduler of vLLM v1 (and Sarathi-Serve's stall-free batches): every running decode gets its
-    token, the rest of the step's budget goes to prompts, cut into chunks where it must.
+    The scheduler of vLLM v1 (and Sarathi-Serve's stall-free batches): every running decode gets
+    its token, the rest of the step's budget goes to prompts, cut into chunks where it must.
     """
 
     max_chunk_tokens: int = UNLIMITED
@@ -50,7 +50,7 @@ class PrefillFirst:
 
 @dataclass(frozen=True, slots=True)
 class ShortestPrompt:
-    """Chunked prefill that serves the prompt with the least work left first; running ones before new."""
+    """Chunked prefill, least work left first; prompts under way before new ones."""
 
     max_chunk_tokens: int = UNLIMITED
     """Longest chunk of one prompt."""

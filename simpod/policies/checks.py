@@ -114,17 +114,16 @@ def router_views(rng: np.random.Generator, count: int) -> Iterator[FakeRouterVie
 def check_batch_scheduler(make: Callable[[], Any], name: str, *, views: int = 500) -> list[str]:
     """Problems found on random views, none if the contract holds.
 
-    A plan names prompts that are there, with chunks of 1 to their uncomputed tokens; keeps the token
-    budget and the free slots; is the same when two fresh policies are asked alike; and does not idle
-    while a prompt waits, with budget, slots and blocks to spare and nothing else to do.
+    A plan names prompts that are there, with chunks of 1 to their uncomputed tokens; keeps the
+    token budget and the free slots; is the same when two fresh policies are asked alike; and does
+    not idle while a prompt waits, with budget, slots and blocks to spare and nothing else to do.
     """
     problems: list[str] = []
     first, second = make(), make()
     for index, view in enumerate(batch_views(np.random.default_rng(7), views)):
         plan = _call(first, name, view)
         again = _call(second, name, view)
-        for problem in _plan_problems(view, plan):
-            problems.append(f"view {index}: {problem}")
+        problems += [f"view {index}: {problem}" for problem in _plan_problems(view, plan)]
         if isinstance(plan, BatchPlan) and plan != again:
             problems.append(f"view {index}: two fresh policies, same views, other plans")
     return problems

@@ -1,4 +1,5 @@
-"""From `use:` to a callable: a built-in's short name, `package.module:Name` or `./file.py:Name`."""
+"""From `use:` to a callable: a built-in's short name, `package.module:Name` or
+`./file.py:Name`."""
 
 import dataclasses
 import difflib
@@ -46,8 +47,8 @@ Policy = Callable[..., Any]
 def resolve(key: str, ref: PolicyRef) -> Callable[[], Policy]:
     """Find the policy that `ref` names for `policies.<key>`; return a factory of fresh ones.
 
-    Each call of the factory gives a policy with its own memory. Raises ConfigError for a name that is
-    not there, a file that does not load, and parameters that the policy does not have.
+    Each call of the factory gives a policy with its own memory. Raises ConfigError for a name that
+    is not there, a file that does not load, and parameters that the policy does not have.
     """
     role = ROLE_OF_KEY[key]
     where = BUILT_IN[role].get(ref.use, ref.use)

@@ -1,8 +1,8 @@
 """The roles that a policy can play: view in, decision out.
 
-A policy is a function, or a frozen dataclass with `__call__` when it has parameters or memory. It gets a
-read-only view that holds only what a real scheduler could know (never the true output length) and
-returns a decision, which the engine checks and applies.
+A policy is a function, or a frozen dataclass with `__call__` when it has parameters or memory. It
+gets a read-only view that holds only what a real scheduler could know (never the true output
+length) and returns a decision, which the engine checks and applies.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -33,7 +33,8 @@ class SequenceView(Protocol):
 
     @property
     def uncached_tokens(self) -> int:
-        """Tokens that still have to be computed before the next output token (prefix hits are off)."""
+        """Tokens that still have to be computed before the next output token (prefix hits are
+        off)."""
 
     @property
     def is_running(self) -> bool:
@@ -45,7 +46,10 @@ class SequenceView(Protocol):
 
 
 class BatchView(Protocol):
-    """One rank before a step. Decodes go on by default; the policy chooses among `prefilling`."""
+    """One rank before a step.
+
+    Decodes go on by default; the policy chooses among `prefilling`.
+    """
 
     @property
     def now_s(self) -> float:
@@ -116,7 +120,10 @@ class RouteRequest(Protocol):
 
 
 class RouterView(Protocol):
-    """The targets of a pool: its data-parallel ranks. Arrays are [num_targets] and read-only."""
+    """The targets of a pool: its data-parallel ranks.
+
+    Arrays are [num_targets] and read-only.
+    """
 
     @property
     def now_s(self) -> float:

@@ -42,7 +42,7 @@ def least_requests(view: RouterView, request: RouteRequest) -> int:
 
 
 def least_tokens(view: RouterView, request: RouteRequest) -> int:
-    """The target with the least work ahead: prompt tokens to compute, and a token a running request."""
+    """The target with the fewest prompt tokens to compute, plus one for each running request."""
     return int((view.queued_tokens + view.running_seqs).argmin())
 
 
@@ -50,8 +50,8 @@ def least_tokens(view: RouterView, request: RouteRequest) -> int:
 class LeastKv:
     """The target with the lowest KV usage among those below the batch limit (xDeepServe, 4.3).
 
-    Usage is what the rank last reported, plus the prompts that are on their way to it, plus a reserve
-    for the output of each of its requests. If all are at the limit, all count.
+    Usage is what the rank last reported, plus the prompts that are on their way to it, plus a
+    reserve for the output of each of its requests. If all are at the limit, all count.
     """
 
     reserve_tokens: int = 0
@@ -70,14 +70,16 @@ class LeastKv:
 class PrefixAffinity:
     """The target that served the longest prefix of this prompt, unless the load is out of balance.
 
-    The cache-aware rule of SGLang's router: with a spread of more than `max_spread_seqs` requests, or a
-    match below `min_match_frac` of the prompt's blocks, the least loaded target gets it.
+    The cache-aware rule of SGLang's router: with a spread of more than `max_spread_seqs` requests,
+    or a match below `min_match_frac` of the prompt's blocks, the least loaded target gets it.
     """
 
     min_match_frac: float = 0.5
     """Least share of the prompt's prefix blocks that must have been seen at a target."""
+
     max_spread_seqs: int = 32
     """Largest difference in requests between targets that still counts as balanced."""
+
     _seen: dict[int, int] = field(default_factory=dict, init=False)  # prefix id -> last target
 
     def __call__(self, view: RouterView, request: RouteRequest) -> int:

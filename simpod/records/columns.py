@@ -34,7 +34,7 @@ STATUS_NAMES = ("live", "finished", "refused")
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class RequestRecords:
-    """One row a request that arrived, [n], ascending id; seconds, NaN where it has not come to that."""
+    """One row a request that arrived, [n], by id; seconds, NaN where it has not come to that."""
 
     request_id: Ints
     status: Ints  # LIVE, FINISHED, REFUSED
@@ -60,7 +60,8 @@ class RequestRecords:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class StepRecords:
-    """One row a *run* of steps: successive steps of a group in which nothing joined or left, [m]."""
+    """One row a *run* of steps: successive steps of a group in which nothing joined or left,
+    [m]."""
 
     group: Ints  # index into RunRecords.groups
     first_step: Ints

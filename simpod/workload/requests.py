@@ -24,8 +24,8 @@ class Requests:
     hash_offsets [n+1], hash_ids: prefix identity. hash_ids[hash_offsets[i]:hash_offsets[i+1]] names
     the successive blocks of `hash_block_tokens` tokens of request i; an id stands for its whole
     prefix up to and including that block, so equal ids mean equal prefixes. Ids beyond the prompt
-    name blocks that the output will fill (known for synthetic sessions). Blocks after the last id are
-    nobody else's. Empty arrays and 0 when the source has no identity.
+    name blocks that the output will fill (known for synthetic sessions). Blocks after the last id
+    are nobody else's. Empty arrays and 0 when the source has no identity.
     names_whole_blocks: every named block will be filled by prompt and output. Otherwise (recorded
     traces) only those that the prompt fills are known to be whole: the last id may name a rest.
     concurrency: closed loop: at most so many requests in flight, the next starts when one finishes;
