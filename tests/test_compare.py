@@ -2,11 +2,16 @@
 
 import json
 import math
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_runs import DATA, call, real, tiny
+from cli_runs import DATA, ROOT, call, real, tiny
 
 from simpod.errors import ConfigError, PolicyError
 from simpod.sweep import Job, compare, plan_jobs, run_jobs, split_variation, t_quantile
@@ -195,3 +200,20 @@ def test_a_users_scheduler_is_compared_in_processes(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert len(json.loads(done.stdout)["metrics"]["mean_ttft_ms"]) == 2
+
+
+def test_ctrl_c_ends_all_processes_at_once(tmp_path: Path) -> None:
+    file = tiny(tmp_path, ("num_requests: 40", "num_requests: 2000000"))
+    command = [sys.executable, "-m", "simpod", "compare", str(file), "-j", "2"]
+    with subprocess.Popen(
+        [*command, "--vary", "policies.router.use=random,round_robin", "--seeds", "2"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    ) as running:
+        time.sleep(2.5)
+        running.send_signal(signal.SIGINT)
+        stdout, stderr = running.communicate(timeout=20)  # the runs take minutes
+    assert running.returncode == 130
+    assert (stdout, stderr) == ("", "interrupted\n")

@@ -86,6 +86,15 @@ def test_blocks_run_out_and_the_newest_is_recomputed(run) -> None:
     assert records.groups[0].peak_kv_frac == 1.0
 
 
+def test_a_preempted_sequence_goes_before_those_that_wait(run) -> None:
+    """As above, with a third prompt of two blocks that has waited since 2 s: it starts at 11 s."""
+    records = simulate(
+        at([0.0, 0.0, 2.0], [4, 4, 8], [8, 8, 1]), block_tokens=4, kv_blocks=4, run=run
+    )
+    assert records.requests.finish_s.tolist() == [8.0, 11.0, 12.0]
+    assert records.requests.scheduled_s.tolist() == [0.0, 0.0, 11.0]
+
+
 def test_a_sequence_preempted_before_it_decodes_keeps_its_token(run) -> None:
     """Both prompts fill their blocks; only one of them finds a block for its next token."""
     records = simulate(at([0.0, 0.0], 4, 3), block_tokens=4, kv_blocks=3, run=run)
@@ -116,11 +125,15 @@ def test_prefix_hits_are_not_computed_and_share_blocks(run) -> None:
         [4, 4, 2],
         **chained([1, 2, 3], [1, 2, 3], [1, 9, 10], block_tokens=4),
     )
-    records = simulate(requests, block_tokens=4, kv_blocks=100, prefix_caching=True, run=run)
+    # at 4 s the three hold 15, 13 and 13 tokens in 4 blocks each, of which 2 and 1 are shared
+    limits = {"block_tokens": 4, "kv_blocks": 4 + (4 - 2) + (4 - 1), "run": run}
+    records = simulate(requests, prefix_caching=True, **limits)
     assert records.requests.cached_tokens.tolist() == [0, 8, 4]
     assert each_step(records, "prefill_tokens") == [12, 0, 4 + 8, 0, 0, 0]
-    # at 4 s: 15 tokens, 13 of which 8 are shared, 13 of which 4 are
-    assert records.groups[0].peak_kv_frac == pytest.approx((15 + (13 - 8) + (13 - 4)) / 400)
+    assert records.requests.num_preemptions.tolist() == [0, 0, 0]
+    apart = simulate(requests, prefix_caching=False, **limits)
+    assert apart.requests.cached_tokens.tolist() == [0, 0, 0]
+    assert apart.requests.scheduled_s[2] > 2.0  # 4 + 3 blocks are taken, it needs 3
 
 
 def test_prefix_stays_after_its_user_left_until_room_is_needed(run) -> None:
@@ -135,7 +148,9 @@ def test_prefix_stays_after_its_user_left_until_room_is_needed(run) -> None:
     assert records.requests.cached_tokens.tolist() == [0, 4, 0, 4]
 
 
-@pytest.mark.parametrize(("arrival_s", "scheduled_s"), [(2.0, 2.0), (2.0000001, 3.0), (1.9, 2.0)])
+@pytest.mark.parametrize(
+    ("arrival_s", "scheduled_s"), [(2.0, 2.0), (2.0000001, 3.0), (1.9, 2.0), (8.0, 8.0)]
+)
 def test_an_arrival_joins_the_step_that_starts_then(run, arrival_s, scheduled_s) -> None:
     records = simulate(at([0.0, arrival_s], 1, [9, 1]), run=run)
     assert records.requests.scheduled_s[1] == scheduled_s

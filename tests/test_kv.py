@@ -37,7 +37,7 @@ class KvMachine(RuleBasedStateMachine):
 
     @initialize(
         num_ranks=st.integers(1, 3),
-        capacity=st.integers(6, 24),
+        capacity=st.integers(6, 40),
         block_tokens=st.sampled_from([1, 3, 4]),
         unit_blocks=st.sampled_from([0, 1, 2]),
     )
@@ -87,13 +87,23 @@ class KvMachine(RuleBasedStateMachine):
 
     # --- what an engine does ----------------------------------------------------------------------
 
-    @rule(
-        rank=st.integers(0, 2),
-        tokens=st.integers(1, 30),
-        family=st.integers(0, 1),
-        grows=st.booleans(),
-    )
-    def admit(self, rank: int, tokens: int, family: int, grows: bool) -> None:
+    @rule(rank=st.integers(0, 2), tokens=st.integers(1, 30), family=st.integers(0, 2))
+    def decode(self, rank: int, tokens: int, family: int) -> None:
+        """A sequence comes to decode."""
+        self.admit(rank, tokens, family, grows=True)
+
+    @rule(rank=st.integers(0, 2), batch=st.lists(st.integers(1, 12), min_size=1, max_size=6))
+    def decode_many(self, rank: int, batch: list[int]) -> None:
+        """Several come at once, of as many families."""
+        for family, tokens in enumerate(batch):
+            self.admit(rank, tokens, family, grows=True)
+
+    @rule(rank=st.integers(0, 2), tokens=st.integers(1, 30), family=st.integers(0, 2))
+    def hold(self, rank: int, tokens: int, family: int) -> None:
+        """A prompt comes and stays as long as it is."""
+        self.admit(rank, tokens, family, grows=False)
+
+    def admit(self, rank: int, tokens: int, family: int, *, grows: bool) -> None:
         """Share what is resident, take the rest, compute, publish, and perhaps decode."""
         rank %= self.ranks
         unit_tokens = self.unit_blocks * self.block
@@ -122,7 +132,7 @@ class KvMachine(RuleBasedStateMachine):
         if grows:
             seq.offset = self.kv.join(rank, tokens)
 
-    @precondition(lambda self: self.seqs)
+    @precondition(lambda self: len(self.seqs) > 2)
     @rule(data=st.data())
     def finish(self, data: st.DataObject) -> None:
         """A sequence leaves; its own blocks and its units go back."""
@@ -134,7 +144,7 @@ class KvMachine(RuleBasedStateMachine):
             self.kv.unpin(seq.rank, seq.units)
         self.forget(seq)
 
-    @precondition(lambda self: any(s.offset is not None for s in self.seqs))
+    @precondition(lambda self: sum(s.offset is not None for s in self.seqs) > 2)
     @rule(data=st.data())
     def pause(self, data: st.DataObject) -> None:
         """A decoding sequence stops to grow but keeps its blocks."""
@@ -160,6 +170,7 @@ class KvMachine(RuleBasedStateMachine):
                 assert self.kv.fits(rank, free, tokens)
             assert not self.kv.fits(rank, free + 1, tokens)
 
+    @precondition(lambda self: any(s.offset is not None for s in self.seqs))
     @rule(tokens=st.integers(1, 12))
     def advance(self, tokens: int) -> None:
         """Let every growing sequence gain as many tokens as fit."""
@@ -200,7 +211,7 @@ class KvMachine(RuleBasedStateMachine):
         assert self.kv.surely_fits(10**9)
 
 
-KvMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=30)
+KvMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=40)
 TestKvBlocks = KvMachine.TestCase
 
 

@@ -157,7 +157,7 @@ def test_nothing_is_left_after_the_drain(case: Experiment) -> None:
             assert (rank.num_decoding, rank.num_pulling) == (0, 0)
     for pool in sim.pools:
         for name in ("waiting_seqs", "running_seqs", "queued_tokens", "kv_tokens"):
-            assert not getattr(pool.dispatch, name).any(), name
+            assert not np.asarray(getattr(pool.dispatch, name)).any(), name
 
 
 # --- time -----------------------------------------------------------------------------------------
@@ -233,7 +233,7 @@ def test_steps_keep_slots_and_budget(case: Experiment) -> None:
         decodes, prompts = records.steps.decode_seqs[here], records.steps.prefill_tokens[here]
         assert (decodes <= case.slots * ranks).all()
         assert (prompts <= case.step_tokens * ranks).all()
-        if ranks == 1:
+        if ranks == 1 and case.shape != "decode":  # there, prompts come with their KV in between
             assert (decodes + prompts <= max(case.step_tokens, case.slots)).all()
         if case.batching == "prefill_first" and ranks == 1:
             assert (np.minimum(decodes, prompts) == 0).all()

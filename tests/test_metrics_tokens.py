@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from records_builder import Member, TokenRun, group, requests, run, token_by_token
 
 from simpod.errors import ConfigError
-from simpod.metrics import inter_token_gaps, token_times, tokens_per_second
+from simpod.metrics import inter_token_gaps, join_ledgers, token_times, tokens_per_second
 from simpod.records.columns import FINISHED, LIVE, RunRecords
 
 
@@ -16,7 +16,7 @@ def everyone(records: RunRecords) -> np.ndarray:
 
 
 def expanded(records: RunRecords, chosen: np.ndarray) -> np.ndarray:
-    return np.sort(np.repeat(*inter_token_gaps(records, chosen)))
+    return np.sort(np.repeat(*inter_token_gaps(records, join_ledgers(records), chosen)))
 
 
 @st.composite
@@ -52,7 +52,7 @@ def test_gaps_of_a_choice_add_up_to_its_decode_times(case: TokenRun) -> None:
     chosen = case.records.requests.status == FINISHED
     chosen[::2] = False
     rows = case.records.requests
-    values, weights = inter_token_gaps(case.records, chosen)
+    values, weights = inter_token_gaps(case.records, join_ledgers(case.records), chosen)
     decode_s = (rows.finish_s - rows.first_token_s)[chosen].sum()
     assert np.dot(values, weights) == pytest.approx(decode_s, abs=1e-9)
 
@@ -74,7 +74,7 @@ def test_token_times_are_those_counted(case: TokenRun) -> None:
 @settings(max_examples=60)
 def test_everyone_weighs_what_the_ledger_says(case: TokenRun) -> None:
     """Each decode of each step ends a gap, but for those that gave the first token."""
-    _, weights = inter_token_gaps(case.records, everyone(case.records))
+    _, weights = inter_token_gaps(case.records, join_ledgers(case.records), everyone(case.records))
     decodes = sum(int(each.decode_seqs.sum()) for each in case.records.groups)
     without_gap = sum(is_by_step for is_by_step in case.is_by_step)
     assert weights.sum() == decodes - without_gap
@@ -113,7 +113,11 @@ def test_tokens_in_each_second() -> None:
         ),
         groups=(group([0.9, 1.8, 4.0], [1, 2, 2]),),
     )
-    assert tokens_per_second(records).tolist() == [2, 3, 2]  # seconds 0, 1 and 4
+    assert tokens_per_second(records, join_ledgers(records)).tolist() == [
+        2,
+        3,
+        2,
+    ]  # seconds 0, 1 and 4
 
 
 def preempted_run(status: int = FINISHED, **columns: object) -> RunRecords:
@@ -149,7 +153,15 @@ def test_gaps_of_a_preempted_request() -> None:
 def test_token_times_of_a_preempted_request() -> None:
     assert token_times(preempted_run(), 1).tolist() == [1.0, 2.0, 3.0, 5.0, 6.0]
     # A at .5, 1 ... 6; B at 1, 2, 3, 5, 6; in the seconds that begin at 0 ... 6
-    assert tokens_per_second(preempted_run()).tolist() == [1, 2, 2, 2, 1, 2, 2]
+    assert tokens_per_second(preempted_run(), join_ledgers(preempted_run())).tolist() == [
+        1,
+        2,
+        2,
+        2,
+        1,
+        2,
+        2,
+    ]
 
 
 def test_a_live_request_that_waits_after_a_preemption_has_the_tokens_before_it() -> None:
@@ -181,13 +193,13 @@ def test_requests_without_decode_steps() -> None:
     assert token_times(records, 0).tolist() == [1.0]
     assert token_times(records, 1).tolist() == []
     assert len(expanded(records, everyone(records))) == 0
-    assert tokens_per_second(records).tolist() == [1]
+    assert tokens_per_second(records, join_ledgers(records)).tolist() == [1]
 
 
 def test_an_empty_run() -> None:
     records = run(requests([]), groups=(), pools=())
     assert len(expanded(records, everyone(records))) == 0
-    assert tokens_per_second(records).tolist() == []
+    assert tokens_per_second(records, join_ledgers(records)).tolist() == []
 
 
 def test_unknown_request_is_the_users_mistake() -> None:

@@ -17,7 +17,7 @@ from simpod.metrics import (
     peak_in_system,
     stationarity,
 )
-from simpod.metrics.distribution import PERCENTILES, log_bins, weighted_percentiles
+from simpod.metrics.distribution import PERCENTILES, weighted_percentiles
 from simpod.records.columns import FINISHED, LIVE, REFUSED, RunRecords
 
 # --- which requests count -------------------------------------------------------------------------
@@ -114,22 +114,19 @@ def test_weighted_is_the_same_as_written_out(pairs: list[tuple[float, int]]) -> 
     )
 
 
-@given(weighted)
-def test_bins_keep_total_mean_and_percentiles_to_a_thousandth(
-    pairs: list[tuple[float, int]],
-) -> None:
-    values, weights = np.array([v for v, _ in pairs]), np.array([w for _, w in pairs])
-    binned, counts = log_bins(values, weights)
-    assert counts.sum() == weights.sum()
-    assert np.dot(binned, counts) == pytest.approx(np.dot(values, weights))
-    exact = weighted_percentiles(values, weights, PERCENTILES)
-    np.testing.assert_allclose(weighted_percentiles(binned, counts, PERCENTILES), exact, rtol=1e-3)
-
-
-def test_bins_hold_zeros_apart() -> None:
-    binned, counts = log_bins(np.array([0.0, 1.0, 1.00001]), np.array([3, 1, 1]))
-    assert counts.tolist() == [3, 2]
-    assert binned[0] == 0.0
+@pytest.mark.parametrize("shape", ["lognormal", "two_values", "one_outlier", "ties"])
+def test_percentiles_of_a_large_weighted_sample_are_exact(shape: str) -> None:
+    rng = np.random.default_rng(3)
+    values = {
+        "lognormal": rng.lognormal(-4.0, 1.5, 50_000),
+        "two_values": rng.choice([0.01, 0.5], 50_000),
+        "one_outlier": np.append(rng.uniform(0.01, 0.02, 49_999), 1e6),
+        "ties": np.round(rng.normal(1.0, 0.01, 50_000), 3),
+    }[shape]
+    weights = rng.integers(1, 9, 50_000)
+    expected = np.percentile(np.repeat(values, weights), PERCENTILES)
+    got = weighted_percentiles(values, weights, PERCENTILES)
+    np.testing.assert_allclose(got, expected, rtol=1e-12)
 
 
 def test_describe_by_hand() -> None:

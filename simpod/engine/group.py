@@ -243,6 +243,7 @@ class Group:
             first, last = seq.first_decode_step, self.ledger.num_decode_steps
             seq.last_token_s = self.ledger.decode_end_s
             self.sim.segments.extend((seq.seq_id, self.index, first, last))
+        seq.ledger = seq.first_decode_step = -1  # until it decodes again, if it does
 
     def _advance(self) -> None:
         """Give every decoding sequence the tokens of the run; finish those that are due."""

@@ -21,7 +21,12 @@ from simpod.metrics.pools import (
     step_breakdown,
 )
 from simpod.metrics.summary import summary
-from simpod.metrics.tokens import inter_token_gaps, token_times, tokens_per_second
+from simpod.metrics.tokens import (
+    inter_token_gaps,
+    join_ledgers,
+    token_times,
+    tokens_per_second,
+)
 from simpod.metrics.window import Window, measure
 
 __all__ = [
@@ -41,6 +46,7 @@ __all__ = [
     "has_tpot",
     "inter_token_gaps",
     "is_good",
+    "join_ledgers",
     "littles_law",
     "measure",
     "met_by_target",

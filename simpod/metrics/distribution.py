@@ -8,11 +8,7 @@ from simpod.records.columns import Floats, Ints
 
 PERCENTILES = (50, 90, 95, 99)
 
-MAX_EXACT_VALUES = 10_000_000
-"""Weighted samples with more distinct entries than this are binned by `LOG_BIN` before sorting."""
-
-LOG_BIN = np.log(1.001)
-"""Bins 0.1 % wide: a percentile is then within 0.1 % of the exact one."""
+NUM_BINS = 4096  # of weighted_percentiles
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,34 +42,39 @@ def describe_weighted(values: Floats, weights: Ints) -> Distribution:
         return describe(np.empty(0))
     mean = float(np.dot(values, weights) / total)
     variance = float(np.dot((values - mean) ** 2, weights) / total)
-    if len(values) > MAX_EXACT_VALUES:
-        values, weights = log_bins(values, weights)
     points = weighted_percentiles(values, weights, PERCENTILES)
     return _distribution(total, mean, variance**0.5, points)
 
 
 def weighted_percentiles(values: Floats, weights: Ints, percentiles: tuple[int, ...]) -> Floats:
-    """Equal `np.percentile(np.repeat(values, weights), percentiles)`, by one sort of `values`."""
+    """Equal `np.percentile(np.repeat(values, weights), percentiles)`, without writing it out."""
+    position = np.asarray(percentiles) / 100 * (int(weights.sum()) - 1)
+    below = np.floor(position)
+    values, weights = _thinned(values, weights, np.concatenate([below, np.ceil(position)]))
     order = np.argsort(values)
     ordered = values[order]
     last_index = np.cumsum(weights[order])  # exclusive: entries up to and including each value
-    position = np.asarray(percentiles) / 100 * (int(last_index[-1]) - 1)
-    below = np.floor(position)
     low = ordered[np.searchsorted(last_index, below, side="right")]
     high = ordered[np.searchsorted(last_index, np.ceil(position), side="right")]
     return low + (high - low) * (position - below)
 
 
-def log_bins(values: Floats, weights: Ints) -> tuple[Floats, Ints]:
-    """Merge values less than 0.1 % apart into their weighted mean; keeps the total weight."""
-    positive = values > 0
-    bins = np.zeros(len(values), dtype=np.int64)  # bin 0: zeros
-    bins[positive] = np.floor(np.log(values[positive]) / LOG_BIN)
-    bins[positive] += 1 - bins[positive].min(initial=0)
-    counts = np.bincount(bins, weights).astype(np.int64)
-    sums = np.bincount(bins, values * weights)
-    used = counts > 0
-    return sums[used] / counts[used], counts[used]
+def _thinned(values: Floats, weights: Ints, ranks: Floats) -> tuple[Floats, Ints]:
+    """The sample with whole bins merged that hold none of `ranks`: little is left to sort."""
+    low, high = values.min(), values.max()
+    if len(values) < NUM_BINS or not high > low:
+        return values, weights
+    scale = (NUM_BINS - 1) / (high - low)
+    bins = ((values - low) * scale).astype(np.int64)
+    counts = np.bincount(bins, weights, minlength=NUM_BINS).astype(np.int64)
+    is_wanted = np.zeros(NUM_BINS, dtype=np.bool_)
+    is_wanted[np.searchsorted(np.cumsum(counts), ranks, side="right")] = True
+    merged = np.flatnonzero((counts > 0) & ~is_wanted)
+    kept = is_wanted[bins]
+    return (
+        np.concatenate([values[kept], low + (merged + 0.5) / scale]),
+        np.concatenate([weights[kept], counts[merged]]),
+    )
 
 
 def _distribution(count: int, mean: float, std: float, points: Floats) -> Distribution:

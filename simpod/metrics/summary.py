@@ -14,7 +14,7 @@ from simpod.metrics.distribution import Distribution, describe, describe_weighte
 from simpod.metrics.latency import Bools, e2e_s, has_tpot, produced_tokens, tpot_s, ttft_s
 from simpod.metrics.occupancy import peak_in_system, stationarity
 from simpod.metrics.pools import pool_use, saturation, step_breakdown
-from simpod.metrics.tokens import inter_token_gaps, tokens_per_second
+from simpod.metrics.tokens import Ledgers, inter_token_gaps, join_ledgers, tokens_per_second
 from simpod.metrics.window import Window, measure
 from simpod.records.columns import FINISHED, LIVE, REFUSED, RunRecords
 from simpod.records.slo import Slo
@@ -36,10 +36,11 @@ def summary(
     Which requests count follows `metrics.window`; of the same records it is the same to the byte.
     """
     window = measure(records.requests, warmup_frac, drain_frac)
+    ledgers = join_ledgers(records)
     body = {
         **_accounts(records, window),
-        **_throughput(records, window, slo),
-        **_latencies(records, window),
+        **_throughput(records, ledgers, window, slo),
+        **_latencies(records, ledgers, window),
         **_quality(records, window, slo),
         **_machine(records, window),
     }
@@ -68,7 +69,7 @@ def _accounts(records: RunRecords, window: Window) -> Json:
     }
 
 
-def _throughput(records: RunRecords, window: Window, slo: Slo) -> Json:
+def _throughput(records: RunRecords, ledgers: Ledgers, window: Window, slo: Slo) -> Json:
     requests, completed = records.requests, window.completed
     duration_s = window.duration_s
     prompt = int(requests.prompt_tokens[completed].sum())
@@ -85,20 +86,20 @@ def _throughput(records: RunRecords, window: Window, slo: Slo) -> Json:
         "request_goodput": _ratio(good, duration_s) if not slo.is_empty else None,
         "output_throughput": _ratio(output, duration_s),
         "total_token_throughput": _ratio(prompt + output, duration_s),
-        "max_output_tokens_per_s": int(tokens_per_second(records).max(initial=0)),
+        "max_output_tokens_per_s": int(tokens_per_second(records, ledgers).max(initial=0)),
         "max_concurrent_requests": peak_in_system(requests),
         "output_throughput_per_npu": _ratio(output, duration_s * num_npus),
         "num_npus": num_npus,
     }
 
 
-def _latencies(records: RunRecords, window: Window) -> Json:
+def _latencies(records: RunRecords, ledgers: Ledgers, window: Window) -> Json:
     requests = records.requests
     chosen = window.measured & (requests.status == FINISHED)
     distributions = {
         "ttft": describe(ttft_s(requests)[chosen]),
         "tpot": describe(tpot_s(requests)[chosen & has_tpot(requests)]),
-        "itl": describe_weighted(*inter_token_gaps(records, chosen)),
+        "itl": describe_weighted(*inter_token_gaps(records, ledgers, chosen)),
         "e2el": describe(e2e_s(requests)[chosen]),
     }
     return {

@@ -53,7 +53,9 @@ def join_ledgers(records: RunRecords) -> Ledgers:
     new_tokens = [none]
     for group in groups:
         up, down = group.tokens_per_decode_step
-        new_tokens.append(np.diff(np.arange(len(group.decode_end_s) + 1) * up // down))
+        steps = len(group.decode_end_s)
+        clock = np.arange(steps + 1) * up // down if up != down else None
+        new_tokens.append(np.ones(steps, dtype=np.int64) if clock is None else np.diff(clock))
     lengths = [0, *(len(group.decode_end_s) for group in groups)]
     return Ledgers(
         end_s=np.concatenate([np.empty(0), *(group.decode_end_s for group in groups)]),
@@ -89,14 +91,13 @@ def decode_stretches(records: RunRecords, ledgers: Ledgers) -> Stretches:
     )
 
 
-def inter_token_gaps(records: RunRecords, chosen: Bools) -> tuple[Floats, Ints]:
+def inter_token_gaps(records: RunRecords, ledgers: Ledgers, chosen: Bools) -> tuple[Floats, Ints]:
     """Gaps of the `chosen` requests [n], as (seconds, how often each) without a row per token.
 
     A gap between two steps is weighted by the chosen sequences that decode in both; the gaps
     before a stretch are each request's own. The gaps of a request add up to last output - first
     token.
     """
-    ledgers = join_ledgers(records)
     all_stretches = decode_stretches(records, ledgers)
     inside = _cover(all_stretches, chosen, len(ledgers.end_s))
     used = inside > 0
@@ -129,12 +130,11 @@ def token_times(records: RunRecords, request_id: int) -> Floats:
     return np.concatenate(times)[: requests.output_tokens[rows[0]]]
 
 
-def tokens_per_second(records: RunRecords) -> Ints:
+def tokens_per_second(records: RunRecords, ledgers: Ledgers) -> Ints:
     """Output tokens of all requests in each second from the first arrival on that had any.
 
     With multi-token prediction the surplus of a request's last step is counted too.
     """
-    ledgers = join_ledgers(records)
     stretches = decode_stretches(records, ledgers)
     comes_alone = ~np.isnan(records.requests.first_token_s)
     comes_alone[stretches.row[stretches.gives_first_token]] = False
@@ -149,9 +149,10 @@ def tokens_per_second(records: RunRecords) -> Ints:
         return np.empty(0, dtype=np.int64)
     ones = np.ones(len(single_s), dtype=np.int64)
     tokens = np.concatenate([ledgers.decode_seqs * ledgers.new_tokens, ones])
-    start_s = np.min(records.requests.arrival_s)
-    _, second = np.unique(np.floor(times - start_s), return_inverse=True)
-    return np.bincount(second, tokens).astype(np.int64)
+    second = (times - np.min(records.requests.arrival_s)).astype(np.int64)
+    first = np.flatnonzero(np.diff(second, prepend=-1))  # times of one ledger ascend: few are left
+    _, place = np.unique(second[first], return_inverse=True)
+    return np.bincount(place, np.add.reduceat(tokens, first)).astype(np.int64)
 
 
 def _gaps_before(

@@ -3,8 +3,9 @@
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,26 +49,33 @@ def run_jobs(
     """
     limit = min(len(jobs), processes or os.cpu_count() or 1)
     summaries: list[Json] = [{} for _ in jobs]
-    for index, summary in _in_process(jobs) if limit <= 1 else _in_processes(jobs, limit):
-        summaries[index] = summary
-        if on_done is not None:
-            on_done()
+    with closing(_in_process(jobs) if limit <= 1 else _in_processes(jobs, limit)) as done:
+        for index, summary in done:
+            summaries[index] = summary
+            if on_done is not None:
+                on_done()
     return summaries
 
 
-def _in_process(jobs: Sequence[Job]) -> Iterator[tuple[int, Json]]:
+def _in_process(jobs: Sequence[Job]) -> Generator[tuple[int, Json], None, None]:
     for index, job in enumerate(jobs):
         yield index, job.summary()
 
 
-def _in_processes(jobs: Sequence[Job], processes: int) -> Iterator[tuple[int, Json]]:
+def _in_processes(jobs: Sequence[Job], processes: int) -> Generator[tuple[int, Json], None, None]:
+    others = set(multiprocessing.active_children())
     spawn = multiprocessing.get_context("spawn")
     executor = ProcessPoolExecutor(processes, mp_context=spawn, initializer=_die_at_once)
+    left = len(jobs)
     try:
         futures = {executor.submit(Job.summary, job): index for index, job in enumerate(jobs)}
         for future in as_completed(futures):
+            left -= 1
             yield futures[future], future.result()
     finally:
+        if left:  # an error or Ctrl-C: nobody wants what the other workers are at
+            for worker in set(multiprocessing.active_children()) - others:
+                worker.terminate()
         executor.shutdown(cancel_futures=True)
 
 
