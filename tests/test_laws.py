@@ -11,8 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 from engine_cases import assert_same, digest, tables
-from engine_random import FIXED_CASES, Experiment, experiments, inputs_of, requests_of, run
-from hypothesis import assume, given, settings
+from engine_random import (
+    FIXED_CASES,
+    Experiment,
+    experiments,
+    inputs_of,
+    random_experiment,
+    requests_of,
+    run,
+)
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from simpod.engine import Simulation
@@ -44,6 +52,7 @@ def gaps_between_steps(records: RunRecords, group: int) -> list[tuple[float, flo
 
 @law
 @given(experiments())
+@example(random_experiment(2, {}))  # two ranks whose prompts in turn pause each other's decodes
 def test_every_request_that_was_sent_is_finished_or_refused(case: Experiment) -> None:
     sim, records = run(case)
     status = records.requests.status

@@ -15,6 +15,12 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from simpod.cluster.counters import (
+    float_array,
+    float_counters,
+    integer_array,
+    integer_counters,
+)
 from simpod.cluster.prefix import PrefixCache
 from simpod.errors import InvariantError
 
@@ -29,6 +35,7 @@ class KvBlocks:
 
     growing [num_ranks]: decoding sequences; offsets [num_ranks]: their resident tokens are
     offsets + growing * clock.
+    _by_residue [num_ranks, block_tokens]: growing sequences by offset mod B.
     """
 
     def __init__(
@@ -45,9 +52,12 @@ class KvBlocks:
         self.unit_blocks = prefix_unit_tokens // block_tokens
         self.clock = 0
         self._held = [0] * num_ranks  # blocks that do not grow (less those counted as growing)
-        self.growing: Ints = np.zeros(num_ranks, dtype=np.int64)
-        self.offsets: Ints = np.zeros(num_ranks, dtype=np.int64)
-        self._by_residue = np.zeros((num_ranks, block_tokens))  # growing sequences by offset mod B
+        self._growing = integer_counters(num_ranks)
+        self._offsets = integer_counters(num_ranks)
+        self._residues = float_counters(num_ranks * block_tokens)
+        self.growing = integer_array(self._growing)
+        self.offsets = integer_array(self._offsets)
+        self._by_residue = float_array(self._residues).reshape(num_ranks, block_tokens)
         residues = np.arange(2 * block_tokens, 0, -1) % block_tokens
         self._padding = residues.astype(np.float64)  # [i : i + B]: -(o + V) mod B, by residue of o
         self._slack = capacity_blocks  # lower bound of the free blocks of any rank
@@ -63,13 +73,12 @@ class KvBlocks:
     def used(self, rank: int, ahead: int = 0) -> int:
         """Blocks in use on a rank, `ahead` clock tokens from now."""
         clock = self.clock + ahead
-        count = self.growing.item(rank)
+        count = self._growing[rank]
         if not count:
             return self._held[rank]
         padding = int(self._by_residue[rank].dot(self._padding_at(clock)))
         return (
-            self._held[rank]
-            + (self.offsets.item(rank) + count * clock + padding) // self.block_tokens
+            self._held[rank] + (self._offsets[rank] + count * clock + padding) // self.block_tokens
         )
 
     def used_everywhere(self, ahead: int = 0) -> Ints:
@@ -87,7 +96,7 @@ class KvBlocks:
     def tokens_held(self, rank: int) -> int:
         """What a rank reports as its KV usage: resident tokens (held blocks count as full)."""
         held = self._held[rank] * self.block_tokens
-        return held + self.offsets.item(rank) + self.growing.item(rank) * self.clock
+        return held + self._offsets[rank] + self._growing[rank] * self.clock
 
     def free(self, rank: int, ahead: int = 0) -> int:
         """Blocks that could be given out, those of idle prefix units included."""
@@ -95,11 +104,9 @@ class KvBlocks:
 
     def fits(self, rank: int, blocks: int, ahead: int = 0) -> bool:
         """Can `blocks` more be given out, if the clock is to advance by `ahead`?"""
-        count = self.growing.item(rank)
+        count = self._growing[rank]
         grown = (
-            (self.offsets.item(rank) + count * (self.clock + ahead)) // self.block_tokens
-            + count
-            + 1
+            (self._offsets[rank] + count * (self.clock + ahead)) // self.block_tokens + count + 1
         )
         if self._held[rank] + grown + blocks <= self.capacity_blocks:  # even if all are rounded up
             return True
@@ -143,26 +150,26 @@ class KvBlocks:
         if self._caches:
             self._evict(rank)  # what was full until now had no room for idle units
         self._held[rank] -= blocks
-        if self._held[rank] < 0 and not self.growing[rank]:
+        if self._held[rank] < 0 and not self._growing[rank]:
             raise InvariantError(f"rank {rank} released {blocks} KV blocks that nobody held")
 
     def join(self, rank: int, tokens: int) -> int:
         """Let a sequence of `tokens` resident tokens grow with the clock; return its offset."""
         offset = tokens - self.clock
         self._held[rank] -= self.blocks_for(tokens)
-        self.offsets[rank] += offset
-        self._by_residue[rank, offset % self.block_tokens] += 1
-        self.growing[rank] += 1
-        self._most = max(self._most, self.growing.item(rank))
+        self._offsets[rank] += offset
+        self._residues[rank * self.block_tokens + offset % self.block_tokens] += 1
+        self._growing[rank] += 1
+        self._most = max(self._most, self._growing[rank])
         return offset
 
     def leave(self, rank: int, offset: int) -> int:
         """Stop the growth of a sequence that joined with `offset`; return its tokens."""
         tokens = offset + self.clock
         self._held[rank] += self.blocks_for(tokens)
-        self.offsets[rank] -= offset
-        self._by_residue[rank, offset % self.block_tokens] -= 1
-        self.growing[rank] -= 1
+        self._offsets[rank] -= offset
+        self._residues[rank * self.block_tokens + offset % self.block_tokens] -= 1
+        self._growing[rank] -= 1
         return tokens
 
     def advance(self, tokens: int) -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from simpod.cluster import PoolSpec
+from simpod.cluster import PoolSpec, integer_array, integer_counters
 from simpod.engine.clock import Clock
 from simpod.engine.sequence import Sequence, SequenceFacade
 from simpod.errors import PolicyError
@@ -32,14 +32,9 @@ class RouterFacade:
         return self._clock.now
 
 
-def counters(size: int) -> "memoryview[int]":
-    """Counts at half the cost of NumPy elements, whose memory an array can share."""
-    return memoryview(bytearray(8 * size)).cast("q")
-
-
 def _live_array(counts: "memoryview[int]") -> Ints:
     """The same memory as a read-only array."""
-    view = np.asarray(counts)
+    view = integer_array(counts)
     view.flags.writeable = False
     return view
 
@@ -56,10 +51,10 @@ class Dispatcher:
     ) -> None:
         self.spec = spec
         self.num_targets = spec.instances * spec.layout.dp
-        self.waiting_seqs = counters(self.num_targets)
-        self.running_seqs = counters(self.num_targets)
-        self.queued_tokens = counters(self.num_targets)
-        self.kv_tokens = counters(self.num_targets)
+        self.waiting_seqs = integer_counters(self.num_targets)
+        self.running_seqs = integer_counters(self.num_targets)
+        self.queued_tokens = integer_counters(self.num_targets)
+        self.kv_tokens = integer_counters(self.num_targets)
         self._name = name
         self._policy = policy
         self._view = RouterFacade(self, clock, rng)

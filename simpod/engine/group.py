@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING
 
 import simpy
 
-from simpod.cluster import KvBlocks, PoolSpec
+from simpod.cluster import (
+    KvBlocks,
+    PoolSpec,
+    float_array,
+    float_counters,
+    integer_array,
+    integer_counters,
+)
 from simpod.cost import Batch, StepPricer, StepPrices
 from simpod.engine.clock import PLAN, STEP_END, Alarm, Clock
 from simpod.engine.dispatch import Dispatcher
@@ -19,6 +26,27 @@ from simpod.policies import BatchScheduler
 
 if TYPE_CHECKING:
     from simpod.engine.simulation import Simulation
+
+
+class PromptCounters:
+    """Prompt chunks of the next step, per rank: what `Batch` says of them, written one by one."""
+
+    def __init__(self, num_ranks: int) -> None:
+        self.tokens = integer_counters(num_ranks)
+        self.pairs = float_counters(num_ranks)
+        self.context = integer_counters(num_ranks)
+        self.chunks = integer_counters(num_ranks)
+
+    def batch(self, kv: KvBlocks) -> Batch:
+        """A batch that always shows the present counts."""
+        return Batch(
+            decode_seqs=kv.growing,
+            context_tokens=kv.offsets,
+            prefill_tokens=integer_array(self.tokens),
+            prefill_pairs=float_array(self.pairs),
+            prefill_context=integer_array(self.context),
+            num_chunks=integer_array(self.chunks),
+        )
 
 
 class Group:
@@ -55,7 +83,8 @@ class Group:
             block_tokens=self.spec.block_tokens,
             prefix_unit_tokens=sim.prefix_unit_tokens(self.spec),
         )
-        self.batch = Batch.of(self.kv.growing, self.kv.offsets)
+        self.prompts = PromptCounters(num_ranks)
+        self.batch = self.prompts.batch(self.kv)
         self.next_tokens = 0  # of a decoding sequence in the next step: their room is set aside
         first = instance * num_ranks
         self.ranks = [Rank(self, r, first + r, make_policy()) for r in range(num_ranks)]

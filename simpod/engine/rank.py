@@ -111,7 +111,7 @@ class Rank:
         for seq_id, chunk in plan.prefill_chunks.items():
             seq = self.partial.get(seq_id)
             if seq is None:
-                if not self._start(self.waiting[seq_id], chunk):
+                if not self._start(self.waiting[seq_id], chunk, whole=not plan.decode):
                     break
             elif not self._extend(seq, chunk):
                 break
@@ -151,8 +151,13 @@ class Rank:
 
     # --- chunks -------------------------------------------------------------------------------
 
-    def _start(self, seq: Sequence, chunk: int) -> bool:
-        """Admit a prompt with its first chunk; change nothing and return False without room."""
+    def _start(self, seq: Sequence, chunk: int, *, whole: bool) -> bool:
+        """Admit a prompt with its first chunk; change nothing and return False without room.
+
+        Decodes go on beside chunks, so only the chunk must fit (vLLM v1). Where they pause for it,
+        a prompt that had to make way before needs room for the `whole` of it: else two ranks of a
+        group could in turn start and drop theirs, and no decode would ever end to make room.
+        """
         group = self.group
         kv = group.kv
         hit = self.hit_units(seq) if seq.prefix_hashes else 0
@@ -162,7 +167,7 @@ class Rank:
         ids = seq.prefix_hashes[:hit]
         shared = kv.blocks_to_pin(self.index, ids) if hit else 0
         need = own + shared
-        if seq.num_preemptions:  # all of it must fit now, lest it makes way again and again
+        if whole and seq.num_preemptions:
             need += kv.blocks_for(seq.goal_tokens) - kv.blocks_for(resident + chunk)
         if not kv.fits(self.index, need, group.next_tokens):
             return False
@@ -207,12 +212,12 @@ class Rank:
 
     def _enter(self, seq: Sequence, chunk: int) -> None:
         """Put a granted chunk into the group's batch."""
-        batch, index = self.group.batch, self.index
+        prompts, index = self.group.prompts, self.index
         self.chunks[seq.seq_id] = (seq, chunk)
-        batch.prefill_tokens[index] += chunk
-        batch.prefill_pairs[index] += chunk * (seq.resident_tokens + (chunk + 1) / 2)
-        batch.prefill_context[index] += seq.resident_tokens + chunk
-        batch.num_chunks[index] += 1
+        prompts.tokens[index] += chunk
+        prompts.pairs[index] += chunk * (seq.resident_tokens + (chunk + 1) / 2)
+        prompts.context[index] += seq.resident_tokens + chunk
+        prompts.chunks[index] += 1
         self.group.prefill_tokens += chunk
         self.group.dispatch.queued_tokens[self.target] -= chunk
 
@@ -229,9 +234,9 @@ class Rank:
                     self._publish(seq)
                 done.append(seq)
         self.chunks.clear()
-        batch, index = self.group.batch, self.index
-        batch.prefill_tokens[index] = batch.prefill_context[index] = batch.num_chunks[index] = 0
-        batch.prefill_pairs[index] = 0.0
+        prompts, index = self.group.prompts, self.index
+        prompts.tokens[index] = prompts.context[index] = prompts.chunks[index] = 0
+        prompts.pairs[index] = 0.0
         return done
 
     def _publish(self, seq: Sequence) -> None:

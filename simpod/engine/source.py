@@ -25,6 +25,7 @@ class Source:
         self._unit_tokens = prefix_unit_tokens
         self._submit: Callable[[Sequence], None] = lambda _: None
         self._turn = count()
+        self._free: list[int] = []
         self._followers: dict[int, list[int]] = {}
         self._closed = requests.concurrency is not None
         self.num_sent = 0
@@ -52,7 +53,15 @@ class Source:
     def _send_next(self) -> None:
         row = next(self._turn)
         if row < len(self._requests):
-            self._send_at(self._clock.now, row)
+            self._free.append(row)
+            if len(self._free) == 1:
+                self._clock.call_at(self._clock.now, DELIVER, self._send_free)
+
+    def _send_free(self) -> None:
+        """Send what became free at this instant, once all that ends now has ended."""
+        rows, self._free = self._free, []
+        for row in rows:
+            self._send(row)
 
     def _send_at(self, time_s: float, row: int) -> None:
         self._clock.call_at(time_s, DELIVER, lambda: self._send(row))

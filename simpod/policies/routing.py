@@ -6,6 +6,8 @@ import numpy as np
 
 from simpod.policies.roles import Ints, RouteRequest, RouterView
 
+UNLIMITED = 1 << 62
+
 
 def _held(view: RouterView) -> Ints:
     """Requests at each target [num_targets], waiting or running."""
@@ -63,7 +65,7 @@ class LeastKv:
         full = held >= view.max_num_seqs
         if full.all():
             return int(load.argmin())
-        return int(np.where(full, np.iinfo(np.int64).max, load).argmin())
+        return int(np.where(full, UNLIMITED, load).argmin())
 
 
 @dataclass(slots=True)
