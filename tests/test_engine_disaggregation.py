@@ -158,3 +158,18 @@ def test_tandem_of_two_servers() -> None:
     requests = records.requests
     measured = np.array([requests.prefill_end_s, requests.transfer_start_s, requests.finish_s]).T
     np.testing.assert_allclose(measured, expected, rtol=1e-12)
+
+
+def test_a_finish_comes_before_a_hand_over_of_the_same_instant(skip_ahead) -> None:
+    """At 5.5 s the second prompt is done and the first request leaves decode rank 0, now free."""
+    records = in_two_stages(
+        at([0.0, 4.5], 1, 5),
+        prefill=pool_inputs(pool_spec(role="prefill", name="prefill")),
+        decode=pool_inputs(
+            pool_spec(role="decode", name="decode", instances=2), router="least_requests"
+        ),
+        transfer_s=0.5,
+        skip_ahead=skip_ahead,
+    )
+    assert records.requests.finish_s[0] == records.requests.prefill_end_s[1] == 5.5
+    assert records.requests.decode_target.tolist() == [0, 0]

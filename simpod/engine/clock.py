@@ -5,13 +5,17 @@ from heapq import heappush
 
 import simpy
 
-STEP_END = 0
-"""At equal times, first: steps end, their sequences finish."""
+STEP_END = 1 << 20
+"""At equal times, first: steps end, their sequences finish; group g at STEP_END - g.
 
-DELIVER = 1
+So the order of two groups is the same however long ago their alarms were set, and decode groups,
+which come after prefill groups, have finished sequences when prompts are handed over then.
+"""
+
+DELIVER = STEP_END + 1
 """Then: arrivals, and what transfers bring."""
 
-PLAN = 2
+PLAN = DELIVER + 1
 """Last: groups plan their next step, having seen all of the above."""
 
 

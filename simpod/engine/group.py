@@ -71,6 +71,7 @@ class Group:
         self.sim = sim
         self.clock: Clock = sim.clock
         self.index = index
+        self._end_order = STEP_END - index
         self.instance = instance
         self.dispatch = dispatch
         self.spec: PoolSpec = dispatch.spec
@@ -135,7 +136,7 @@ class Group:
         """End a run at the boundary after now."""
         if run.cut(self.clock.now) and self._alarm is not None:
             waiting = self._alarm.disarm()
-            self._alarm = self.clock.alarm_at(run.end_s, STEP_END)
+            self._alarm = self.clock.alarm_at(run.end_s, self._end_order)
             self._alarm.callbacks = waiting
 
     # --- the loop -------------------------------------------------------------------------------
@@ -163,7 +164,7 @@ class Group:
                 self.tokens,
             )
             if skip_ahead or run.steps == 1:
-                self._alarm = clock.alarm_at(run.end_s, STEP_END)
+                self._alarm = clock.alarm_at(run.end_s, self._end_order)
                 yield self._alarm
             else:
                 yield from self._walk(run)
@@ -218,7 +219,7 @@ class Group:
         done = 0
         while done < run.steps:
             done += 1
-            yield clock.alarm_at(run.end_of(done), STEP_END)
+            yield clock.alarm_at(run.end_of(done), self._end_order)
             if done < run.steps and not clock.may_plan:
                 yield clock.alarm_at(clock.now, PLAN)
 
