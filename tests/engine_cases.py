@@ -160,7 +160,6 @@ def tables(records: RunRecords) -> dict[str, np.ndarray]:
     for pool in records.pools:
         means = (pool.mean_slots_frac, pool.mean_kv_frac, pool.mean_waiting_seqs)
         columns[f"pool.{pool.name}"] = np.array(means)
-    columns["extra_gaps_s"] = records.extra_gaps_s
     columns["segments"] = records.segments
     columns["end_s"] = np.array([records.end_s])
     return columns

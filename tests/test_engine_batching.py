@@ -81,7 +81,6 @@ def test_blocks_run_out_and_the_newest_is_recomputed(run) -> None:
     assert each_step(records, "decode_seqs") == [0, 2, 2, 2, 2, 1, 1, 1, 0, 1, 1]
     assert records.segments.tolist() == [[1, 0, 0, 4]]
     assert (requests.first_decode_step[1], requests.last_decode_step[1]) == (7, 9)
-    assert records.extra_gaps_s.tolist() == [4.0]
     assert records.groups[0].num_preemptions == 1
     assert records.groups[0].peak_kv_frac == 1.0
 
@@ -102,7 +101,6 @@ def test_a_sequence_preempted_before_it_decodes_keeps_its_token(run) -> None:
     assert requests.first_token_s.tolist() == [1.0, 1.0]
     assert requests.finish_s.tolist() == [3.0, 5.0]
     assert each_step(records, "prefill_tokens") == [8, 0, 0, 5, 0]
-    assert records.extra_gaps_s.tolist() == [3.0]  # from 1 s to the end of the recomputation
 
 
 def test_a_long_prompt_in_part_is_preempted_for_an_older_decode(run) -> None:
@@ -182,6 +180,8 @@ def test_the_run_stops_at_its_duration(run) -> None:
     assert records.requests.finish_s[0] == 3.0
     assert np.isnan(records.requests.finish_s[1])
     assert records.requests.first_token_s[1] == 4.0
+    assert records.groups[0].decode_end_s.tolist() == [2, 3, 5, 6, 7, 8, 9, 10]
+    assert records.groups[0].busy_s == 10.0
 
 
 @pytest.mark.parametrize(("others", "need"), [(0, 1), (0, 7), (0, 20), (3, 7), (4, 20)])

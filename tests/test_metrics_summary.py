@@ -83,7 +83,6 @@ def small_run() -> RunRecords:
                 {"group": 1, "start_s": 4.0, "end_s": 5.0, "decode_seqs": 2, "parts": {"ffn": 1}},
             ]
         ),
-        num_events=17,
     )
 
 
@@ -221,7 +220,6 @@ def test_summary_by_hand() -> None:
         "prefix_hit_frac": 0.5,
         "preemptions": 0,
         "num_steps": 6,
-        "num_events": 17,
         "simulated_s": 5.0,
     }
     assert got["slo_attainment_by_metric"] == {"ttft": 0.5, "tpot": 0.5}

@@ -11,6 +11,7 @@ slowest rank, and the wait for it is booked under `dispatch_wait` all the same.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from simpod.hardware.spec import HardwareProfile
 from simpod.model.spec import ModelSpec
 
 UNBOUNDED = 2**62
+MAX_COMPOSITIONS = 4096  # of one rank's steps, kept because most of them come again
 MAX_GROUP_TABLE_TOKENS = 2**18  # steps of more tokens are long and rare: priced one by one
 
 
@@ -165,7 +167,7 @@ class StepPricer:
         self._mean = np.full(layout.dp, 1.0 / layout.dp)
         self._ones = np.ones(layout.dp, dtype=np.int64)
         self._single = Table(lambda tokens: costs.tokens(tokens) + costs.experts(tokens))
-        self._decodes: dict[int, tuple[float, Floats]] = {}  # of one rank, by sequences
+        self._single_parts = lru_cache(MAX_COMPOSITIONS)(self._add_head)
 
     def _decode_parts(self, seqs: Floats) -> Floats:
         parts = self._costs.tokens(seqs * self._tokens_per_decode)
@@ -191,10 +193,8 @@ class StepPricer:
                 )
             )
         else:
-            if seqs not in self._decodes:
-                rows = seqs * self._tokens_per_decode
-                self._decodes[seqs] = self._single_parts(rows, rows)
-            fixed = self._decodes[seqs]
+            rows = seqs * self._tokens_per_decode
+            fixed = self._single_parts(rows, rows)
         fixed_s, parts = fixed
         attention_s = chunk_s + self._s_per_kv * context
         slope_s = self._s_per_kv * seqs
@@ -209,7 +209,7 @@ class StepPricer:
             None,
         )
 
-    def _single_parts(self, tokens: int, rows: int) -> tuple[float, Floats]:
+    def _add_head(self, tokens: int, rows: int) -> tuple[float, Floats]:
         """Seconds and parts of one rank's step without its reads of KV."""
         seconds = self._single.seconds(tokens) + self._head.seconds(rows)
         return seconds, self._single.parts[tokens] + self._head.parts[rows]

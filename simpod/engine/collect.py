@@ -60,7 +60,6 @@ def collect(sim: "Simulation") -> RunRecords:
         groups=tuple(_group(sim, i) for i in range(len(sim.groups))),
         pools=tuple(_pool(sim, pool, requests) for pool in sim.pools),
         end_s=float(sim.clock.now),
-        extra_gaps_s=np.array(sim.extra_gaps_s),
         segments=np.array(sim.segments, dtype=np.int64).reshape(-1, 4),
     )
 

@@ -139,6 +139,17 @@ class Group:
             self._alarm = self.clock.alarm_at(run.end_s, self._end_order)
             self._alarm.callbacks = waiting
 
+    def stop(self) -> None:
+        """The simulation ends here: enter the steps of the run under way that are over."""
+        run = self._run
+        if run is not None and run.end_s >= self.clock.now:
+            run.cut(self.clock.now)
+            run.steps -= 1
+            if run.steps:
+                run.end_s = run.end_of(run.steps)
+                self.ledger.add(run, self.num_decoding, self.context_tokens, 0)
+                self._advance()
+
     # --- the loop -------------------------------------------------------------------------------
 
     def run(self) -> Generator[simpy.Event, object, None]:
@@ -271,7 +282,6 @@ class Group:
         if gained:
             seq.emitted_tokens += gained
             first, last = seq.first_decode_step, self.ledger.num_decode_steps
-            seq.last_token_s = self.ledger.decode_end_s
             self.sim.segments.extend((seq.seq_id, self.index, first, last))
         seq.ledger = seq.first_decode_step = -1  # until it decodes again, if it does
 

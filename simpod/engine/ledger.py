@@ -37,7 +37,6 @@ class Ledger:
         self.num_decode_steps = 0
         self.num_steps = 0
         self.busy_s = 0.0
-        self.decode_end_s = 0.0  # end of the last decode step
         self._rows = bytearray()
         self._fixed: list[Floats] = []
 
@@ -63,7 +62,6 @@ class Ledger:
         self.busy_s += end_s - run.start_s
         if decoding:
             self.num_decode_steps += run.steps
-            self.decode_end_s = end_s
 
     @property
     def table(self) -> Floats:

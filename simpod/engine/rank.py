@@ -16,20 +16,17 @@ if TYPE_CHECKING:
 class RankFacade:
     """Read-only view of a rank before a step: `policies.BatchView`."""
 
-    __slots__ = ("_rank",)
+    __slots__ = ("_rank", "block_tokens", "max_step_tokens")
 
     def __init__(self, rank: "Rank") -> None:
         self._rank = rank
+        self.max_step_tokens = rank.group.spec.max_step_tokens
+        self.block_tokens = rank.group.spec.block_tokens
 
     @property
     def now_s(self) -> float:
         """Start of the step."""
         return self._rank.group.clock.now
-
-    @property
-    def max_step_tokens(self) -> int:
-        """Token budget of a step."""
-        return self._rank.group.spec.max_step_tokens
 
     @property
     def num_decoding(self) -> int:
@@ -43,7 +40,8 @@ class RankFacade:
         for seq in rank.partial.values():
             yield SequenceFacade(seq)
         for seq in rank.waiting.values():
-            yield SequenceFacade(seq, rank.hit_units(seq) * rank.group.kv.unit_tokens)
+            hit = rank.hit_units(seq) * rank.group.kv.unit_tokens if seq.prefix_hashes else 0
+            yield SequenceFacade(seq, hit)
 
     @property
     def free_seq_slots(self) -> int:
@@ -54,11 +52,6 @@ class RankFacade:
     def free_blocks(self) -> int:
         """KV blocks that could be given out."""
         return self._rank.free_blocks
-
-    @property
-    def block_tokens(self) -> int:
-        """Tokens of one KV block."""
-        return self._rank.group.kv.block_tokens
 
 
 class Rank:

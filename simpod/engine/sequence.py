@@ -28,7 +28,6 @@ class Sequence:
     transfer_start_s = NAN
     transfer_end_s = NAN
     first_token_s = NAN
-    last_token_s = NAN  # before a preemption
 
     def __init__(
         self,

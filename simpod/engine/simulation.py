@@ -99,7 +99,6 @@ class Simulation:
         self.rows = bytearray()  # REQUEST_FIELDS of every request that has ended
         self.segments = array("q")  # seq_id, ledger, first, last decode step before a preemption
         self.transfers = array("d")
-        self.extra_gaps_s = array("d")
         self.live: dict[int, Sequence] = {}
         self.num_ended = 0
         self._total = len(inputs.requests)
@@ -124,6 +123,8 @@ class Simulation:
                 f"{len(self.live)} requests can't go on at {self.clock.now:.6f} s, the first is "
                 f"{next(iter(self.live))} (seed {self.inputs.seed}); please report this experiment"
             )
+        for group in self.groups:
+            group.stop()
         for seq in self.live.values():
             self._record(seq, LIVE)
         return collect(self)
@@ -181,9 +182,6 @@ class Simulation:
             return
         if seq.emitted_tokens == 0:
             seq.first_token_s = now_s
-        else:
-            self.extra_gaps_s.append(now_s - seq.last_token_s)
-        seq.last_token_s = now_s
         seq.emitted_tokens += 1
         if seq.emitted_tokens == self.output_tokens[seq.seq_id] or (
             rank.group.spec.role == "prefill" and self.decode is None

@@ -72,7 +72,6 @@ _MACHINE = {
     "stationarity": "verdict (STABLE, GROWING, BACKLOGGED, BURST) and its numbers",
     "simulated_s": "simulated time at which the run stopped",
     "num_steps": "steps of all groups",
-    "num_events": "events that the simulator processed",
 }
 
 SUMMARY_KEYS: dict[str, str] = {

@@ -160,7 +160,6 @@ def _machine(records: RunRecords, window: Window) -> Json:
         "stationarity": asdict(verdict),
         "simulated_s": records.end_s,
         "num_steps": sum(group.num_steps for group in records.groups),
-        "num_events": records.num_events,
     }
 
 

@@ -1,17 +1,18 @@
 """Batch scheduling: which prompts take part in the next step of a rank."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from simpod.policies.roles import BatchPlan, BatchView, SequenceView
 
 
 def _fill(
-    view: BatchView, order: "list[SequenceView] | None", budget: int, longest: int
+    view: BatchView, order: Iterable[SequenceView], budget: int, longest: int
 ) -> dict[int, int]:
     """Give the token budget to the prompts in `order` until it, or the slots, run out."""
     slots = view.free_seq_slots
     chunks: dict[int, int] = {}
-    for seq in view.prefilling if order is None else order:
+    for seq in order:
         if budget <= 0 or len(chunks) >= slots:
             break
         chunk = min(seq.uncached_tokens, budget, longest)
@@ -36,7 +37,7 @@ class Fcfs:
 
     def __call__(self, view: BatchView) -> BatchPlan:
         budget = view.max_step_tokens - view.num_decoding
-        return BatchPlan(_fill(view, None, budget, self.max_chunk_tokens))
+        return BatchPlan(_fill(view, view.prefilling, budget, self.max_chunk_tokens))
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ class PrefillFirst:
     """Prompts first, decodes pause: a step is either prefill or decode (Orca-era vLLM, v0)."""
 
     def __call__(self, view: BatchView) -> BatchPlan:
-        chunks = _fill(view, None, view.max_step_tokens, UNLIMITED)
+        chunks = _fill(view, view.prefilling, view.max_step_tokens, UNLIMITED)
         return BatchPlan(chunks, decode=not chunks)
 
 

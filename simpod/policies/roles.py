@@ -80,7 +80,7 @@ class BatchView(Protocol):
         """Tokens of one KV block."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class BatchPlan:
     """What changes in the next step: chunks of prompts, in order of precedence.
 

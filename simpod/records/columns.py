@@ -132,9 +132,5 @@ class RunRecords:
     groups: tuple[GroupRecords, ...]
     pools: tuple[PoolRecords, ...]
     end_s: float  # when the simulation stopped
-    num_events: int = 0
-    extra_gaps_s: Floats = field(
-        default_factory=lambda: np.empty(0)
-    )  # token gaps across preemption
     segments: Ints = field(default_factory=lambda: np.empty((0, 4), dtype=np.int64))
     """[s, 4] spans of decode steps before a preemption: request id, ledger, first, last step."""
