@@ -77,25 +77,22 @@ class Ledger:
         """[num_decode_steps] end of each decode step, by the formula of `StepRun`."""
         table = self._decoding()
         ends = np.empty(self.num_decode_steps)
-        counts = table[:, ROW.index("num_steps")].astype(np.int64)
-        firsts = table[:, ROW.index("first_decode_step")].astype(np.int64)
+        counts, firsts = (
+            table[:, ROW.index(name)].astype(np.int64)
+            for name in ("num_steps", "first_decode_step")
+        )
         start_s, base_s, slope_s = (
             table[:, ROW.index(n)] for n in ("start_s", "base_s", "slope_s")
         )
-        rows = np.arange(len(table))
-        cuts = np.flatnonzero(np.diff(firsts // EXPAND_AT_ONCE)) + 1
-        for part in np.split(rows, cuts):
-            row = np.repeat(part, counts[part])
-            if not len(row):
-                continue
-            step = np.arange(firsts[part[0]], firsts[part[0]] + len(row))
-            done = step + 1 - firsts[row]
-            gained = step * self.clock.tokens // self.clock.per_steps
-            gained -= firsts[row] * self.clock.tokens // self.clock.per_steps
-            total = gained.cumsum()
-            before = total[step == firsts[row]] - 0
-            total -= np.repeat(before, counts[part])
-            ends[step] = start_s[row] + (done * base_s[row] + slope_s[row] * total)
+        cuts = np.flatnonzero(np.diff(firsts // EXPAND_AT_ONCE)) + 1  # bounds the temporary arrays
+        for part in np.split(np.arange(len(table)), cuts):
+            if len(part):
+                row = np.repeat(part, counts[part])
+                done = np.arange(firsts[part[0]], firsts[part[0]] + len(row)) + 1 - firsts[row]
+                gained = self.clock.running_sums(firsts[row], done)
+                ends[firsts[part[0]] :][: len(row)] = start_s[row] + (
+                    done * base_s[row] + slope_s[row] * gained
+                )
         return ends
 
     def decode_seqs(self) -> Ints:

@@ -50,6 +50,17 @@ class TokenClock:
         pairs = zip(firsts.tolist(), steps.tolist(), strict=True)
         return np.array([self.gained_sum(first, count) for first, count in pairs], dtype=np.int64)
 
+    def running_sums(self, firsts: Ints, steps: Ints) -> Ints:
+        """[m] G(steps) after step `firsts`, for every step (1, 2, ...) of whole runs in a row."""
+        if self.is_plain:
+            return steps * (steps - 1) // 2
+        done = firsts + steps - 1
+        gained = done * self.tokens // self.per_steps - firsts * self.tokens // self.per_steps
+        total = gained.cumsum()
+        begins = np.flatnonzero(steps == 1)  # where g = 0: the sum up to there belongs to others
+        before: Ints = np.repeat(total[begins], np.diff(np.append(begins, len(steps))))
+        return total - before
+
 
 class StepRun:
     """A run that is planned, under way or done; `cut` makes it shorter when something comes."""
