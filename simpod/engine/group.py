@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from simpod.engine.simulation import Simulation
 
 
+MAX_FRUITLESS_PLANS = 1000
+"""Plans at one instant that preempt and admit nothing: more is a livelock."""
+
+
 class PromptCounters:
     """Prompt chunks of the next step, per rank: what `Batch` says of them, written one by one."""
 
@@ -156,6 +160,7 @@ class Group:
         """Plan, price, advance; sleep while there is nothing to do."""
         clock = self.clock
         skip_ahead = self.sim.skip_ahead
+        fruitless = 0
         while True:
             if not clock.may_plan:
                 yield clock.alarm_at(clock.now, PLAN)
@@ -164,6 +169,11 @@ class Group:
                 if not self.dirty:
                     self._idle = Alarm()
                     yield self._idle
+                    fruitless = 0
+                elif (fruitless := fruitless + 1) > MAX_FRUITLESS_PLANS:
+                    raise InvariantError(
+                        f"group {self.index} plans without end at {clock.now:.6f} s"
+                    )
                 continue
             self.batch.gained_tokens = self.kv.clock
             prices = self.pricer.price(self.batch if decodes else self.batch.without_decodes())
