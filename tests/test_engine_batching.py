@@ -1,8 +1,11 @@
 """Continuous batching the way vLLM v1 does it, every step kept by hand; a step takes 1 s."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from engine_cases import (
+    EVERY_STEP_1S,
     LinearPricer,
     at,
     chained,
@@ -15,7 +18,7 @@ from engine_cases import (
 
 from simpod.engine import Simulation
 from simpod.errors import PolicyError
-from simpod.policies import BatchPlan
+from simpod.policies import BatchPlan, BatchView
 from simpod.records.columns import FINISHED, LIVE, REFUSED
 
 NAN = float("nan")
@@ -169,7 +172,7 @@ def test_too_long_requests_are_refused_at_once(run) -> None:
     assert records.requests.status.tolist() == [FINISHED, REFUSED, REFUSED]
     assert np.isnan(records.requests.finish_s[1:]).all()
     assert records.end_s == 5.0
-    by_blocks = simulate(at([0.0, 0.0], [11, 12], 4), block_tokens=4, kv_blocks=4, run=run)
+    by_blocks = simulate(at([0.0, 0.0], [12, 13], 4), block_tokens=4, kv_blocks=4, run=run)
     assert by_blocks.requests.status.tolist() == [FINISHED, REFUSED]
 
 
@@ -263,7 +266,7 @@ def test_another_rank_becomes_the_slowest_in_mid_run(run) -> None:
     [
         (BatchPlan({0: 11}), "chunks of 11 tokens in all; 10 of 10 are left"),
         (BatchPlan({0: 9}), "chunk of 9 tokens for sequence 0; 8 are uncomputed"),
-        (BatchPlan({0: 0}), "chunk of 0 tokens for sequence 0; allowed: 1 or more"),
+        (BatchPlan({0: 0}), "chunk of 0 for sequence 0; allowed: an integer >= 1"),
         (BatchPlan({5: 1}), "chunk for sequence 5, which has no prompt to compute here"),
         (BatchPlan({0: 1, 1: 1}), "2 prompts in one step; 1 slots are free"),
         ({0: 1}, "not a BatchPlan"),
@@ -316,3 +319,49 @@ def test_progress_ends_with_all_requests() -> None:
     Simulation(inputs).run()
     assert calls[-1] == (400, 400, 400.0)
     assert [ended for ended, _, _ in calls] == sorted({ended for ended, _, _ in calls})
+
+
+def test_a_scheduler_that_never_serves_is_blamed(run) -> None:
+    inputs = run_inputs(at([0.0], 4, 2), pool_inputs(pool_spec(), EVERY_STEP_1S), **run)
+    lazy = replace(inputs, make_batching=lambda: lambda view: BatchPlan(), batching_name="lazy")
+    with pytest.raises(PolicyError, match=r"lazy: idles for ever while 1 prompts wait"):
+        Simulation(lazy).run()
+
+
+def test_a_batch_view_cannot_be_written_to(run) -> None:
+    views = []
+
+    def watch(view: BatchView) -> BatchPlan:
+        views.append(view)
+        return BatchPlan({seq.seq_id: seq.uncached_tokens for seq in view.prefilling})
+
+    inputs = run_inputs(at([0.0], 4, 2), pool_inputs(pool_spec(), EVERY_STEP_1S), **run)
+    Simulation(replace(inputs, make_batching=lambda: watch)).run()
+    for name in ("max_step_tokens", "block_tokens", "num_decoding", "free_blocks"):
+        with pytest.raises((AttributeError, TypeError)):
+            setattr(views[0], name, 5)
+
+
+def test_use_of_slots_and_kv_is_an_exact_time_average(run) -> None:
+    """4 tokens are computed to 1 s, two decode steps last to 3 s; idle until the next at 5 s.
+
+    KV: a block of 4 while the prompt is computed, then 4 growing to 6 tokens; of 16.
+    """
+    records = simulate(at([0.0, 5.0], 4, [3, 1]), block_tokens=4, kv_blocks=4, run=run)
+    pool = records.pools[0]
+    assert pool.mean_slots_frac == pytest.approx((3 + 1) / 6 / pool_spec().max_num_seqs)
+    assert pool.mean_kv_frac == pytest.approx((4 + 5 * 2 + 4) / 6 / 16)
+    assert records.groups[0].peak_kv_frac == 6 / 16
+    assert pool.mean_waiting_seqs == 0.0
+
+
+def test_a_prefill_pool_alone_ends_with_the_first_token(run) -> None:
+    for first_from_decode in (True, False):
+        records = simulate(
+            at([0.0, 0.0], 4, 9),
+            role="prefill",
+            run=run | {"first_token_from_decode": first_from_decode},
+        )
+        assert records.requests.status.tolist() == [FINISHED, FINISHED]
+        assert records.requests.first_token_s.tolist() == records.requests.finish_s.tolist()
+        assert records.requests.finish_s.tolist() == [1.0, 1.0]

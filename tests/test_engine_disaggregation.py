@@ -103,7 +103,7 @@ def test_decode_admits_by_blocks_too(skip_ahead) -> None:
 
 def test_both_pools_set_the_longest_request(skip_ahead) -> None:
     records = split(
-        at([0.0, 0.0], [10, 14], 2), skip_ahead, decode={"block_tokens": 4, "kv_blocks": 4}
+        at([0.0, 0.0], [14, 15], 2), skip_ahead, decode={"block_tokens": 4, "kv_blocks": 4}
     )
     assert records.requests.status.tolist() == [FINISHED, REFUSED]
 

@@ -51,6 +51,7 @@ class KvBlocks:
         self.unit_tokens = prefix_unit_tokens
         self.unit_blocks = prefix_unit_tokens // block_tokens
         self.clock = 0
+        self._held_everywhere = 0
         self._held = [0] * num_ranks  # blocks that do not grow (less those counted as growing)
         self._growing = integer_counters(num_ranks)
         self._offsets = integer_counters(num_ranks)
@@ -98,6 +99,10 @@ class KvBlocks:
         held = self._held[rank] * self.block_tokens
         return held + self._offsets[rank] + self._growing[rank] * self.clock
 
+    def tokens_beside(self) -> int:
+        """Tokens of blocks held on all ranks, less the resident tokens of growing sequences."""
+        return self._held_everywhere * self.block_tokens
+
     def free(self, rank: int, ahead: int = 0) -> int:
         """Blocks that could be given out, those of idle prefix units included."""
         return self.capacity_blocks - self.used(rank, ahead)
@@ -143,6 +148,7 @@ class KvBlocks:
     def take(self, rank: int, blocks: int) -> None:
         """Give out `blocks`; the caller has checked that they fit."""
         self._held[rank] += blocks
+        self._held_everywhere += blocks
         self._slack -= blocks
 
     def release(self, rank: int, blocks: int) -> None:
@@ -150,13 +156,16 @@ class KvBlocks:
         if self._caches:
             self._evict(rank)  # what was full until now had no room for idle units
         self._held[rank] -= blocks
+        self._held_everywhere -= blocks
         if self._held[rank] < 0 and not self._growing[rank]:
             raise InvariantError(f"rank {rank} released {blocks} KV blocks that nobody held")
 
     def join(self, rank: int, tokens: int) -> int:
         """Let a sequence of `tokens` resident tokens grow with the clock; return its offset."""
         offset = tokens - self.clock
-        self._held[rank] -= self.blocks_for(tokens)
+        blocks = self.blocks_for(tokens)
+        self._held[rank] -= blocks
+        self._held_everywhere -= blocks
         self._offsets[rank] += offset
         self._residues[rank * self.block_tokens + offset % self.block_tokens] += 1
         self._growing[rank] += 1
@@ -166,7 +175,9 @@ class KvBlocks:
     def leave(self, rank: int, offset: int) -> int:
         """Stop the growth of a sequence that joined with `offset`; return its tokens."""
         tokens = offset + self.clock
-        self._held[rank] += self.blocks_for(tokens)
+        blocks = self.blocks_for(tokens)
+        self._held[rank] += blocks
+        self._held_everywhere += blocks
         self._offsets[rank] -= offset
         self._residues[rank * self.block_tokens + offset % self.block_tokens] -= 1
         self._growing[rank] -= 1
@@ -207,7 +218,9 @@ class KvBlocks:
     def unpin(self, rank: int, ids: Sequence[int]) -> None:
         """Stop sharing units; those that nobody uses stay as idle cache."""
         self._evict(rank)
-        self._held[rank] -= self.unit_blocks * self._caches[rank].unpin(ids)
+        blocks = self.unit_blocks * self._caches[rank].unpin(ids)
+        self._held[rank] -= blocks
+        self._held_everywhere -= blocks
 
     def idle_blocks(self, rank: int) -> int:
         """Blocks of prefix units that nobody uses: free for the taking."""

@@ -8,6 +8,7 @@ import numpy as np
 from simpod.cost import breakdown
 from simpod.engine.ledger import ROW
 from simpod.records.columns import (
+    REFUSED,
     Floats,
     GroupRecords,
     Ints,
@@ -154,34 +155,33 @@ def _group(sim: "Simulation", index: int) -> GroupRecords:
     )
 
 
-def _peak_kv_frac(group: "Group") -> float:
-    """Largest share of the group's KV capacity that its decoding sequences filled."""
-    columns = dict(zip(ROW, group.ledger.table.T, strict=True))
+def _columns(group: "Group") -> dict[str, Floats]:
+    return dict(zip(ROW, group.ledger.table.T, strict=True))
+
+
+def _kv_at_end(group: "Group", columns: dict[str, Floats]) -> Floats:
+    """[runs] tokens of KV in use at the end of each run: its sequences have grown."""
     grown = columns["num_steps"] * group.tokens.tokens / group.tokens.per_steps
-    tokens = columns["context_tokens"] + columns["decode_seqs"] * grown
+    return columns["kv_tokens"] + columns["decode_seqs"] * grown
+
+
+def _peak_kv_frac(group: "Group") -> float:
     capacity = group.kv.capacity_blocks * group.kv.block_tokens * len(group.ranks)
-    return float(tokens.max(initial=0.0)) / max(1, capacity)
+    return min(1.0, float(_kv_at_end(group, _columns(group)).max(initial=0.0)) / max(1, capacity))
 
 
 def _pool(sim: "Simulation", pool: "Pool", requests: RequestRecords) -> PoolRecords:
-    """Averages over time, from intervals of requests: integral of a count = sum of its stays."""
+    """Averages over time, from the first arrival on: integrals over the groups' runs."""
     spec = pool.spec
-    end_s = float(sim.clock.now)
-    is_second = pool is sim.decode
-    came = requests.prefill_end_s if is_second else requests.arrival_s
-    began = requests.transfer_start_s if is_second else requests.scheduled_s
-    left = requests.prefill_end_s if spec.role == "prefill" else requests.finish_s
-    freed = requests.transfer_end_s if spec.role == "prefill" and sim.decode else left
-    grows_by = 0.0 if spec.role == "prefill" else 0.5  # of the output, evenly while decoding
-    tokens = requests.prompt_tokens + grows_by * requests.output_tokens.astype(np.float64)
-    first = float(np.nanmin(requests.arrival_s, initial=np.inf)) if len(came) else 0.0
-    span_s = max(end_s - first, 1e-12) if np.isfinite(first) else 1e-12
+    span_s = max(float(sim.clock.now) - float(requests.arrival_s.min(initial=np.inf)), 1e-12)
+    kv_token_s = slot_s = 0.0
+    for group in pool.groups:
+        columns = _columns(group)
+        lasted_s = columns["end_s"] - columns["start_s"]
+        middle = (columns["kv_tokens"] + _kv_at_end(group, columns)) / 2
+        kv_token_s += float(lasted_s.dot(middle)) + group.idle_kv_token_s
+        slot_s += float(lasted_s.dot(columns["slots"]))
     ranks = spec.instances * spec.layout.dp
-
-    def mean(start: Floats, end: Floats, weight: Floats | float = 1.0) -> float:
-        stay = np.where(np.isnan(end), end_s, end) - start
-        return float(np.nansum(stay * weight)) / span_s
-
     capacity = spec.kv_blocks * spec.block_tokens
     dies = spec.instances * spec.layout.dies
     return PoolRecords(
@@ -193,7 +193,19 @@ def _pool(sim: "Simulation", pool: "Pool", requests: RequestRecords) -> PoolReco
         max_num_seqs=spec.max_num_seqs,
         ranks=ranks,
         kv_capacity_tokens=capacity,
-        mean_slots_frac=mean(began, left) / (ranks * spec.max_num_seqs),
-        mean_kv_frac=mean(began, freed, tokens) / max(1, ranks * capacity),
-        mean_waiting_seqs=mean(came, began),
+        mean_slots_frac=slot_s / span_s / (ranks * spec.max_num_seqs),
+        mean_kv_frac=kv_token_s / span_s / max(1, ranks * capacity),
+        mean_waiting_seqs=_waited_s(sim, pool, requests) / span_s,
     )
+
+
+def _waited_s(sim: "Simulation", pool: "Pool", requests: RequestRecords) -> float:
+    """Time that requests spent in the pool's queues before they were first admitted, summed."""
+    if pool is sim.decode:
+        came_s, began_s = requests.prefill_end_s, requests.transfer_start_s
+        came = (requests.decode_target >= 0) & ~np.isnan(came_s)
+    else:
+        came_s, began_s = requests.arrival_s, requests.scheduled_s
+        came = requests.status != REFUSED
+    until_s = np.where(np.isnan(began_s), float(sim.clock.now), began_s)
+    return float((until_s - came_s)[came].sum())

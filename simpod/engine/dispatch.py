@@ -1,5 +1,7 @@
 """The router stage of a pool: what is where, and the choice of a rank for each request."""
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,19 +14,19 @@ from simpod.policies import Router
 Ints = NDArray[np.int64]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RouterFacade:
     """Read-only view of a pool's targets: `policies.RouterView`; the arrays are live."""
 
-    def __init__(self, pool: "Dispatcher", clock: Clock, rng: np.random.Generator) -> None:
-        self._clock = clock
-        self.rng = rng
-        self.num_targets = pool.num_targets
-        self.max_num_seqs = pool.spec.max_num_seqs
-        self.kv_capacity_tokens = pool.spec.kv_blocks * pool.spec.block_tokens
-        self.waiting_seqs = _live_array(pool.waiting_seqs)
-        self.running_seqs = _live_array(pool.running_seqs)
-        self.queued_tokens = _live_array(pool.queued_tokens)
-        self.kv_tokens = _live_array(pool.kv_tokens)
+    _clock: Clock
+    rng: np.random.Generator
+    num_targets: int
+    max_num_seqs: int
+    kv_capacity_tokens: int
+    waiting_seqs: Ints
+    running_seqs: Ints
+    queued_tokens: Ints
+    kv_tokens: Ints
 
     @property
     def now_s(self) -> float:
@@ -57,7 +59,17 @@ class Dispatcher:
         self.kv_tokens = integer_counters(self.num_targets)
         self._name = name
         self._policy = policy
-        self._view = RouterFacade(self, clock, rng)
+        self._view = RouterFacade(
+            _clock=clock,
+            rng=rng,
+            num_targets=self.num_targets,
+            max_num_seqs=spec.max_num_seqs,
+            kv_capacity_tokens=spec.kv_blocks * spec.block_tokens,
+            waiting_seqs=_live_array(self.waiting_seqs),
+            running_seqs=_live_array(self.running_seqs),
+            queued_tokens=_live_array(self.queued_tokens),
+            kv_tokens=_live_array(self.kv_tokens),
+        )
 
     def choose(self, seq: Sequence) -> int:
         """Ask the router for a target; PolicyError if it is not one."""

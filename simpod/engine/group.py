@@ -99,11 +99,15 @@ class Group:
         self.num_decoding = 0
         self.context_tokens = 0
         self.prefill_tokens = 0
+        self.num_chunks = 0
+        self.num_pulling = 0
         self.num_preemptions = 0
+        self.idle_kv_token_s = 0.0  # integral of the KV in use over idle time
         self._calendar: dict[int, list[Sequence]] = {}
         self._due_steps: list[int] = []
         self._joining: list[tuple[Rank, Sequence]] = []
         self._idle: Alarm | None = None
+        self._idle_since_s = 0.0
         self._alarm: Alarm | None = None
         self._run: StepRun | None = None
 
@@ -124,6 +128,8 @@ class Group:
 
     def let_go(self, seq: Sequence, rank: Rank) -> None:
         """The decode side has pulled a prompt's KV: free it."""
+        if self._idle is not None:
+            self._tally_idle()
         rank.unpin(seq.seq_id)
         if rank.is_dirty:
             self.poke()
@@ -131,6 +137,7 @@ class Group:
     def poke(self) -> None:
         """Something came: wake from idleness, or from a long sleep at the next step boundary."""
         if self._idle is not None:
+            self._tally_idle()
             idle, self._idle = self._idle, None
             self.clock.arm(idle, self.clock.now, PLAN)
         elif self._run is not None:
@@ -143,6 +150,24 @@ class Group:
             self._alarm = self.clock.alarm_at(run.end_s, self._end_order)
             self._alarm.callbacks = waiting
 
+    @property
+    def kv_tokens(self) -> int:
+        """KV in use on all ranks, in tokens; held blocks count as full."""
+        return self.kv.tokens_beside() + self.context_tokens
+
+    def _tally_idle(self) -> None:
+        """Add up what is held while no step runs: prompts that wait to be pulled."""
+        now_s = self.clock.now
+        self.idle_kv_token_s += (now_s - self._idle_since_s) * self.kv_tokens
+        self._idle_since_s = now_s
+
+    def _enter(self, run: StepRun, decoding: int) -> None:
+        """Enter a run that is done into the ledger, with what was there at its start."""
+        slots = decoding + self.num_chunks + self.num_pulling
+        self.ledger.add(
+            run, decoding, self.context_tokens, self.prefill_tokens, slots, self.kv_tokens
+        )
+
     def stop(self) -> None:
         """The simulation ends here: enter the steps of the run under way that are over."""
         run = self._run
@@ -151,8 +176,10 @@ class Group:
             run.steps -= 1
             if run.steps:
                 run.end_s = run.end_of(run.steps)
-                self.ledger.add(run, self.num_decoding, self.context_tokens, 0)
+                self._enter(run, self.num_decoding)
                 self._advance()
+        if self._idle is not None:
+            self._tally_idle()
 
     # --- the loop -------------------------------------------------------------------------------
 
@@ -168,6 +195,7 @@ class Group:
             if not self.num_decoding and not self.prefill_tokens:
                 if not self.dirty:
                     self._idle = Alarm()
+                    self._idle_since_s = clock.now
                     yield self._idle
                     fruitless = 0
                 elif (fruitless := fruitless + 1) > MAX_FRUITLESS_PLANS:
@@ -191,7 +219,7 @@ class Group:
                 yield from self._walk(run)
             self._run = self._alarm = None
             decoding = self.num_decoding if decodes else 0
-            self.ledger.add(run, decoding, self.context_tokens, self.prefill_tokens)
+            self._enter(run, decoding)
             if decoding:
                 self._advance()
             if self.prefill_tokens:
@@ -332,4 +360,4 @@ class Group:
                     self.sim.prompt_done(seq, self, rank)
                 if rank.waiting or rank.partial:
                     rank.touch()
-        self.prefill_tokens = 0
+        self.prefill_tokens = self.num_chunks = 0

@@ -22,6 +22,8 @@ ROW = (
     "decode_seqs",
     "context_tokens",
     "prefill_tokens",
+    "slots",
+    "kv_tokens",
     "attention_s",
     "attention_slope_s",
 )
@@ -40,7 +42,9 @@ class Ledger:
         self._rows = bytearray()
         self._fixed: list[Floats] = []
 
-    def add(self, run: StepRun, decoding: int, context: int, prompt: int) -> None:
+    def add(  # one packed row: a tuple would only hide the columns
+        self, run: StepRun, decoding: int, context: int, prompt: int, slots: int, kv_tokens: int
+    ) -> None:
         """Enter a run that is done, with what was in its steps: sequences and tokens."""
         prices, end_s = run.prices, run.end_s
         self._rows += PACK_ROW(
@@ -54,6 +58,8 @@ class Ledger:
             decoding,
             context,
             prompt,
+            slots,
+            kv_tokens,
             prices.attention_s,
             prices.attention_slope_s,
         )
@@ -97,8 +103,11 @@ class Ledger:
 
     def decode_seqs(self) -> Ints:
         """[num_decode_steps] sequences in each decode step."""
-        table = self._decoding().astype(np.int64)
-        return np.repeat(table[:, ROW.index("decode_seqs")], table[:, ROW.index("num_steps")])
+        table = self._decoding()
+        seqs, counts = (
+            table[:, ROW.index(name)].astype(np.int64) for name in ("decode_seqs", "num_steps")
+        )
+        return np.repeat(seqs, counts)
 
     def _decoding(self) -> Floats:
         table = self.table

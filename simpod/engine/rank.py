@@ -1,9 +1,11 @@
 """One data-parallel rank: its queues, its slots and its KV blocks."""
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from collections.abc import Sequence as ReadOnly
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from numbers import Integral
+from typing import TYPE_CHECKING, NoReturn
 
 from simpod.engine.sequence import Sequence, SequenceFacade
 from simpod.errors import PolicyError
@@ -13,15 +15,13 @@ if TYPE_CHECKING:
     from simpod.engine.group import Group
 
 
+@dataclass(frozen=True, slots=True)
 class RankFacade:
     """Read-only view of a rank before a step: `policies.BatchView`."""
 
-    __slots__ = ("_rank", "block_tokens", "max_step_tokens")
-
-    def __init__(self, rank: "Rank") -> None:
-        self._rank = rank
-        self.max_step_tokens = rank.group.spec.max_step_tokens
-        self.block_tokens = rank.group.spec.block_tokens
+    _rank: "Rank"
+    max_step_tokens: int
+    block_tokens: int
 
     @property
     def now_s(self) -> float:
@@ -67,7 +67,7 @@ class Rank:
         self.index = index
         self.target = target
         self.policy = policy
-        self.view = RankFacade(self)
+        self.view = RankFacade(self, group.spec.max_step_tokens, group.spec.block_tokens)
         self.inbox: OrderedDict[int, Sequence] = OrderedDict()
         self.waiting: OrderedDict[int, Sequence] = OrderedDict()
         self.partial: OrderedDict[int, Sequence] = OrderedDict()
@@ -121,6 +121,8 @@ class Rank:
         if not isinstance(plan, BatchPlan):
             raise PolicyError(self.group.policy_name, f"returned {plan!r}, not a BatchPlan")
         chunks = plan.prefill_chunks
+        if type(chunks) is not dict and not isinstance(chunks, Mapping):
+            self._blame(f"prefill_chunks {chunks!r} is no mapping of sequences to tokens")
         if not chunks:
             return plan
         spec = self.group.spec
@@ -128,8 +130,8 @@ class Rank:
         for seq_id, chunk in chunks.items():
             if seq_id not in self.waiting and seq_id not in self.partial:
                 self._blame(f"chunk for sequence {seq_id}, which has no prompt to compute here")
-            if chunk < 1:
-                self._blame(f"chunk of {chunk} tokens for sequence {seq_id}; allowed: 1 or more")
+            if (type(chunk) is not int and not isinstance(chunk, Integral)) or chunk < 1:
+                self._blame(f"chunk of {chunk!r} for sequence {seq_id}; allowed: an integer >= 1")
         if (total := sum(chunks.values())) > budget:
             self._blame(
                 f"chunks of {total} tokens in all; {budget} of {spec.max_step_tokens} are left"
@@ -138,7 +140,13 @@ class Rank:
             self._blame(f"{len(chunks)} prompts in one step; {self.free_slots} slots are free")
         return plan
 
-    def _blame(self, rule: str) -> None:
+    def blame_idleness(self) -> None:
+        """Nothing will ever happen again: if the policy leaves prompts waiting here, say so."""
+        if (self.waiting or self.partial) and not self._ask().prefill_chunks:
+            waiting = len(self.waiting) + len(self.partial)
+            self._blame(f"idles for ever while {waiting} prompts wait")
+
+    def _blame(self, rule: str) -> NoReturn:
         now_s = self.group.clock.now
         raise PolicyError(self.group.policy_name, f"{rule} (rank {self.target}, {now_s:.6f} s)")
 
@@ -212,6 +220,7 @@ class Rank:
         prompts.context[index] += seq.resident_tokens + chunk
         prompts.chunks[index] += 1
         self.group.prefill_tokens += chunk
+        self.group.num_chunks += 1
         self.group.dispatch.queued_tokens[self.target] -= chunk
 
     def finish_chunks(self, wait_s: float) -> list[Sequence]:
@@ -259,6 +268,7 @@ class Rank:
             seq.own_blocks = blocks
             seq.resident_tokens = seq.goal_tokens
             self.num_pulling += 1
+            group.num_pulling += 1
             dispatch, target = group.dispatch, self.target
             dispatch.waiting_seqs[target] -= 1
             dispatch.running_seqs[target] += 1
@@ -269,6 +279,7 @@ class Rank:
     def begin_pulled(self, seq: Sequence) -> None:
         """A prompt's KV has come: decode from the next step on."""
         self.num_pulling -= 1
+        self.group.num_pulling -= 1
         self.running[seq.seq_id] = seq
         self.begin_decode(seq)
 

@@ -119,6 +119,8 @@ class Simulation:
         self.source.start(self._arrive)
         self.clock.run(until=self.inputs.duration_s)
         if self.inputs.duration_s is None and self.live:
+            for rank in (rank for group in self.groups for rank in group.ranks):
+                rank.blame_idleness()
             raise InvariantError(
                 f"{len(self.live)} requests can't go on at {self.clock.now:.6f} s, the first is "
                 f"{next(iter(self.live))} (seed {self.inputs.seed}); please report this experiment"
@@ -151,10 +153,8 @@ class Simulation:
         return TokenClock(thousandths // divisor, 1000 // divisor)
 
     def _longest_of(self, spec: PoolSpec) -> int:
-        """Longest prompt + output of a request that a rank can hold alone."""
-        return min(
-            spec.max_model_len, spec.kv_blocks * spec.block_tokens - spec.layout.mtp_layers - 1
-        )
+        """Longest prompt + output that a rank can hold alone, with the last step's surplus."""
+        return min(spec.max_model_len, spec.kv_blocks * spec.block_tokens - spec.layout.mtp_layers)
 
     # --- the life of a request ------------------------------------------------------------------
 
@@ -177,27 +177,25 @@ class Simulation:
         now_s = self.clock.now
         if seq.prefill_end_s != seq.prefill_end_s:
             seq.prefill_end_s = now_s
-        if rank.group.spec.role == "prefill" and self.inputs.first_token_from_decode:
-            self._hand_over(seq, rank)
+        is_prefill = group.spec.role == "prefill"
+        pool = self.decode if is_prefill else None
+        if pool is not None and self.inputs.first_token_from_decode:
+            self._hand_over(seq, rank, pool)
             return
         if seq.emitted_tokens == 0:
             seq.first_token_s = now_s
         seq.emitted_tokens += 1
-        if seq.emitted_tokens == self.output_tokens[seq.seq_id] or (
-            rank.group.spec.role == "prefill" and self.decode is None
-        ):
+        is_last = seq.emitted_tokens == self.output_tokens[seq.seq_id]
+        if is_last or (is_prefill and pool is None):
             rank.retire(seq)
             self.finish(seq)
-        elif rank.group.spec.role == "prefill":
-            self._hand_over(seq, rank)
+        elif pool is not None:
+            self._hand_over(seq, rank, pool)
         else:
             rank.begin_decode(seq)
 
-    def _hand_over(self, seq: Sequence, rank: Rank) -> None:
+    def _hand_over(self, seq: Sequence, rank: Rank, pool: Pool) -> None:
         """Register a finished prompt with the decode pool; its KV stays until it is pulled."""
-        pool = self.decode
-        if pool is None:
-            raise InvariantError("a prompt without a decode pool can't be handed over")
         rank.pin(seq)
         seq.decode_target = pool.dispatch.choose(seq)
         group, decode_rank = pool.rank_of(seq.decode_target)

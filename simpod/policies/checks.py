@@ -3,8 +3,9 @@
 Built-in policies pass these in the project's tests; `simpod check` runs them on a user's policy.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -134,6 +135,12 @@ def _plan_problems(view: FakeBatchView, plan: Any) -> Iterator[str]:
         yield f"returned {plan!r}, not a BatchPlan"
         return
     chunks = plan.prefill_chunks
+    if not isinstance(chunks, Mapping):
+        yield f"prefill_chunks {chunks!r} is no mapping of sequences to tokens"
+        return
+    if odd := [chunk for chunk in chunks.values() if not isinstance(chunk, Integral)]:
+        yield f"chunk of {odd[0]!r}; allowed: an integer >= 1"
+        return
     uncached = {seq.seq_id: seq.uncached_tokens for seq in view.sequences}
     for seq_id, chunk in chunks.items():
         if seq_id not in uncached:

@@ -88,7 +88,7 @@ class GroupRecords:
     busy_s: float  # time in steps
     num_steps: int
     num_preemptions: int
-    peak_kv_frac: float  # of its decoding sequences, share of the group's capacity
+    peak_kv_frac: float  # KV in use at the fullest moment, share of the group's capacity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
