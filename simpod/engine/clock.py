@@ -26,11 +26,10 @@ class Alarm(simpy.Event):
     the times that were computed, not with what is left after a subtraction and an addition.
     """
 
-    _value = None  # it has happened as soon as it is due, with nothing to tell
-    _ok = True
-
     def __init__(self) -> None:
         self.callbacks = []
+        self._ok = True  # it has happened as soon as it is due, with nothing to tell
+        self._value = None
 
     def disarm(self) -> list[Callable[[simpy.Event], None]]:
         """Let the alarm pass unheard; return those who waited, for another alarm to wake."""

@@ -179,8 +179,8 @@ def _pool(sim: "Simulation", pool: "Pool", requests: RequestRecords) -> PoolReco
         columns = _columns(group)
         lasted_s = columns["end_s"] - columns["start_s"]
         middle = (columns["kv_tokens"] + _kv_at_end(group, columns)) / 2
-        kv_token_s += float(lasted_s.dot(middle)) + group.idle_kv_token_s
-        slot_s += float(lasted_s.dot(columns["slots"]))
+        kv_token_s += float((lasted_s * middle).sum()) + group.idle_kv_token_s
+        slot_s += float((lasted_s * columns["slots"]).sum())
     ranks = spec.instances * spec.layout.dp
     capacity = spec.kv_blocks * spec.block_tokens
     dies = spec.instances * spec.layout.dies

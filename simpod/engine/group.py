@@ -80,7 +80,6 @@ class Group:
         self.dispatch = dispatch
         self.spec: PoolSpec = dispatch.spec
         self.pricer = pricer
-        self.policy_name = sim.batching_name
         num_ranks = self.spec.layout.dp
         self.kv = KvBlocks(
             num_ranks=num_ranks,

@@ -114,12 +114,12 @@ class Rank:
         try:
             return self.policy(self.view)
         except Exception as error:  # the policy's code: whatever it raises, the policy is to blame
-            raise PolicyError(self.group.policy_name, f"raised {error!r}") from error
+            raise PolicyError(self.group.sim.batching_name, f"raised {error!r}") from error
 
     def _checked(self, plan: BatchPlan) -> BatchPlan:
         """Check budgets and presence; a chunk's length is checked when it is granted."""
         if not isinstance(plan, BatchPlan):
-            raise PolicyError(self.group.policy_name, f"returned {plan!r}, not a BatchPlan")
+            raise PolicyError(self.group.sim.batching_name, f"returned {plan!r}, not a BatchPlan")
         chunks = plan.prefill_chunks
         if type(chunks) is not dict and not isinstance(chunks, Mapping):
             self._blame(f"prefill_chunks {chunks!r} is no mapping of sequences to tokens")
@@ -148,7 +148,7 @@ class Rank:
 
     def _blame(self, rule: str) -> NoReturn:
         now_s = self.group.clock.now
-        raise PolicyError(self.group.policy_name, f"{rule} (rank {self.target}, {now_s:.6f} s)")
+        raise PolicyError(self.group.sim.batching_name, f"{rule} (rank {self.target}, {now_s:.6f} s)")
 
     # --- chunks -------------------------------------------------------------------------------
 

@@ -1,48 +1,41 @@
 """A request's progress through the engine. What it does not hold: how long its output will be."""
 
 from collections.abc import Sequence as ReadOnly
+from dataclasses import dataclass
 
 NAN = float("nan")
 
 
+@dataclass(slots=True, eq=False)
 class Sequence:
     """Mutable state of one request; the engine's own, policies see a `SequenceFacade`."""
 
-    ttft_deadline_s = float("inf")
-    resident_tokens = 0  # tokens with KV; while decoding, as of the join
-    cached_tokens = 0
-    emitted_tokens = 0
-    own_blocks = 0  # KV blocks held alone; shared prefix units are in `units`
+    seq_id: int
+    arrival_s: float
+    prompt_tokens: int
+    session_id: int
+    prefix_hashes: ReadOnly[int]
+    goal_tokens: int  # resident before the next token: the prompt; grows by preemption
+    ttft_deadline_s: float = float("inf")
+    resident_tokens: int = 0  # tokens with KV; while decoding, as of the join
+    cached_tokens: int = 0
+    emitted_tokens: int = 0
+    own_blocks: int = 0  # KV blocks held alone; shared prefix units are in `units`
     units: ReadOnly[int] = ()
-    join_clock = -1  # token clock of the group when it began to decode; -1: it does not
-    offset = 0  # resident tokens - token clock, while decoding
-    finish_step = -1
-    first_decode_step = -1
-    ledger = -1
-    num_preemptions = 0
-    prefill_target = -1
-    decode_target = -1
-    scheduled_s = NAN
-    prefill_end_s = NAN
-    barrier_wait_s = 0.0
-    transfer_start_s = NAN
-    transfer_end_s = NAN
-    first_token_s = NAN
-
-    def __init__(
-        self,
-        seq_id: int,
-        arrival_s: float,
-        prompt_tokens: int,
-        session_id: int,
-        prefix_hashes: ReadOnly[int],
-    ) -> None:
-        self.seq_id = seq_id
-        self.arrival_s = arrival_s
-        self.prompt_tokens = prompt_tokens
-        self.session_id = session_id
-        self.prefix_hashes = prefix_hashes
-        self.goal_tokens = prompt_tokens  # resident before the next token; grows by preemption
+    join_clock: int = -1  # token clock of the group when it began to decode; -1: it does not
+    offset: int = 0  # resident tokens - token clock, while decoding
+    finish_step: int = -1
+    first_decode_step: int = -1
+    ledger: int = -1
+    num_preemptions: int = 0
+    prefill_target: int = -1
+    decode_target: int = -1
+    scheduled_s: float = NAN
+    prefill_end_s: float = NAN
+    barrier_wait_s: float = 0.0
+    transfer_start_s: float = NAN
+    transfer_end_s: float = NAN
+    first_token_s: float = NAN
 
 
 class SequenceFacade:

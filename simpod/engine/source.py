@@ -86,6 +86,7 @@ class Source:
                 self._prompts[row],
                 self._sessions[row],
                 self._prefix_units(row) if self._unit_tokens else (),
+                self._prompts[row],
             )
         )
 
