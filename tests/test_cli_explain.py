@@ -1,7 +1,10 @@
 """`simpod explain`, `list` and `schema`: the same figures for people and for scripts."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -20,12 +23,26 @@ def test_explain_names_the_origin_of_every_value(tmp_path: Path) -> None:
     assert found["origins"]["deployment.server.max_num_seqs"] == "default"
     assert found["document"]["workload"]["num_requests"] == 7
     memory = found["memory"]["server"]
-    parts = memory["weight_bytes"] + memory["buffer_bytes"] + memory["kv_bytes"]
-    assert parts == pytest.approx(memory["usable_bytes"])
+    parts = ("weight_bytes", "buffer_bytes", "kv_bytes", "unused_bytes")
+    assert sum(memory[part] for part in parts) == pytest.approx(memory["usable_bytes"])
+    assert 0 <= memory["unused_bytes"] < 16 * memory["kv_bytes_per_token"]
     table = call(*arguments).stdout
     assert "workload.num_requests" in table
     assert "KV cache" in table
     assert f"{memory['kv_capacity_tokens']:,} tokens" in table
+
+
+def test_kv_blocks_that_are_given_are_what_the_memory_shows(tmp_path: Path) -> None:
+    arguments = ("explain", tiny(tmp_path), "-s", "deployment.server.kv_blocks=100")
+    found = json.loads(call(*arguments, "--json").stdout)["memory"]["server"]
+    assert found["kv_capacity_tokens"] == 1600
+    assert found["kv_bytes"] == 1600 * found["kv_bytes_per_token"]
+    free = found["usable_bytes"] - found["weight_bytes"] - found["buffer_bytes"]
+    assert found["unused_bytes"] == pytest.approx(free - found["kv_bytes"])
+    table = call(*arguments).stdout
+    assert "1,600 tokens" in table
+    assert "left free (kv_blocks)" in table
+    assert "left free (kv_blocks)" not in call("explain", tiny(tmp_path)).stdout
 
 
 def test_the_explained_document_is_the_experiment_again(tmp_path: Path) -> None:
@@ -102,6 +119,23 @@ def test_list_of_one_kind() -> None:
     assert "quickstart" not in done.stdout
     assert list(json.loads(call("list", "models", "--json").stdout)) == ["models"]
     assert call("list", "pots").exit_code == 2
+
+
+@pytest.mark.parametrize(
+    "arguments", [("list",), ("list", "--json"), ("schema",), ("explain", "quickstart")]
+)
+def test_a_reader_that_closes_the_pipe_is_no_failure(arguments: tuple[str, ...]) -> None:
+    """As in `simpod list | head`."""
+    done = subprocess.Popen(
+        [sys.executable, "-m", "simpod", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert done.stdout is not None
+    done.stdout.close()
+    _, stderr = done.communicate(timeout=60)
+    assert (done.returncode, stderr) == (0, b"")
 
 
 @pytest.mark.parametrize("kind", ["experiment", "model", "hardware"])

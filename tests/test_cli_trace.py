@@ -60,6 +60,11 @@ def test_columns_and_lengths(tmp_path: Path) -> None:
     lengths.write_text("num_prefill_tokens,num_decode_tokens\n10,1\n30,2\n")
     untimed = json.loads(call("trace", "stats", lengths, "-f", "lengths", "--json").stdout)
     assert untimed["prompt_tokens"]["mean"] == 20.0
+    assert untimed["num_timed"] == 0
+    arrivals = ("duration_s", "mean_rate_per_s", "peak_requests_per_minute", "interarrival_cv")
+    assert [untimed[key] for key in arrivals] == [None] * 4
+    without_arrival = call("trace", "stats", path, "-f", "columns", *keys[2:], "--json").stdout
+    assert json.loads(without_arrival)["peak_requests_per_minute"] is None
     refused = call("trace", "convert", lengths, "-f", "lengths", "-o", tmp_path / "x.jsonl")
     assert refused.exit_code == 2
     assert "no times" in refused.stderr
@@ -79,6 +84,56 @@ def test_generate_writes_what_the_experiment_would_send(tmp_path: Path) -> None:
     sent = json.loads(call("run", tiny(tmp_path), "--json").stdout)
     assert replayed["total_input_tokens"] == sent["total_input_tokens"]
     assert replayed["mean_ttft_ms"] == pytest.approx(sent["mean_ttft_ms"], rel=1e-9)
+
+
+def test_only_a_trace_of_simpod_is_replaced(azure: Path, tmp_path: Path) -> None:
+    arguments = ("trace", "convert", azure, "-f", "azure", "--overwrite", "-o")
+    out = tmp_path / "out.jsonl"
+    for content, code in (
+        ("years of work\n", 2),
+        ('{"years": "of work"}\n', 2),
+        (AZURE, 2),
+        ("[1]\n", 2),
+        ("", 0),  # nothing is lost
+        ('{"timestamp": 1, "input_length": 2, "output_length": 3}\n', 0),
+    ):
+        out.write_text(content)
+        done = call(*arguments, out)
+        assert done.exit_code == code, content
+        assert (out.read_text() == content) is (code == 2)
+        assert ("no trace that simpod has written" in done.stderr) is (code == 2)
+    assert call(*arguments, out).exit_code == 0  # what it has just written
+    onto_itself = call("trace", "convert", out, "-f", "mooncake", "--overwrite", "-o", out)
+    assert onto_itself.exit_code == 2
+    assert "is the trace that is read" in onto_itself.stderr
+    assert len(out.read_text().splitlines()) == 3
+    assert {path.name for path in tmp_path.iterdir()} == {"azure.csv", "out.jsonl"}
+
+
+def test_generate_neither_replaces_its_experiment_nor_its_trace(tmp_path: Path) -> None:
+    file, trace = tiny(tmp_path), tmp_path / "t.jsonl"
+    assert call("trace", "generate", file, "-o", trace).exit_code == 0
+    assert call("trace", "generate", file, "-o", file, "--overwrite").exit_code == 2
+    section = f"workload={{trace: {{path: {trace}, format: mooncake}}}}"
+    onto_itself = call("trace", "generate", file, "-s", section, "-o", trace, "--overwrite")
+    assert onto_itself.exit_code == 2
+    assert "is the trace that is read" in onto_itself.stderr
+
+
+def test_a_link_is_written_through(azure: Path, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    link = tmp_path / "link.jsonl"
+    link.symlink_to(Path("data") / "real.jsonl")  # points at nothing yet
+    for _ in range(2):
+        done = call("trace", "convert", azure, "-f", "azure", "--overwrite", "-o", link)
+        assert done.exit_code == 0, done.stderr
+        assert link.is_symlink()
+        assert len((tmp_path / "data" / "real.jsonl").read_text().splitlines()) == 3
+    link.unlink()
+    link.symlink_to(link.name)
+    circle = call("trace", "convert", azure, "-f", "azure", "-o", link)
+    assert circle.exit_code == 2
+    assert "leads nowhere" in circle.stderr
 
 
 def test_mistakes(azure: Path, tmp_path: Path) -> None:

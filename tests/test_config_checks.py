@@ -107,6 +107,72 @@ def test_what_does_not_go_together(problem_of, pool, expected):
     assert f"deployment.server.{expected}" in problem or f"deployment.server: {expected}" in problem
 
 
+@pytest.mark.parametrize(
+    ("pool", "override", "expected"),
+    [
+        ("{dies: 1}", "tp=3", "tp: dies 1 is not a multiple of tp 3 (got 3)"),
+        ("{dies: 4, tp: 2}", "dies=3", "dies: dies 3 is not a multiple of tp 2 (got 3)"),
+        ("{dies: 4, dp: 2, tp: 2}", "dp=4", "dp: dp 4 x tp 2 = 8 does not match dies 4 (got 4)"),
+        ("{tp: 1}", "max_num_seqs=9000", "max_num_seqs: max_step_tokens 8192 must be at least"),
+    ],
+)
+def test_the_override_is_blamed_where_values_do_not_go_together(
+    problem_of, pool, override, expected
+):
+    change = f"deployment.server.{override}"
+    problem = problem_of({"server": pool}, change, model="llama-3.1-8b", hardware="h100")
+    assert problem.startswith(f"--set {change}: deployment.server.{expected}")
+
+
+SHARED = "workload.shared_prefix={num_prefixes: 2, tokens: 4096}"
+TRACE = "workload={trace: {path: t.jsonl, format: mooncake}}"
+
+
+@pytest.mark.parametrize(
+    ("pool", "overrides", "expected"),
+    [
+        ("{block_tokens: 24}", [SHARED], "exp.yaml:9:26: deployment.server.block_tokens: "),
+        ("{page_size: 24}", [SHARED], "exp.yaml:9:23: deployment.server.block_tokens: "),
+        ("{}", [SHARED, "workload.hash_block_tokens=24"], "--set workload.hash_block_tokens=24: "),
+        ("{}", [TRACE, "workload.trace.hash_block_tokens=24"], "--set workload.trace.hash_block"),
+        ("{block_tokens: 48}", [TRACE], "exp.yaml:9:26: deployment.server.block_tokens: "),
+        (
+            "{block_tokens: 24}",
+            ["workload.sessions={turns: {distribution: constant, value: 2},"
+             " think_s: {distribution: constant, mean_s: 1}}"],
+            "exp.yaml:9:26: ",
+        ),
+    ],
+)  # fmt: skip
+def test_prefix_blocks_and_kv_blocks_must_fit_each_other(
+    problem_of, tmp_path, pool, overrides, expected
+):
+    (tmp_path / "t.jsonl").write_text("{}")
+    one = {"model": "llama-3.1-8b", "hardware": "h100"}
+    problem = problem_of({"server": pool}, *overrides, **one)
+    assert problem.startswith(expected)
+    assert "neither divides the other" in problem
+    assert "prefix_caching: false" in problem
+
+
+@pytest.mark.parametrize(
+    ("pool", "overrides"),
+    [
+        ("{block_tokens: 24}", []),  # no identity
+        ("{block_tokens: 24, prefix_caching: false}", [SHARED]),
+        ("{block_tokens: 24, role: decode}", [SHARED]),
+        ("{block_tokens: 64}", [SHARED]),
+        ("{block_tokens: 8}", [SHARED]),
+        ("{block_tokens: 16}", [TRACE]),
+        ("{block_tokens: 1024}", [TRACE]),
+    ],
+)
+def test_prefix_blocks_that_fit_or_do_not_matter(load, tmp_path, pool, overrides):
+    (tmp_path / "t.jsonl").write_text("{}")
+    got = load({"server": pool}, *overrides, model="llama-3.1-8b", hardware="h100")
+    assert got.pools[0].name == "server"
+
+
 def test_experts_need_a_divisor(problem_of):
     problem = problem_of({"decode": DECODE.replace("ep: 64", "ep: 48")})
     assert problem.startswith(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from simpod.config import load_experiment
+from simpod.config import load_experiment, load_model
 from simpod.config.nodes import Place
 from simpod.config.problems import Problem
 from simpod.errors import ConfigError
@@ -193,6 +193,75 @@ def test_one_mistake_one_message(problems_of, case):
     assert expected in problems[0]
     if expected.endswith("^"):
         assert problems[0] == expected
+
+
+def keys_of(problems):
+    return [problem.split(": ")[1] for problem in problems]
+
+
+@pytest.mark.parametrize(
+    ("arrivals", "keys"),
+    [
+        ("{process: poison, rate_per_s: -1}", ["process", "rate_per_s"]),
+        ("{process: poison, rate_per_sec: 1}", ["process", "rate_per_sec"]),
+        ("{process: gama, rate_per_s: 1}", ["cv", "process"]),  # cv is missing: told at the section
+        ("{process: x, rate_per_s: -1, cv: 5}", ["process", "rate_per_s"]),
+        ("{process: x, rate: 1}", ["process"]),  # nobody knows what is meant
+        ("{rate_per_s: .nan}", ["process", "rate_per_s"]),
+        ("{process: 7, states: [{rate_per_s: -1}]}", ["process", "states", "states.0.rate_per_s"]),
+    ],
+)
+def test_an_unknown_tag_hides_no_mistake_beside_it(problems_of, arrivals, keys):
+    text = replaced("{process: poisson, rate_per_s: 2}", arrivals)
+    problems = problems_of(text.replace("max_num_seqs: 64", "max_num_seqs: 0"))
+    found = [key.removeprefix("workload.arrivals.") for key in keys_of(problems)]
+    assert found == [*keys, "deployment.server.max_num_seqs"]
+
+
+def test_two_unknown_tags(problems_of):
+    text = replaced("process: poisson, rate_per_s: 2", "process: poison, rate_per_s: 0")
+    text = text.replace("constant, value: 500}", "constnt, value: 0}")
+    assert keys_of(problems_of(text)) == [
+        "workload.arrivals.process",
+        "workload.arrivals.rate_per_s",
+        "workload.prompt_tokens.distribution",
+        "workload.prompt_tokens.value",
+    ]
+
+
+def test_duplicate_keys_hide_no_other_mistake(problems_of):
+    text = replaced("hardware: h100", "hardware: h100\nhardware: h1000").replace("fcfs", "fcsf")
+    problems = problems_of(text.replace("value: 500}", "value: 5, value: -5}"), "seed=-1")
+    assert [problem.splitlines()[0].split("; ")[0] for problem in problems] == [
+        'exp.yaml:4:1: duplicate key "hardware"',
+        'exp.yaml:7:53: duplicate key "value"',
+        'exp.yaml:12:22: policies.batching.use: unknown batching policy "fcsf"',
+        "--set seed=-1: seed: too small (got -1)",
+    ]
+
+
+def test_what_cannot_be_read_is_told_once_and_beside_the_rest(problems_of):
+    text = replaced("num_requests: 10", "num_requests: !!int ten").replace("tp: 2", "2: tp")
+    problems = problems_of(text.replace("rate_per_s: 2", "rate_per_s: -2"))
+    assert [problem.splitlines()[0].split(": ", 1)[1][:24] for problem in problems] == [
+        "workload.arrivals.rate_per_s"[:24],
+        "'ten' is not of type int",
+        "a key must be text: writ",
+    ]
+
+
+def test_duplicate_keys_in_a_model_file_hide_nothing(problems_of, tmp_path):
+    (tmp_path / "mine.yaml").write_text("name: a\nname: b\nhidden_size: 0\n")
+    heads = [
+        p.splitlines()[0] for p in problems_of(replaced("llama-3.1-8b", "./mine.yaml"), "seed=x")
+    ]
+    assert 'mine.yaml:2:1: duplicate key "name"; it stands at line 1, column 1 already' in heads
+    assert any("model.hidden_size: too small" in head for head in heads)
+    assert any("seed: wrong type" in head for head in heads)
+    with pytest.raises(ConfigError) as caught:
+        load_model(str(tmp_path / "mine.yaml"))
+    assert any("duplicate key" in problem for problem in caught.value.problems)
+    assert any("hidden_size: too small" in problem for problem in caught.value.problems)
 
 
 def test_all_mistakes_at_once_in_order_of_lines(problems_of):

@@ -83,6 +83,19 @@ def test_latent_projections_are_copied_to_tensor_parallel_dies():
     assert four.attention_bytes == pytest.approx(by_hand, rel=1e-12)
 
 
+def test_scales_take_memory_on_one_die_and_on_four():
+    grouped = replace(DEEPSEEK_R1, weight_dtype="int4", weight_group_size=32)
+    for layout in (Layout(dies=1, weight_dtype="int4"), Layout(dies=4, tp=4, weight_dtype="int4")):
+        held, without = (
+            plan(model, NPU_POD, layout)
+            for model in (grouped, replace(grouped, weight_group_size=None))
+        )
+        assert held.expert_bytes == pytest.approx(without.expert_bytes * 1.125)
+        norms = 61 * 2 * (1536 + 512)
+        quantised = without.attention_bytes - norms
+        assert held.attention_bytes == pytest.approx(quantised * 1.125 + norms)
+
+
 def test_a_dense_model_loads_its_mtp_layers_dense():
     model = replace(LLAMA_70B, num_mtp_layers=1)
     held = plan(model, GPU_NODES, Layout(dies=1, mtp_layers=1))

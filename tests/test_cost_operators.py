@@ -150,6 +150,22 @@ def test_quantised_parts_keep_bf16_where_the_model_says_so():
     assert op.attention_projections(kept, INT8, 1.0)[0].dtype == "bf16"
 
 
+def test_scales_of_groups_are_read_with_their_weights():
+    """int4 with a bf16 scale for 32 numbers: 0.5625 bytes each, in memory and in traffic."""
+    grouped = replace(DEEPSEEK_R1, weight_dtype="int4", weight_group_size=32)
+    plain = replace(grouped, weight_group_size=None)
+    layout = replace(INT8, weight_dtype="int4")
+    experts = 256 * grouped.expert_parameters
+    for parameters, works_of in (
+        (grouped.dense_ffn_parameters, lambda m: op.dense_ffn(m, layout, 5.0)),
+        (grouped.shared_expert_parameters, lambda m: op.shared_experts(m, layout, 5.0)),
+        (grouped.attention_matrix_parameters, lambda m: op.attention_projections(m, layout, 5.0)),
+        (experts, lambda m: op.routed_experts(m, layout, 1e6)),  # every expert is hit
+    ):
+        read, without = (sum(w.hbm_bytes for w in works_of(m)) for m in (grouped, plain))
+        assert read - without == pytest.approx(parameters * 2 / 32, rel=1e-6)
+
+
 def test_operators_take_arrays():
     tokens = np.arange(1.0, 5.0)
     for works in (

@@ -1,26 +1,20 @@
-"""Pools, breakdown, saturation and the whole summary."""
+"""Pools, breakdown and the whole summary."""
 
 import json
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from records_builder import NAN, group, pool, requests, run, steps
 
 from simpod.errors import ConfigError
 from simpod.metrics import (
     SUMMARY_KEYS,
-    Saturation,
     measure,
     pool_use,
-    saturation,
-    stationarity,
     step_breakdown,
     summary,
 )
-from simpod.metrics.pools import covered_s
 from simpod.records.columns import FINISHED, LIVE, REFUSED, STEP_PARTS, RunRecords
 from simpod.records.slo import Slo
 
@@ -129,68 +123,6 @@ def test_pool_without_steps() -> None:
     breakdown = step_breakdown(records, records.pools[0], measure(records.requests, 0.0, 0.0))
     assert breakdown.num_steps == 0
     assert np.isnan(breakdown.mean_s["attention"])
-
-
-def saturated(records: RunRecords) -> Saturation:
-    window = measure(records.requests, 0.0, 0.0)
-    return saturation(records, window, stationarity(records, window))
-
-
-def test_saturation_names_pool_and_resource() -> None:
-    """Arrivals from 0 to 1; the prefill rank works all that second, decode is half full."""
-    limit = saturated(small_run())
-    assert (limit.pool, limit.resource, limit.load_frac) == ("p", "prefill", 1.0)
-    assert limit.offered_rate_per_s == limit.capacity_rate_per_s == 4.0
-
-
-def test_decoding_alone_does_not_make_a_mixed_pool_full() -> None:
-    """Always in a step, but one slot of eight in use and prompts half of the time on two ranks."""
-    records = run(
-        requests(
-            np.arange(5.0),
-            prefill_end_s=np.arange(5.0) + 0.5,
-            prefill_target=[0, 1, 0, 1, 0],
-            finish_s=np.arange(5.0) + 2,
-        ),
-        groups=(group(busy_s=6.0),),
-        pools=(pool(ranks=2, mean_slots_frac=0.125, mean_kv_frac=0.2),),
-    )
-    assert pool_use(records, records.pools[0]).busy_frac == 1.0
-    limit = saturated(records)
-    assert (limit.resource, limit.load_frac) == ("prefill", 0.25)
-    assert limit.capacity_rate_per_s == pytest.approx(limit.offered_rate_per_s * 4)
-
-
-def test_slots_and_kv_of_the_decode_pool_count() -> None:
-    records = run(
-        requests([0.0, 10.0], prefill_end_s=[1.0, 11.0]),
-        pools=(pool("p", "prefill"), pool("d", "decode", mean_slots_frac=0.5, mean_kv_frac=0.8)),
-    )
-    limit = saturated(records)
-    assert (limit.pool, limit.resource, limit.load_frac) == ("d", "kv", 0.8)
-
-
-intervals = st.lists(
-    st.tuples(st.integers(0, 2), st.integers(0, 30), st.integers(0, 10)), max_size=15
-)
-
-
-@given(intervals)
-def test_covered_time_against_counting(parts: list[tuple[int, int, int]]) -> None:
-    cells = {(lane, t) for lane, start, length in parts for t in range(start, start + length)}
-    lane, start, length = (np.array([part[i] for part in parts], dtype=int) for i in range(3))
-    assert covered_s(lane, start.astype(float), (start + length).astype(float)) == len(cells)
-
-
-def test_a_backlog_is_a_load_above_one() -> None:
-    number = 1000
-    arrivals = np.arange(number) / 2.0
-    start = np.arange(number, dtype=float)
-    records = run(requests(arrivals, scheduled_s=start, finish_s=start + 1))
-    window = measure(records.requests, 0.1, 0.1)
-    limit = saturation(records, window, stationarity(records, window))
-    assert limit.load_frac == pytest.approx(2.0, rel=0.01)
-    assert limit.capacity_rate_per_s == pytest.approx(1.0, rel=0.01)
 
 
 def test_summary_by_hand() -> None:

@@ -7,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from simpod.model import AttentionSpec, ModelSpec, MoeSpec, weight_bytes, weight_parts
+from simpod.model import (
+    AttentionSpec,
+    ModelSpec,
+    MoeSpec,
+    bytes_per_weight,
+    weight_bytes,
+    weight_parts,
+)
 
 
 def gqa(**changes: object) -> AttentionSpec:
@@ -111,6 +118,22 @@ def test_gqa_attention_by_hand() -> None:
 )
 def test_biases_and_inner_norms_by_hand(attention: AttentionSpec, vectors: int) -> None:
     assert dense(attention).attention_vector_parameters == vectors
+
+
+def test_scales_of_groups_count_in_every_linear_layer_as_published() -> None:
+    """fp8 in blocks of 16 with an fp32 scale: 1.25 bytes a number; other types have no groups."""
+    model = replace(sparse(), weight_dtype="fp8", weight_group_size=16, bf16_parts=("attention",))
+    plain, grouped = (
+        weight_parts(replace(model, weight_group_size=None), "fp8"),
+        weight_parts(model, "fp8"),
+    )
+    assert grouped.expert_bytes == plain.expert_bytes * 1.25 == model.expert_parameters * 1.25
+    assert grouped.shared_expert_bytes == plain.shared_expert_bytes * 1.25
+    assert grouped.dense_ffn_bytes == plain.dense_ffn_bytes * 1.25
+    assert grouped.attention_bytes == plain.attention_bytes
+    assert grouped.router_bytes == plain.router_bytes
+    assert weight_parts(model, "int8").expert_bytes == model.expert_parameters
+    assert bytes_per_weight(replace(model, weight_dtype="bf16"), "experts", "bf16") == 2.0
 
 
 def test_mla_attention_by_hand() -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from pydantic import TypeAdapter
 
 from simpod.errors import ConfigError
 from simpod.model import ModelSpec, from_hf, read_hf, weight_bytes
+from simpod.model.huggingface import FAMILIES
 
 ROOT = Path(__file__).parents[1]
 SHARED = Path(os.environ.get("SIMPOD_SHARED", ROOT.parent / "shared")) / "models"
@@ -111,7 +113,6 @@ def test_configuration_is_read(stem: str) -> None:
     assert spec.active_parameters / 1e9 == pytest.approx(active, abs=0.06)
     found = (spec.kv_elements_per_token, spec.num_mtp_layers, spec.weight_dtype)
     assert found == (kv, mtp, dtype)
-    assert "was not checked" not in spec.source
 
 
 @needs_shared
@@ -154,9 +155,12 @@ def test_int4_checkpoint_keeps_attention_and_shared_experts() -> None:
     """Only routed experts are quantised; checkpoints of this layout take about 595 GB."""
     spec = read_hf(SHARED / "Kimi-K2.5.json")
     assert spec.bf16_parts == ("attention", "dense_ffn", "shared_experts")
-    scales = 2 / 32 / 0.5  # one bf16 scale for 32 numbers of half a byte
-    experts = 60 * 384 * spec.expert_parameters / 2
-    assert weight_bytes(spec) + experts * scales == pytest.approx(595e9, rel=0.02)
+    assert spec.weight_group_size == 32
+    assert weight_bytes(spec) == pytest.approx(595e9, rel=0.005)
+    ungrouped = replace(spec, weight_group_size=None)
+    scales = 60 * 384 * spec.expert_parameters / 32 * 2  # one bf16 scale for 32 numbers
+    assert weight_bytes(spec) - weight_bytes(ungrouped) == scales
+    assert spec.parameters == ungrouped.parameters
 
 
 def test_plain_decoder() -> None:
@@ -246,8 +250,8 @@ def test_mtp_layers(fields: dict[str, Any], layers: int) -> None:
     assert read(MOE, **fields).num_mtp_layers == layers
 
 
-def _groups(bits: int, kind: str) -> dict[str, Any]:
-    group = {"weights": {"num_bits": bits, "type": kind}}
+def _groups(bits: int, kind: str, **more: Any) -> dict[str, Any]:
+    group = {"weights": {"num_bits": bits, "type": kind, **more}}
     return {"quant_method": "compressed-tensors", "config_groups": {"group_0": group}}
 
 
@@ -265,6 +269,46 @@ def _groups(bits: int, kind: str) -> dict[str, Any]:
 )
 def test_quantisation(quantisation: dict[str, Any], dtype: str) -> None:
     assert read(LLAMA, quantization_config=quantisation).weight_dtype == dtype
+
+
+@pytest.mark.parametrize(
+    ("quantisation", "group_size"),
+    [
+        ({"quant_method": "fp8"}, None),
+        ({"quant_method": "fp8", "weight_block_size": [128, 64]}, 128 * 64),
+        ({"quant_method": "awq", "bits": 4, "group_size": 128}, 128),
+        ({"quant_method": "gptq", "bits": 4, "group_size": -1}, None),
+        ({"quant_method": "modelopt", "quant_algo": "FP8"}, None),
+        ({"quant_method": "modelopt", "quant_algo": "NVFP4"}, 16),
+        ({"quant_method": "mxfp4"}, 32),
+        (_groups(4, "int", group_size=32), 32),
+        (_groups(8, "int", group_size=None), None),
+        (_groups(8, "float", block_structure="128x128"), 16384),
+        (_groups(8, "float", block_structure=[128, 128]), 16384),
+    ],
+)
+def test_groups_that_share_a_scale(quantisation: dict[str, Any], group_size: int | None) -> None:
+    assert read(LLAMA, quantization_config=quantisation).weight_group_size == group_size
+
+
+@pytest.mark.parametrize(
+    "quantisation",
+    [
+        {"quant_method": "fp8", "weight_block_size": [128, 0]},
+        {"quant_method": "fp8", "weight_block_size": []},
+        {"quant_method": "awq", "bits": 4, "group_size": 12.5},
+        _groups(8, "float", block_structure="wide"),
+    ],
+)
+def test_groups_that_cannot_be_read_are_refused(quantisation: dict[str, Any]) -> None:
+    assert "one group_size for all weights" in problems(LLAMA, quantization_config=quantisation)
+
+
+def test_two_group_sizes_are_refused() -> None:
+    quantisation = _groups(4, "int", group_size=32)
+    other = _groups(4, "int", group_size=64)["config_groups"]["group_0"]
+    quantisation["config_groups"]["group_1"] = other
+    assert "got 32, 64" in problems(LLAMA, quantization_config=quantisation)
 
 
 @pytest.mark.parametrize(
@@ -357,11 +401,18 @@ def test_numbers_that_do_not_fit_each_other_are_refused() -> None:
     assert "not whole" in problems(LLAMA, num_attention_heads=6)
 
 
-def test_unknown_family_is_read_only_when_it_says_everything() -> None:
-    assert "tie_word_embeddings" in problems(LLAMA, model_type="new")
-    spec = read(LLAMA, model_type="new", tie_word_embeddings=True)
-    assert spec.head_parameters == 0
-    assert "model_type 'new' was not checked" in spec.source
+def test_unknown_family_is_refused_with_the_known_ones_and_a_way_on() -> None:
+    message = problems(LLAMA, model_type="foo", tie_word_embeddings=True)
+    for part in ("model_type: unknown architecture; got 'foo'", "llama, mistral", "YAML"):
+        assert part in message
+    without = {key: value for key, value in LLAMA.items() if key != "model_type"}
+    assert "model_type: is missing; allowed: llama" in problems(without)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_known_families_are_read(family: str) -> None:
+    assert read(LLAMA, model_type=family).head_parameters == 64 * 1000
+    assert read(LLAMA, model_type=family, tie_word_embeddings=True).head_parameters == 0
 
 
 @pytest.mark.parametrize(

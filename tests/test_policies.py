@@ -279,6 +279,31 @@ def test_all_wrong_parameters_are_told_at_once() -> None:
     assert "expected int, got 'many'" in caught.value.problems[1]
 
 
+@pytest.mark.parametrize(
+    ("role", "name", "param", "value", "allowed"),
+    [
+        ("batching", "fcfs", "max_chunk_tokens", 0, ">= 1"),
+        ("batching", "shortest_prompt", "max_chunk_tokens", -3, ">= 1"),
+        ("router", "least_kv", "reserve_tokens", -1, ">= 0"),
+        ("router", "prefix_affinity", "min_match_frac", 1.5, "from 0 to 1"),
+        ("router", "prefix_affinity", "min_match_frac", float("nan"), "from 0 to 1"),
+        ("router", "prefix_affinity", "max_spread_seqs", -1, ">= 0"),
+    ],
+)
+def test_a_value_that_makes_no_sense_is_refused_at_its_key(
+    role: str, name: str, param: str, value: float, allowed: str
+) -> None:
+    expected = f"policies.{role}.{param}: {name}: must be {allowed}, got {value}"
+    assert complaint_of(role, name, **{param: value}) == expected
+
+
+def test_the_ends_of_the_ranges_are_allowed() -> None:
+    assert make("batching", "fcfs", max_chunk_tokens=1)(rank(prompt(1, 5))) == BatchPlan({1: 1})
+    assert make("router", "least_kv", reserve_tokens=0) is not None
+    for frac in (0, 1):
+        assert make("router", "prefix_affinity", min_match_frac=frac, max_spread_seqs=0) is not None
+
+
 def test_a_function_takes_no_parameters() -> None:
     assert "takes no parameters" in complaint_of("router", "random", seed=3)
 
@@ -329,3 +354,52 @@ def test_what_is_wrong_with_a_users_file_is_said(user_file: Path, tmp_path: Path
     assert "no policy file" in complaint_of("batching", f"{tmp_path}/absent.py:Patient")
     (tmp_path / "bad.py").write_text("def broken(:\n")
     assert "does not load: SyntaxError" in complaint_of("batching", f"{tmp_path}/bad.py:broken")
+
+
+STUBBORN = """
+import sys
+from dataclasses import dataclass
+
+@dataclass
+class Stubborn:
+    mood: str = "bad"
+    least: int = 0
+    def __post_init__(self):
+        if self.mood == "bad":
+            raise ValueError(f"mood: must be good, got {self.mood}")
+        if self.mood == "odd":
+            raise TypeError("I take no odd moods")
+        if self.mood == "gone":
+            sys.exit(7)
+        if self.mood == "lost":
+            {}["nothing"]
+
+@dataclass
+class Silent:
+    mood: str = "good"
+"""
+
+
+def test_what_a_users_constructor_says_is_told(tmp_path: Path) -> None:
+    (tmp_path / "stubborn.py").write_text(STUBBORN)
+    use = f"{tmp_path}/stubborn.py:Stubborn"
+    assert complaint_of("batching", use, mood="bad") == (
+        f"policies.batching.mood: {use}: must be good, got bad"
+    )
+    refuses = f"policies.batching: {use} refuses its parameters: "
+    assert complaint_of("batching", use) == f"{refuses}mood: must be good, got bad"
+    assert complaint_of("batching", use, mood="odd") == f"{refuses}I take no odd moods"
+    assert complaint_of("batching", use, mood="gone") == f"{refuses}SystemExit(7)"
+    assert complaint_of("batching", use, mood="lost") == f"{refuses}KeyError('nothing')"
+    silent = f"{tmp_path}/stubborn.py:Silent"
+    assert "is not callable: it has no __call__" in complaint_of("batching", silent)
+
+
+def test_a_file_or_module_that_exits_is_a_mistake_in_the_input(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "leaver.py").write_text("import sys\nsys.exit(0)\n")
+    message = complaint_of("batching", f"{tmp_path}/leaver.py:anything")
+    assert message.endswith("leaver.py does not load: SystemExit(0)")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert "leaver does not load: SystemExit(0)" in complaint_of("batching", "leaver:anything")

@@ -92,13 +92,45 @@ def test_same_run_same_bytes(tmp_path: Path) -> None:
 
 def test_an_existing_result_is_kept_unless_asked(tmp_path: Path) -> None:
     folder = write(tmp_path / "r")
-    (folder / "mine.txt").write_text("old")
+    (folder / "summary.json").write_text("{}")
     with pytest.raises(ConfigError, match="holds a result already"):
         write(folder)
-    assert (folder / "mine.txt").exists()
+    assert read_summary(folder) == {}
     write(folder, overwrite=True)
-    assert not (folder / "mine.txt").exists()
+    assert read_summary(folder)["arrived"] == 3
     assert [path.name for path in tmp_path.iterdir()] == ["r"]
+
+
+@pytest.mark.parametrize("is_folder", [False, True])
+def test_a_result_with_other_things_in_it_is_kept(tmp_path: Path, is_folder: bool) -> None:
+    folder = write(tmp_path / "r")
+    for name in ("notes.txt", "plots"):
+        (folder / name).mkdir() if is_folder else (folder / name).write_text("mine")
+    with pytest.raises(ConfigError, match=r"holds notes\.txt and 1 more, which simpod has not"):
+        write(folder, overwrite=True)
+    assert {path.name for path in folder.iterdir()} == {*results.FILES, "notes.txt", "plots"}
+    assert [path.name for path in tmp_path.iterdir()] == ["r"]
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_a_link_is_written_through(tmp_path: Path, exists: bool) -> None:
+    (tmp_path / "disk").mkdir()
+    link, real = tmp_path / "link", tmp_path / "disk" / "r"
+    if exists:
+        write(real)
+        (real / "summary.json").write_text("{}")
+    link.symlink_to(Path("disk") / "r")
+    assert write(link, overwrite=True) == link
+    assert link.is_symlink()
+    assert read_summary(real)["arrived"] == 3
+    assert [path.name for path in (tmp_path / "disk").iterdir()] == ["r"]
+    assert {path.name for path in tmp_path.iterdir()} == {"disk", "link"}
+
+
+def test_a_circle_of_links_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to("a")
+    with pytest.raises(ConfigError, match="leads nowhere"):
+        write(tmp_path / "a")
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -154,7 +186,7 @@ def test_failure_of_the_last_rename_brings_the_old_result_back(
         return rename(self, target)
 
     monkeypatch.setattr(Path, "rename", fail)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(ConfigError, match="cannot be written: No space left"):
         write(folder, overwrite=True)
     assert read_summary(folder)["arrived"] == 3
     assert [path.name for path in tmp_path.iterdir()] == ["r"]

@@ -108,6 +108,45 @@ def test_a_burst_is_no_alarm() -> None:
     assert not any("NOT STATIONARY" in note for note in said)
 
 
+@pytest.mark.parametrize(
+    ("kind", "load", "said"),
+    [
+        (
+            "measured",
+            2.0,
+            "Load: 200.0 % of the nearest limit, kv of pool d, which saturates at 5 "
+            "requests/s (measured)",
+        ),
+        (
+            "estimate",
+            0.5,
+            "Load: about 50.0 % of the nearest limit, kv of pool d, which saturates at "
+            "about 5 requests/s (estimate)",
+        ),
+        (
+            "lower_bound",
+            0.5,
+            "Load: at most 50.0 % of the nearest limit, kv of pool d, which "
+            "saturates at 5 requests/s or more",
+        ),
+        (None, None, "No rate was offered: 0.5 requests/s with 90.0 % of kv of pool d in use"),
+    ],
+)
+def test_says_how_well_the_capacity_is_known(
+    kind: str | None, load: float | None, said: str
+) -> None:
+    value = summary(run(requests([0.0, 1.0], finish_s=[2.0, 4.0])), slo=Slo())
+    value["saturation"] = {
+        "pool": "d",
+        "resource": "kv",
+        "used_frac": 0.9,
+        "load_frac": load,
+        "capacity_rate_per_s": kind and 5.0,
+        "capacity_kind": kind,
+    }
+    assert said in " ".join(shown(value).split())
+
+
 def test_names_are_no_markup() -> None:
     odd = summary(
         run(requests([0.0, 1.0]), pools=(pool("[red]x"),), groups=(group(pool="[red]x"),)),
@@ -155,4 +194,4 @@ def test_count(value: float | None, text: str) -> None:
 
 
 def test_percent() -> None:
-    assert (percent(None), percent(0.5)) == ("-", "50.0 %")
+    assert (percent(None), percent(0.5), percent(1e300)) == ("-", "50.0 %", "1e+302 %")

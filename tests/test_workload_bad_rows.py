@@ -62,6 +62,10 @@ def row(**changes: str) -> str:
             "missing key 'input_length'; the row has timestamp, input_lenght, output_length; "
             "did you mean 'input_length' by 'input_lenght'?",
         ),
+        (
+            '{"timestamp": 1, "input_length": 3}',
+            "missing key 'output_length'; the row has timestamp, input_length$",
+        ),
         ("{}", "missing key 'timestamp'; the row has none"),
         ("[1, 2]", r"'\[1, 2\]'; allowed: a JSON object"),
         ('{"timestamp": 1', "not JSON .*allowed: one JSON object a line"),
@@ -75,7 +79,7 @@ def row(**changes: str) -> str:
 )
 def test_mooncake_bad_row_is_refused_or_skipped(tmp_path: Path, bad: str, message: str) -> None:
     path = trace_of(tmp_path, GOOD, "", bad, GOOD.replace("0", "3", 1))
-    with pytest.raises(ConfigError, match=f"{path}:3: {message}") as error:
+    with pytest.raises(ConfigError, match=f"(?m){path}:3: {message}") as error:
         read(MooncakeTrace(path=path))
     assert "`bad_rows: skip`" in str(error.value)
     requests = read(MooncakeTrace(path=path, bad_rows="skip"))

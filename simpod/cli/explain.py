@@ -1,6 +1,6 @@
 """`simpod explain`: every resolved value and where it came from."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -76,7 +76,7 @@ def _explain_experiment(name: str, overrides: Sequence[str], *, as_json: bool) -
     if as_json:
         print_json(experiment_json(resolved))
         return
-    from simpod.config import explain
+    from simpod.config import explain, memory_of
 
     rows = [
         (row.key, in_yaml(row.value), row.origin)
@@ -86,29 +86,29 @@ def _explain_experiment(name: str, overrides: Sequence[str], *, as_json: bool) -
     show(add_rows(plain_table("Key", "Value", "Origin"), rows))
     for pool in resolved.pools:
         dies = pool.layout.dies // pool.layout.dp
-        plan = resolved.memory[pool.name]
-        show("", _memory_table(f"Memory of one die of pool {pool.name}, GB", plan, dies))
+        title = f"Memory of one die of pool {pool.name}, GB"
+        held = memory_of(resolved, pool.name)
+        show("", _memory_table(title, resolved.memory[pool.name], held, dies))
 
 
 def experiment_json(resolved: "ResolvedExperiment") -> dict[str, Any]:
     """The document that gives the same experiment again, origins by dotted key, memory by pool."""
+    from simpod.config import memory_of
+
     return {
         "name": resolved.name,
         "document": dict(resolved.document),
         "origins": dict(resolved.origins),
         "memory": {
-            pool: {
-                **asdict(plan),
-                "weight_bytes": plan.weight_bytes,
-                "buffer_bytes": plan.buffer_bytes,
-                "kv_bytes": plan.kv_bytes,
-            }
+            pool: {**asdict(plan), **memory_of(resolved, pool)}
             for pool, plan in resolved.memory.items()
         },
     }
 
 
-def _memory_table(title: str, plan: "MemoryPlan", dies_per_rank: int) -> "Table":
+def _memory_table(
+    title: str, plan: "MemoryPlan", held: Mapping[str, float], dies_per_rank: int
+) -> "Table":
     parts = {
         "attention weights": plan.attention_bytes,
         "dense feed-forward weights": plan.dense_ffn_bytes,
@@ -117,7 +117,8 @@ def _memory_table(title: str, plan: "MemoryPlan", dies_per_rank: int) -> "Table"
         "MTP weights": plan.mtp_bytes,
         "activation buffers": plan.activation_bytes,
         "exchange buffers": plan.exchange_bytes,
-        "KV cache": plan.kv_bytes,
+        "KV cache": held["kv_bytes"],
+        "left free (kv_blocks)": held["unused_bytes"],
         "left free (memory_frac)": plan.hbm_bytes - plan.usable_bytes,
         "= memory of the die": plan.hbm_bytes,
     }
@@ -125,10 +126,10 @@ def _memory_table(title: str, plan: "MemoryPlan", dies_per_rank: int) -> "Table"
     rows = [
         (name, f"{size / GB:.2f}", f"{100 * size / plan.hbm_bytes:.1f} %", "")
         for name, size in parts.items()
-        if size
+        if f"{size / GB:.2f}" != "0.00"
     ]
     of = "its die" if dies_per_rank == 1 else f"its {dies_per_rank} dies"
-    tokens = f"{plan.kv_capacity_tokens:,} tokens for a rank on {of}"
+    tokens = f"{held['kv_capacity_tokens']:,} tokens for a rank on {of}"
     return add_rows(table, [(*row[:3], tokens if row[0] == "KV cache" else "") for row in rows])
 
 

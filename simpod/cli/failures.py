@@ -1,5 +1,7 @@
 """What a command prints and exits with when it fails; one place for all commands."""
 
+import os
+import sys
 from typing import Any, Final
 
 import typer
@@ -19,15 +21,23 @@ class Commands(TyperGroup):
     """The group of all commands: turns the errors of simpod into messages and exit codes."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run a command; 2: the input is wrong, 3: a policy broke its contract, 1: our bug."""
+        """Run a command; 2: the input is wrong, 3: a policy broke its contract, 1: our bug.
+
+        A reader that has seen enough (`simpod list | head`) is no failure.
+        """
         try:
-            return super().invoke(ctx)
+            done = super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
+            raise typer.Exit from None
         except SimpodError as error:
             typer.echo(message(error), err=True)
             raise typer.Exit(error.exit_code) from None
         except KeyboardInterrupt:
             typer.echo("interrupted", err=True)
             raise typer.Exit(INTERRUPTED) from None
+        return done
 
 
 def message(error: SimpodError) -> str:

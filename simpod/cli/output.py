@@ -29,8 +29,10 @@ def show(*renderables: "RenderableType") -> None:
     from rich.console import Console
 
     console = Console(width=None if sys.stdout.isatty() else _WIDTH_OF_A_PIPE, highlight=False)
-    for renderable in renderables:
-        console.print(renderable)
+    with console.capture() as captured:
+        for renderable in renderables:
+            console.print(renderable)
+    typer.echo(captured.get(), nl=False)  # the console itself would exit with 1 on a closed pipe
 
 
 def plain_table(*columns: str, right: Sequence[str] = (), title: str | None = None) -> "Table":

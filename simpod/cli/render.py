@@ -23,6 +23,17 @@ _NOT_STATIONARY = {
 }
 
 
+_LOADS = {
+    "measured": ("", "{} requests/s (measured)"),
+    "estimate": ("about ", "about {} requests/s (estimate)"),
+    "lower_bound": ("at most ", "{} requests/s or more"),
+}
+"""What is known of a capacity -> how to say the load and the capacity."""
+
+NEAR_LIMIT = 0.95
+"""Share of a limit from which on the load is shown in red."""
+
+
 def summary_table(summary: Summary) -> RenderableType:
     """The whole summary, for a terminal of 80 columns or more."""
     blocks: list[RenderableType] = [_title(summary), _overview(summary)]
@@ -53,7 +64,7 @@ def notes(summary: Summary) -> Iterator[str]:
         yield f"[yellow]{summary['live']:,} unfinished[/] when the run ended"
     if summary["preemptions"]:
         yield f"[yellow]{summary['preemptions']:,} preemptions:[/] KV blocks ran out"
-    yield from _saturation(summary["saturation"])
+    yield from _saturation(summary)
 
 
 def duration(seconds: float | None) -> str:
@@ -80,18 +91,28 @@ def count(value: float | None) -> str:
 
 def percent(frac: float | None) -> str:
     """A share in per cent; "-" for None."""
-    return "-" if frac is None else f"{100 * frac:.1f} %"
+    if frac is None:
+        return "-"
+    return f"{100 * frac:.1f} %" if abs(frac) < 1e6 else f"{100 * frac:.3g} %"
 
 
-def _saturation(limit: Summary) -> Iterator[str]:
-    if limit["load_frac"] is None or limit["resource"] is None:
+def _saturation(summary: Summary) -> Iterator[str]:
+    """The nearest limit; a bound or an estimate says that it is one."""
+    limit = summary["saturation"]
+    if limit["resource"] is None:
         return
-    colour = "red" if limit["load_frac"] >= 0.95 else "bold"
-    rate = limit["capacity_rate_per_s"]
-    capacity = "" if rate is None else f", which saturates at about {count(rate)} requests/s"
+    where = f"{limit['resource']} of pool {escape(limit['pool'])}"
+    kind = limit["capacity_kind"]
+    if kind is None:
+        served = count(summary["request_throughput"])
+        used = percent(limit["used_frac"])
+        yield f"No rate was offered: {served} requests/s with [bold]{used}[/] of {where} in use"
+        return
+    known, saturates = _LOADS[kind]
+    colour = "red" if limit["load_frac"] >= NEAR_LIMIT else "bold"
     yield (
-        f"Load: [{colour}]{percent(limit['load_frac'])}[/] of the nearest limit,"
-        f" {limit['resource']} of pool {escape(limit['pool'])}{capacity}"
+        f"Load: {known}[{colour}]{percent(limit['load_frac'])}[/] of the nearest limit, {where},"
+        f" which saturates at {saturates.format(count(limit['capacity_rate_per_s']))}"
     )
 
 

@@ -79,10 +79,12 @@ def run_command(
 
 def check_out(out: Path, *, overwrite: bool) -> None:
     """Refuse a folder that cannot be written, before the run and not after it."""
-    from simpod.run import check_target
+    from simpod.run.results import check_target, resolved
 
     check_target(out, overwrite=overwrite)
-    parent = out.absolute()
+    parent = resolved(out)
+    if parent.is_dir():
+        parent = parent.parent
     while not parent.exists():
         parent = parent.parent
     if not parent.is_dir() or not os.access(parent, os.W_OK):

@@ -93,7 +93,7 @@ def stats(
     from simpod import workload
 
     settings = _settings(file, trace_format, keys or (), rate_scale)
-    values = workload.stats(_read(settings, requests, seed))
+    values = workload.stats(_read(settings, requests, seed), has_times=_has_times(settings))
     if as_json:
         print_json(values)
         return
@@ -113,8 +113,8 @@ def convert(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Write a trace as Mooncake JSONL, its window cut out and its rate scaled."""
-    _check_new(out, overwrite=overwrite)
     settings = _settings(file, trace_format, keys or (), rate_scale)
+    _check_new(out, [settings["path"]], overwrite=overwrite)
     found = _read(settings, requests, seed, needs_times=True)
     _write(found, out)
 
@@ -130,8 +130,9 @@ def generate(
     from simpod.config import load_experiment
     from simpod.workload import build, streams
 
-    _check_new(out, overwrite=overwrite)
     resolved = load_experiment(experiment, overrides or ())
+    trace = resolved.workload.trace
+    _check_new(out, [trace.path] if trace else [], overwrite=overwrite)
     _write(build(resolved.workload, streams(resolved.seed)), out)
 
 
@@ -167,9 +168,7 @@ def _read(
     from simpod.config import workload_of
     from simpod.workload import build, streams
 
-    is_timed = settings["format"] != "lengths" and (
-        settings["format"] != "columns" or "arrival" in settings
-    )
+    is_timed = _has_times(settings)
     if needs_times and not is_timed:
         raise ConfigError(
             f"{settings['path']}: has lengths but no times, so it is no trace of requests yet;"
@@ -183,10 +182,29 @@ def _read(
     return build(workload_of(section, source="trace"), streams(seed))
 
 
-def _check_new(out: Path, *, overwrite: bool) -> None:
-    if out.is_dir() or (out.exists() and not overwrite):
-        hint = "is a folder" if out.is_dir() else "exists; choose another, or add --overwrite"
-        raise ConfigError(f"--out {out}: {hint}")
+def _has_times(settings: dict[str, Any]) -> bool:
+    return settings["format"] != "lengths" and (
+        settings["format"] != "columns" or "arrival" in settings
+    )
+
+
+def _check_new(out: Path, sources: Sequence[str], *, overwrite: bool) -> None:
+    """Refuse to write over a file that is read, or over one that is no trace as simpod writes."""
+    from simpod.workload import is_written_here
+
+    if not out.exists():
+        return
+    reason = ""
+    if out.is_dir():
+        reason = "is a folder"
+    elif any(Path(source).exists() and out.samefile(source) for source in sources):
+        reason = "is the trace that is read; choose another file"
+    elif not overwrite:
+        reason = "exists; choose another, or add --overwrite"
+    elif not out.is_file() or not is_written_here(out):
+        reason = "is no trace that simpod has written, so it is not replaced; choose another file"
+    if reason:
+        raise ConfigError(f"--out {out}: {reason}")
 
 
 def _write(requests: "Requests", out: Path) -> None:

@@ -1,6 +1,13 @@
 """Experiments, models and profiles from YAML: strict, all mistakes at once, all explained."""
 
-from simpod.config.explain import Explained, explain, explain_hardware, explain_model, kind_of
+from simpod.config.explain import (
+    Explained,
+    explain,
+    explain_hardware,
+    explain_model,
+    kind_of,
+    memory_of,
+)
 from simpod.config.json_schema import SCHEMAS, schema_text
 from simpod.config.library import KINDS, names
 from simpod.config.load import load_experiment, resolve_tree
@@ -22,6 +29,7 @@ __all__ = [
     "load_experiment",
     "load_hardware",
     "load_model",
+    "memory_of",
     "names",
     "resolve_document",
     "resolve_tree",

@@ -39,7 +39,7 @@ class Explained:
 
 
 def explain(resolved: ResolvedExperiment) -> tuple[Explained, ...]:
-    """Every value of the experiment with its origin, and the memory plan of each pool."""
+    """Every value of the experiment with its origin, and the memory of each pool."""
     written = [
         Explained(key=dotted(path), value=value, origin=resolved.origins[dotted(path)])
         for path, value in leaves(resolved.document)
@@ -47,15 +47,28 @@ def explain(resolved: ResolvedExperiment) -> tuple[Explained, ...]:
     return (*written, *_memory_rows(resolved))
 
 
+def memory_of(resolved: ResolvedExperiment, pool: str) -> dict[str, float]:
+    """The memory of a die of a pool, as it runs: its KV blocks may be fewer than would fit.
+
+    kv_capacity_tokens: of one rank. unused_bytes: what memory_frac would allow beyond the blocks.
+    """
+    plan = resolved.memory[pool]
+    spec = next(spec for spec in resolved.pools if spec.name == pool)
+    tokens = spec.kv_blocks * spec.block_tokens
+    kv_bytes = tokens * plan.kv_bytes_per_token
+    return {
+        "weight_bytes": plan.weight_bytes,
+        "buffer_bytes": plan.buffer_bytes,
+        "kv_bytes_per_token": plan.kv_bytes_per_token,
+        "kv_capacity_tokens": tokens,
+        "kv_bytes": kv_bytes,
+        "unused_bytes": plan.kv_bytes - kv_bytes,
+    }
+
+
 def _memory_rows(resolved: ResolvedExperiment) -> Iterator[Explained]:
-    for name, plan in resolved.memory.items():
-        counts = {
-            "weight_bytes": plan.weight_bytes,
-            "buffer_bytes": plan.buffer_bytes,
-            "kv_bytes_per_token": plan.kv_bytes_per_token,
-            "kv_capacity_tokens": plan.kv_capacity_tokens,
-        }
-        for key, value in counts.items():
+    for name in resolved.memory:
+        for key, value in memory_of(resolved, name).items():
             how = "memory of one rank" if key == "kv_capacity_tokens" else "memory of one die"
             yield Explained(key=f"memory.{name}.{key}", value=value, origin=f"derived: {how}")
 
@@ -96,7 +109,7 @@ def kind_of(name_or_path: str) -> Explainable:
     path = library.find_path(name_or_path, None)
     if path.suffix == ".json":
         return "model"
-    keys = read_yaml(path, library.label(path)).children()
+    keys = read_yaml(path, library.label(path), found=[]).children()
     for key, kind in _KIND_OF_KEY.items():
         if key in keys:
             return kind

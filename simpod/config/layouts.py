@@ -74,7 +74,7 @@ def _split(
         derived[*path, "dies"] = (dp * tp, f"dp {dp} x tp {tp}")
     elif dp * tp != dies:
         problems.at(
-            (*path, "dies"),
+            problems.blamed(path, "dies", "dp", "tp"),
             f"dp {dp} x tp {tp} = {dp * tp} does not match dies {dies}",
             allowed=f"dies: {dp * tp}, or dp and tp whose product is {dies}",
         )
@@ -89,7 +89,9 @@ def _divide(
     given, other = ("dp", "tp") if tp is None else ("tp", "dp")
     size = (dp or 1) * (tp or 1)
     if dies % size:
-        problems.at((*path, "dies"), f"dies {dies} is not a multiple of {given} {size}")
+        problems.at(
+            problems.blamed(path, "dies", given), f"dies {dies} is not a multiple of {given} {size}"
+        )
         return None
     derived[*path, other] = (dies // size, f"dies {dies} / {given} {size}")
     return dies, dp or dies // size, tp or dies // size
@@ -118,7 +120,7 @@ def _check_experts(path: Path, pool: Pool, dies: int, model: ModelSpec, problems
         problems.at((*path, "ep"), f"{model.name} is dense, it has no experts", allowed="1")
     elif dies % pool.ep:
         problems.at(
-            (*path, "ep"),
+            problems.blamed(path, "ep", "dies", "dp", "tp"),
             f"ep {pool.ep} does not divide the {dies} dies of an instance",
             allowed="a divisor of dies; dies itself spreads the experts over all of them",
         )

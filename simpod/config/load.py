@@ -35,15 +35,17 @@ def load_experiment(name_or_path: str, overrides: Sequence[str] = ()) -> Resolve
     Raises ConfigError with all mistakes at once, each with its place.
     """
     path = library.find("experiments", name_or_path)
-    root = read_yaml(path, library.label(path))
-    return resolve_tree(root, overrides, path.parent, default_name=path.stem)
+    found: list[Problem] = []
+    problems = Problems(read_yaml(path, library.label(path), found))
+    problems.add_unreadable(found)
+    return resolve_tree(problems, overrides, path.parent, default_name=path.stem)
 
 
 def resolve_tree(
-    root: Node, overrides: Sequence[str], beside: FilePath, default_name: str
+    problems: Problems, overrides: Sequence[str], beside: FilePath, default_name: str
 ) -> ResolvedExperiment:
-    """Resolve an experiment that was read already; paths in it are relative to `beside` first."""
-    problems = Problems(root)
+    """Resolve the experiment `problems.root`; paths in it are relative to `beside` first."""
+    root = problems.root
     if not isinstance(root.value, dict):
         problems.add(Problem(place=root.place, key="", what="an experiment is a mapping of keys"))
         problems.stop()

@@ -20,9 +20,14 @@ class Place:
         return f"{self.source}:{self.line}:{self.column}" if self.line else self.source
 
     @property
+    def is_override(self) -> bool:
+        """On the command line."""
+        return self.source.startswith("--set")
+
+    @property
     def origin(self) -> str:
         """`file:line`, or `--set` for every override."""
-        if self.source.startswith("--set"):
+        if self.is_override:
             return "--set"
         return f"{self.source}:{self.line}" if self.line else self.source
 

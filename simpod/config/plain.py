@@ -20,8 +20,8 @@ def resolve_document(
 
     source: what messages call it; paths in it are relative to the working directory.
     """
-    tree = from_plain(document, Place(source))
-    return resolve_tree(tree, overrides, Path.cwd(), default_name=source)
+    problems = Problems(from_plain(document, Place(source)))
+    return resolve_tree(problems, overrides, Path.cwd(), default_name=source)
 
 
 def workload_of(settings: Mapping[str, Any], *, source: str) -> WorkloadSpec:

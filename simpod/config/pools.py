@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from simpod.cluster.pool_spec import PoolSpec
 from simpod.config.layouts import Derived, resolve_layout
-from simpod.config.nodes import Path
+from simpod.config.nodes import Path, dotted
 from simpod.config.problems import Problems
 from simpod.config.schema import Experiment, Pool
 from simpod.cost.layout import Layout
@@ -13,6 +13,10 @@ from simpod.cost.memory import MemoryPlan, plan_memory
 from simpod.hardware.spec import HardwareProfile
 from simpod.model.spec import ModelSpec
 from simpod.units import GB
+from simpod.workload.spec import WorkloadSpec
+
+_HASH_BLOCK: Path = ("workload", "hash_block_tokens")
+_HASH_BLOCK_OF_TRACE: Path = ("workload", "trace", "hash_block_tokens")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +37,7 @@ def resolve_pools(
         found = _resolve_pool(name, pool, experiment.model, hardware[name], problems)
         if found is not None:
             resolved[name] = found
+        _check_prefix_blocks(name, pool, experiment.workload, problems)
     _check_pods(resolved, hardware, problems)
     return resolved
 
@@ -78,10 +83,30 @@ def _check_step(path: Path, pool: Pool, problems: Problems) -> None:
     """The same check as vLLM's of max_num_batched_tokens."""
     if pool.max_step_tokens < pool.max_num_seqs:
         problems.at(
-            (*path, "max_step_tokens"),
+            problems.blamed(path, "max_step_tokens", "max_num_seqs"),
             f"max_step_tokens {pool.max_step_tokens} must be at least"
             f" max_num_seqs {pool.max_num_seqs}: a running sequence takes one token of a step",
         )
+
+
+def _check_prefix_blocks(name: str, pool: Pool, workload: WorkloadSpec, problems: Problems) -> None:
+    """Prefixes are reused in whole blocks of both kinds, so one must be a multiple of the other."""
+    block, where = workload.prefix_block_tokens, _HASH_BLOCK
+    if not block or not pool.prefix_caching or pool.role == "decode":
+        return
+    if max(block, pool.block_tokens) % min(block, pool.block_tokens) == 0:
+        return
+    if workload.trace is not None:
+        where = _HASH_BLOCK_OF_TRACE
+    path: Path = ("deployment", name, "block_tokens")
+    if problems.root.find(path) is None and problems.root.find(where) is not None:
+        path = where
+    problems.at(
+        path,
+        f"block_tokens {pool.block_tokens} of pool {name} and {dotted(where)} {block}: neither"
+        " divides the other, so no prefix can be reused",
+        hint="change one of them, or set prefix_caching: false",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

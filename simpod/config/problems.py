@@ -50,6 +50,7 @@ class Problems:
     root: Node
     found: list[Problem] = field(default_factory=list)
     silent: set[Path] = field(default_factory=set)  # told already: what lies below is not reported
+    unreadable: set[Place] = field(default_factory=set)  # told already: what stands there is null
 
     def at(
         self,
@@ -74,10 +75,24 @@ class Problems:
             )
         )
 
+    def blamed(self, section: Path, *keys: str) -> Path:
+        """Of values that do not go together the one that an override gave, else the first."""
+        for key in keys:
+            node = self.root.find((*section, key))
+            if node is not None and node.place.is_override:
+                return *section, key
+        return *section, keys[0]
+
     def add(self, problem: Problem) -> None:
-        """Keep a mistake, once."""
-        if problem not in self.found:
+        """Keep a mistake, once; none that follows from what could not be read."""
+        if problem not in self.found and problem.place not in self.unreadable:
             self.found.append(problem)
+
+    def add_unreadable(self, problems: Sequence[Problem]) -> None:
+        """Keep the mistakes that a reader has found and went on."""
+        for problem in problems:
+            self.add(problem)
+        self.unreadable.update(problem.place for problem in problems)
 
     @contextmanager
     def below(self, path: Path) -> Iterator[None]:

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from simpod.config import library
 from simpod.config.nodes import Node, Path, Place, from_plain
-from simpod.config.problems import Problems
+from simpod.config.problems import Problem, Problems
 from simpod.config.strict_yaml import read_yaml
 from simpod.config.validate import validate
 from simpod.errors import ConfigError, InvariantError
@@ -20,25 +20,30 @@ T = TypeVar("T")
 
 def load_model(name_or_path: str, beside: FilePath | None = None) -> ModelSpec:
     """A model by name, or from a YAML file or a HuggingFace config.json."""
-    return _checked(ModelSpec, model_tree(name_or_path, beside))
+    found: list[Problem] = []
+    return _checked(ModelSpec, model_tree(name_or_path, beside, found), found)
 
 
 def load_hardware(name_or_path: str, beside: FilePath | None = None) -> HardwareProfile:
     """A hardware profile by name or from a YAML file, its `base:` merged in."""
-    return _checked(HardwareProfile, hardware_tree(name_or_path, beside))
+    found: list[Problem] = []
+    return _checked(HardwareProfile, hardware_tree(name_or_path, beside, found), found)
 
 
-def model_tree(name_or_path: str, beside: FilePath | None = None) -> Node:
-    """The numbers of a model, not validated yet (those of a config.json are)."""
+def model_tree(name_or_path: str, beside: FilePath | None, found: list[Problem]) -> Node:
+    """The numbers of a model, not validated yet (those of a config.json are).
+
+    found: takes the mistakes that leave the rest of the file readable.
+    """
     path = library.find("models", name_or_path, beside)
     source = library.label(path)
     if path.suffix != ".json":
-        return read_yaml(path, source)
+        return read_yaml(path, source, found)
     return from_plain(asdict(read_hf(path)), Place(source))
 
 
-def hardware_tree(name_or_path: str, beside: FilePath | None = None) -> Node:
-    """The numbers of a profile with its bases, not validated yet."""
+def hardware_tree(name_or_path: str, beside: FilePath | None, found: list[Problem]) -> Node:
+    """The numbers of a profile with its bases, not validated yet. found: as for `model_tree`."""
     seen: list[FilePath] = []
     trees: list[Node] = []
     value, folder = name_or_path, beside
@@ -47,7 +52,7 @@ def hardware_tree(name_or_path: str, beside: FilePath | None = None) -> Node:
         if path.resolve() in seen:
             raise ConfigError(f"{library.label(path)}: base: leads back to this profile")
         seen.append(path.resolve())
-        trees.append(read_yaml(path, library.label(path)))
+        trees.append(read_yaml(path, library.label(path), found))
         base = trees[-1].child("base")
         if base is None:
             break
@@ -66,8 +71,10 @@ def expand_reference(root: Node, path: Path, beside: FilePath | None, problems: 
     if node is None or not isinstance(node.value, str):
         return
     read = model_tree if path[-1] == "model" else hardware_tree
+    found: list[Problem] = []
     with problems.below(path):
-        node.value = read(node.value, beside).value
+        node.value = read(node.value, beside, found).value
+    problems.add_unreadable(found)
 
 
 def reference_paths(root: Node) -> list[Path]:
@@ -77,8 +84,9 @@ def reference_paths(root: Node) -> list[Path]:
     return [("model",), ("hardware",), *(("deployment", name, "hardware") for name in names)]
 
 
-def _checked(kind: type[T], root: Node) -> T:
+def _checked(kind: type[T], root: Node, found: list[Problem]) -> T:
     problems = Problems(root)
+    problems.add_unreadable(found)
     spec = validate(kind, root, problems)
     problems.stop()
     if spec is None:

@@ -47,8 +47,8 @@ class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers = _resolvers()
 
 
-def read_yaml(path: FilePath, label: str | None = None) -> Node:
-    """The tree of a file; `label` is how messages call it."""
+def read_yaml(path: FilePath, label: str | None = None, found: list[Problem] | None = None) -> Node:
+    """The tree of a file; `label` is how messages call it. found: as for `parse_yaml`."""
     source = str(path) if label is None else label
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -56,11 +56,15 @@ def read_yaml(path: FilePath, label: str | None = None) -> Node:
         raise ConfigError(f"{source}: not UTF-8 text (byte {error.start})") from None
     except OSError as error:
         raise ConfigError(f"{source}: cannot be read: {error.strerror}") from None
-    return parse_yaml(text, source)
+    return parse_yaml(text, source, found)
 
 
-def parse_yaml(text: str, source: str) -> Node:
-    """The tree of a YAML text; ConfigError with every duplicate key, or the syntax error."""
+def parse_yaml(text: str, source: str, found: list[Problem] | None = None) -> Node:
+    """The tree of a YAML text; ConfigError with every duplicate key, or the syntax error.
+
+    found: takes the mistakes that leave the rest of the text readable, which are not raised then:
+    of a key that stands twice the first value counts, what cannot be read is null.
+    """
     lines = _LINE_BREAK.split(text)
     builder = _Builder(source, lines)
     try:
@@ -73,7 +77,9 @@ def parse_yaml(text: str, source: str) -> Node:
         start = Place(source, 1, 1, lines[0] if lines else "")
         return Node(value=None, place=start, key=start)
     node = builder.node(composed, None, "")
-    if builder.problems:
+    if found is not None:
+        found += builder.problems
+    elif builder.problems:
         raise ConfigError([str(problem) for problem in builder.problems])
     return node
 

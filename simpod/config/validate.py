@@ -58,20 +58,77 @@ def validate(kind: type[T], root: Node, problems: Problems) -> T | None:
     """
     key: Any = kind
     adapter: TypeAdapter[T] = adapter_of(key)
+    plain = root.plain()
     try:
-        return adapter.validate_json(json.dumps(root.plain()), strict=True)
+        return adapter.validate_json(json.dumps(plain), strict=True)
     except ValidationError as error:
-        _tell(error, adapter.json_schema(), root, problems)
+        found = error.errors(include_url=False)
+    schema = adapter.json_schema()
+    _tell([*found, *_behind_tags(adapter, schema, root, found)], schema, root, problems)
     return None
 
 
+def _behind_tags(
+    adapter: TypeAdapter[Any], schema: Mapping[str, Any], root: Node, found: Sequence[ErrorDetails]
+) -> list[ErrorDetails]:
+    """What else is wrong where a tag (`process: poison`) is unknown, which pydantic does not say.
+
+    The value is checked again with the tag that is most like what was written. If none is near, the
+    keys decide which, and only mistakes in values are told: the keys need not be this one's.
+    """
+    plain, guesses = root.plain(), dict[Path, bool]()  # path of the value -> the tag was like it
+    for details in found:
+        path = _written_path(root, details["loc"])
+        node = root.find(path)
+        if not details["type"].startswith("union_tag") or node is None:
+            continue
+        tag_key = str(details["ctx"]["discriminator"]).strip("'")
+        written = node.child(tag_key)
+        near = closest(str(written.value), allowed_tags(schema, details["loc"])) if written else ""
+        tag = near or _tag_by_keys(schema, details["loc"], node)
+        if tag:
+            _at_path(plain, path)[tag_key] = tag
+            guesses[path] = bool(near)
+    if not guesses:
+        return []
+    try:
+        adapter.validate_json(json.dumps(plain), strict=True)
+    except ValidationError as error:
+        return [
+            details
+            for details in error.errors(include_url=False)
+            for path, is_near in guesses.items()
+            if _is_below(_written_path(root, details["loc"]), path)
+            and (is_near or not details["type"].startswith(("missing", *_UNKNOWN_KEY)))
+        ]
+    return []
+
+
+def _tag_by_keys(schema: Mapping[str, Any], loc: Sequence[str | int], node: Node) -> str:
+    """The member of the union at `loc` that has most of the keys; empty if it has none of them."""
+    keys = set(node.children())
+    shared = {tag: len(keys & set(found["properties"])) for found, tag in _at(schema, loc) if tag}
+    best = max(shared, key=lambda tag: shared[tag], default="")
+    return best if best and shared[best] else ""
+
+
+def _at_path(plain: Any, path: Path) -> Any:
+    for segment in path:
+        plain = plain[segment]
+    return plain
+
+
+def _is_below(path: Path, above: Path) -> bool:
+    return len(path) > len(above) and path[: len(above)] == above
+
+
 def _tell(
-    error: ValidationError, schema: Mapping[str, Any], root: Node, problems: Problems
+    found: Sequence[ErrorDetails], schema: Mapping[str, Any], root: Node, problems: Problems
 ) -> None:
     """All of pydantic's errors; a missing key is not told when it stands there misspelt."""
     tellers = [
         _Teller(root, schema, details, path)
-        for details in error.errors(include_url=False)
+        for details in found
         if not problems.is_silent(path := _written_path(root, details["loc"]))
     ]
     misspelt = {(*t.path[:-1], t.meant()) for t in tellers if t.is_unknown_key}

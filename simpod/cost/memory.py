@@ -16,12 +16,10 @@ from simpod.cost.operators import (
     attention_matrices,
     expert_slots,
     heads_per_die,
-    part_dtype,
 )
 from simpod.hardware.spec import HardwareProfile
 from simpod.model.spec import ModelSpec
-from simpod.model.weights import WeightBytes, weight_parts
-from simpod.units import BYTES_PER_ELEMENT
+from simpod.model.weights import WeightBytes, bytes_per_weight, weight_parts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +94,7 @@ def _attention_bytes(model: ModelSpec, layout: Layout, parts: WeightBytes) -> fl
     """One layer: split by head; what has no heads (mla's down-projections, norms) is copied."""
     if layout.tp == 1:
         return parts.attention_bytes
-    width = BYTES_PER_ELEMENT[part_dtype(model, "attention", layout.weight_dtype)]
+    width = bytes_per_weight(model, "attention", layout.weight_dtype)
     matrices = sum(m.parameters for m in attention_matrices(model, layout.tp))
     return matrices * width + model.attention_vector_parameters * BF16_BYTES
 

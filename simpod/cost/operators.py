@@ -14,6 +14,7 @@ import numpy as np
 from simpod.cost.layout import Layout
 from simpod.cost.work import Amount, Work
 from simpod.model.spec import AttentionSpec, ModelSpec
+from simpod.model.weights import bytes_per_weight
 from simpod.units import BYTES_PER_ELEMENT
 
 BF16_BYTES = BYTES_PER_ELEMENT["bf16"]
@@ -52,14 +53,20 @@ def input_bytes(dtype: str) -> float:
     return 1.0 if BYTES_PER_ELEMENT[dtype] == 1.0 else BF16_BYTES
 
 
-def matmul(tokens: Amount, matrix: Matrix, dtype: str = "bf16") -> Work:
-    """One product of [tokens, rows] by [rows, cols], or `count` of them in one kernel."""
+def matmul(
+    tokens: Amount, matrix: Matrix, dtype: str = "bf16", weight_bytes: float | None = None
+) -> Work:
+    """One product of [tokens, rows] by [rows, cols], or `count` of them in one kernel.
+
+    weight_bytes: of one weight, where scales add to those of its data type.
+    """
+    each = BYTES_PER_ELEMENT[dtype] if weight_bytes is None else weight_bytes
     flops_per_row = 2.0 * matrix.parameters
     activations = matrix.count * (matrix.rows * input_bytes(dtype) + matrix.cols * BF16_BYTES)
     return Work(
         unit="matmul",
         flops=tokens * flops_per_row,
-        hbm_bytes=tokens * activations + matrix.parameters * BYTES_PER_ELEMENT[dtype],
+        hbm_bytes=tokens * activations + matrix.parameters * each,
         row_flops=flops_per_row,
         dtype=dtype,
     )
@@ -117,11 +124,12 @@ def attention_projections(model: ModelSpec, layout: Layout, tokens: Amount) -> t
     Input and output of the absorbed matrices stay on chip or are counted with attention (queries).
     """
     dtype = part_dtype(model, "attention", layout.weight_dtype)
+    each = bytes_per_weight(model, "attention", layout.weight_dtype)
     works = []
     for matrix in attention_matrices(model, layout.tp):
-        work = matmul(tokens, matrix, dtype)
+        work = matmul(tokens, matrix, dtype, each)
         if matrix.count > 1:
-            work = replace(work, hbm_bytes=matrix.parameters * BYTES_PER_ELEMENT[dtype])
+            work = replace(work, hbm_bytes=matrix.parameters * each)
         works.append(work)
     return tuple(works)
 
@@ -193,13 +201,13 @@ def layer_elementwise(model: ModelSpec, layout: Layout, tokens: Amount) -> Work:
 
 
 def gated_ffn(
-    tokens: Amount, hidden: int, intermediate: int, dtype: str
+    tokens: Amount, hidden: int, intermediate: int, dtype: str, weight_bytes: float
 ) -> tuple[Work, Work, Work]:
     """Gate and up in one product, silu(gate) * up, down. intermediate: columns on this die."""
     return (
-        matmul(tokens, Matrix(hidden, 2 * intermediate), dtype),
+        matmul(tokens, Matrix(hidden, 2 * intermediate), dtype, weight_bytes),
         activation(tokens, intermediate),
-        matmul(tokens, Matrix(intermediate, hidden), dtype),
+        matmul(tokens, Matrix(intermediate, hidden), dtype, weight_bytes),
     )
 
 
@@ -215,7 +223,9 @@ def activation(rows: Amount, width: int) -> Work:
 def dense_ffn(model: ModelSpec, layout: Layout, tokens: Amount) -> tuple[Work, ...]:
     """Feed-forward of a dense layer, split over the rank's dies."""
     dtype = part_dtype(model, "dense_ffn", layout.weight_dtype)
-    return gated_ffn(tokens, model.hidden_size, ceil(model.intermediate_size / layout.tp), dtype)
+    each = bytes_per_weight(model, "dense_ffn", layout.weight_dtype)
+    width = ceil(model.intermediate_size / layout.tp)
+    return gated_ffn(tokens, model.hidden_size, width, dtype, each)
 
 
 def shared_experts(model: ModelSpec, layout: Layout, tokens: Amount) -> tuple[Work, ...]:
@@ -224,7 +234,8 @@ def shared_experts(model: ModelSpec, layout: Layout, tokens: Amount) -> tuple[Wo
         return ()
     dtype = part_dtype(model, "shared_experts", layout.weight_dtype)
     width = ceil(model.moe.shared_intermediate_size / layout.tp)
-    return gated_ffn(tokens, model.hidden_size, width, dtype)
+    each = bytes_per_weight(model, "shared_experts", layout.weight_dtype)
+    return gated_ffn(tokens, model.hidden_size, width, dtype, each)
 
 
 def router(model: ModelSpec, tokens: Amount) -> tuple[Work, ...]:
@@ -266,12 +277,13 @@ def routed_experts(model: ModelSpec, layout: Layout, group_tokens: Amount) -> tu
     if model.moe is None:
         return ()
     dtype = part_dtype(model, "experts", layout.weight_dtype)
+    each = bytes_per_weight(model, "experts", layout.weight_dtype)
     width = ceil(model.moe.expert_intermediate_size / layout.moe_tp)
     copies = group_tokens * (model.moe.experts_per_token / layout.ep)
     hit = distinct_experts_hit(model, layout, group_tokens)
 
     def grouped(rows: int, cols: int) -> Work:
-        one = matmul(0.0, Matrix(rows, cols), dtype)
+        one = matmul(0.0, Matrix(rows, cols), dtype, each)
         activations = rows * input_bytes(dtype) + cols * BF16_BYTES
         return Work(
             unit="grouped_matmul",

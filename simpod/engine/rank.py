@@ -148,7 +148,9 @@ class Rank:
 
     def _blame(self, rule: str) -> NoReturn:
         now_s = self.group.clock.now
-        raise PolicyError(self.group.sim.batching_name, f"{rule} (rank {self.target}, {now_s:.6f} s)")
+        raise PolicyError(
+            self.group.sim.batching_name, f"{rule} (rank {self.target}, {now_s:.6f} s)"
+        )
 
     # --- chunks -------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from simpod.engine.rank import Rank
 from simpod.engine.sequence import NAN, Sequence
 from simpod.engine.source import Source
 from simpod.engine.steps import TokenClock
-from simpod.errors import ConfigError, InvariantError
+from simpod.errors import InvariantError
 from simpod.policies import BatchScheduler, Router
 from simpod.records.columns import FINISHED, LIVE, REFUSED, RunRecords
 from simpod.workload import Requests
@@ -140,9 +140,8 @@ class Simulation:
             return 0
         unit = max(block, spec.block_tokens)
         if unit % min(block, spec.block_tokens):
-            raise ConfigError(
-                f"workload: prefix blocks of {block} tokens; deployment.{spec.name}.block_tokens: "
-                f"{spec.block_tokens}: one must divide the other, or set prefix_caching: false"
+            raise InvariantError(
+                f"prefix blocks of {block} and KV blocks of {spec.block_tokens} tokens don't match"
             )
         return unit
 

@@ -12,14 +12,8 @@ from simpod.metrics.occupancy import (
     peak_in_system,
     stationarity,
 )
-from simpod.metrics.pools import (
-    PoolUse,
-    Saturation,
-    StepBreakdown,
-    pool_use,
-    saturation,
-    step_breakdown,
-)
+from simpod.metrics.pools import PoolUse, StepBreakdown, pool_use, step_breakdown
+from simpod.metrics.saturation import Saturation, saturation
 from simpod.metrics.summary import summary
 from simpod.metrics.tokens import (
     inter_token_gaps,

@@ -23,8 +23,9 @@ _HEADER = {
     "backend": "simpod",
     "model_id": "the model's name",
     "num_prompts": "requests that the workload holds",
-    "request_rate": 'rate that was asked for, requests/s; "inf" if all at once',
-    "burstiness": "shape of the gamma arrivals, 1 = Poisson",
+    "request_rate": "mean rate that was asked for (of a trace: that it has), requests/s, with"
+    ' sessions: conversations/s; "inf" if all at once; null in a closed loop',
+    "burstiness": "1 / cv^2 of gamma arrivals, 1 = Poisson; null for other arrivals",
     "max_concurrency": "closed loop: most requests in flight; null: open loop",
     "seed": "of the run's random streams",
     "skipped_trace_rows": "bad rows of the trace that were left out on request",
@@ -67,7 +68,8 @@ _QUALITY = {
 _MACHINE = {
     "utilization": "by pool: size, busy_frac, slots_frac, kv_frac, waiting, tokens/s per NPU",
     "step_breakdown": "by pool: num_steps, mean times, and by part mean_s a step and share_frac",
-    "saturation": "the limit that is nearest: pool, resource, load_frac, offered and capacity rate",
+    "saturation": "the limit that is nearest: pool, resource, its used_frac; load_frac = offered /"
+    " capacity rate; capacity_kind (measured, estimate, lower_bound; null: no rate was offered)",
     "stationary": "true if the measured window was a steady state",
     "stationarity": "verdict (STABLE, GROWING, BACKLOGGED, BURST) and its numbers",
     "simulated_s": "simulated time at which the run stopped",

@@ -1,18 +1,16 @@
-"""What each pool was busy with: utilisation, the breakdown of its steps, distance to saturation."""
+"""What each pool was busy with: utilisation, and the breakdown of its steps."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
 from simpod.metrics.latency import Bools
-from simpod.metrics.occupancy import BACKLOGGED, Stationarity
 from simpod.metrics.window import Window
 from simpod.records.columns import (
     FINISHED,
     STEP_PARTS,
     Floats,
     GroupRecords,
-    Ints,
     PoolRecords,
     RunRecords,
 )
@@ -24,8 +22,8 @@ class PoolUse:
 
     busy_frac: float  # of the groups' time, spent in steps
     slots_frac: float  # of `max_num_seqs`, held by sequences
-    kv_frac: float
-    peak_kv_frac: float  # of the fullest rank at its fullest
+    kv_frac: float  # of the KV blocks, in use; idle prefixes, which can be evicted, are not
+    peak_kv_frac: float  # of the fullest group at its fullest
     mean_waiting_seqs: float
 
 
@@ -42,29 +40,24 @@ class StepBreakdown:
     share_frac: dict[str, float]  # of the step; adds up to 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Saturation:
-    """How near the nearest limit was: `load_frac` = offered rate / estimated capacity.
+def span_s(records: RunRecords) -> float:
+    """First arrival to the end of the run."""
+    return records.end_s - float(np.min(records.requests.arrival_s, initial=records.end_s))
 
-    The largest, over pools, of: prefill (share of the time of measured arrivals in which a rank
-    had a prompt in work; an upper estimate where steps could hold more prompts), slots and kv
-    (mean share in use). With a growing backlog: arrivals over departures, above 1.
-    """
 
-    pool: str | None
-    resource: str | None  # prefill, slots, kv; None: unknown
-    load_frac: float
-    offered_rate_per_s: float
-    capacity_rate_per_s: float  # offered_rate_per_s / load_frac
+def is_of(records: RunRecords, pool: PoolRecords) -> Bools:
+    """[m]: the step run is of a group of this pool."""
+    of_pool = np.array([group.pool == pool.name for group in records.groups], dtype=np.bool_)
+    return of_pool[records.steps.group]
 
 
 def pool_use(records: RunRecords, pool: PoolRecords) -> PoolUse:
     """Utilisation of one pool."""
     groups = _groups(records, pool)
-    span_s = records.end_s - float(np.min(records.requests.arrival_s, initial=records.end_s))
+    lasted_s = span_s(records)
     busy_s = sum(group.busy_s for group in groups)
     return PoolUse(
-        busy_frac=busy_s / (pool.instances * span_s) if span_s > 0 else np.nan,
+        busy_frac=busy_s / (pool.instances * lasted_s) if lasted_s > 0 else np.nan,
         slots_frac=pool.mean_slots_frac,
         kv_frac=pool.mean_kv_frac,
         peak_kv_frac=max((group.peak_kv_frac for group in groups), default=np.nan),
@@ -78,7 +71,7 @@ def step_breakdown(records: RunRecords, pool: PoolRecords, window: Window) -> St
     requests = records.requests
     ends = requests.finish_s[window.measured & (requests.status == FINISHED)]
     end_s = float(ends.max()) if len(ends) else records.end_s
-    part = _overlap_frac(records, window.arrival_start_s, end_s) * _is_of(records, pool)
+    part = _overlap_frac(records, window.arrival_start_s, end_s) * is_of(records, pool)
     count = part * steps.num_steps
     num_steps = float(count.sum())
     if not num_steps > 0:
@@ -102,71 +95,8 @@ def step_breakdown(records: RunRecords, pool: PoolRecords, window: Window) -> St
     )
 
 
-def saturation(records: RunRecords, window: Window, verdict: Stationarity) -> Saturation:
-    """Find the pool and resource nearest to its limit."""
-    span_s = window.arrival_span_s
-    offered = int(window.measured.sum()) / span_s if span_s > 0 else np.nan
-    pool, resource, load_frac = _nearest_limit(records, window)
-    if verdict.verdict == BACKLOGGED:
-        departures = int(window.completed.sum()) / window.duration_s
-        load_frac = float(np.fmax(load_frac, offered / departures))
-    return Saturation(
-        pool=pool,
-        resource=resource,
-        load_frac=load_frac,
-        offered_rate_per_s=offered,
-        capacity_rate_per_s=offered / load_frac if load_frac > 0 else np.nan,
-    )
-
-
-def _nearest_limit(records: RunRecords, window: Window) -> tuple[str | None, str | None, float]:
-    pool_name, resource, load_frac = None, None, np.nan
-    for pool in records.pools:
-        loads = {"prefill": _prefill_busy_frac(records, pool, window)}
-        if pool.role != "prefill":  # a prefill pool's slots and blocks follow from its queue
-            loads |= {"slots": pool.mean_slots_frac, "kv": pool.mean_kv_frac}
-        for name, load in loads.items():
-            if load > load_frac or (np.isnan(load_frac) and not np.isnan(load)):
-                pool_name, resource, load_frac = pool.name, name, load
-    return pool_name, resource, load_frac
-
-
-def _prefill_busy_frac(records: RunRecords, pool: PoolRecords, window: Window) -> float:
-    """Share of the ranks' time, while measured requests arrived, with a prompt in work."""
-    requests = records.requests
-    start_s, end_s = window.arrival_start_s, window.arrival_end_s
-    if not end_s > start_s:
-        end_s = records.end_s
-    chosen = (requests.prefill_target >= 0) & ~np.isnan(requests.scheduled_s)
-    if pool.role == "decode" or not end_s > start_s or not chosen.any():
-        return np.nan
-    ends_s = np.where(np.isnan(requests.prefill_end_s), end_s, requests.prefill_end_s)
-    busy_s = covered_s(
-        requests.prefill_target[chosen],
-        np.clip(requests.scheduled_s[chosen], start_s, end_s) - start_s,
-        np.clip(ends_s[chosen], start_s, end_s) - start_s,
-    )
-    return busy_s / (pool.ranks * (end_s - start_s))
-
-
-def covered_s(lane: Ints, start_s: Floats, end_s: Floats) -> float:
-    """Time in which a lane has at least one of its intervals, over all lanes; starts >= 0."""
-    order = np.lexsort((start_s, lane))
-    # lanes one after the other on one axis: an interval never reaches into the next lane
-    shift_s = lane[order] * (np.max(end_s, initial=0.0) + 1.0)
-    starts, ends = start_s[order] + shift_s, end_s[order] + shift_s
-    reached = np.maximum.accumulate(np.concatenate([[0.0], ends]))[:-1]
-    return float(np.sum(np.maximum(ends - np.maximum(starts, reached), 0.0)))
-
-
 def _groups(records: RunRecords, pool: PoolRecords) -> list[GroupRecords]:
     return [group for group in records.groups if group.pool == pool.name]
-
-
-def _is_of(records: RunRecords, pool: PoolRecords) -> Bools:
-    """[m]: the step run is of a group of this pool."""
-    of_pool = np.array([group.pool == pool.name for group in records.groups], dtype=np.bool_)
-    return of_pool[records.steps.group]
 
 
 def _overlap_frac(records: RunRecords, start_s: float, end_s: float) -> Floats:

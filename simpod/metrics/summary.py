@@ -13,7 +13,8 @@ from simpod.metrics.attribution import ttft_parts_s
 from simpod.metrics.distribution import Distribution, describe, describe_weighted
 from simpod.metrics.latency import Bools, e2e_s, has_tpot, produced_tokens, tpot_s, ttft_s
 from simpod.metrics.occupancy import peak_in_system, stationarity
-from simpod.metrics.pools import pool_use, saturation, step_breakdown
+from simpod.metrics.pools import pool_use, step_breakdown
+from simpod.metrics.saturation import saturation
 from simpod.metrics.tokens import Ledgers, inter_token_gaps, join_ledgers, tokens_per_second
 from simpod.metrics.window import Window, measure
 from simpod.records.columns import FINISHED, LIVE, REFUSED, RunRecords
@@ -29,11 +30,13 @@ def summary(
     slo: Slo,
     warmup_frac: float = 0.0,
     drain_frac: float = 0.0,
+    is_closed_loop: bool = False,
     metadata: Mapping[str, Any] | None = None,
 ) -> Json:
     """Every statistic of the run, keys as in `SUMMARY_KEYS`; None where undefined.
 
-    Which requests count follows `metrics.window`; of the same records it is the same to the byte.
+    Which requests count follows `metrics.window`; `is_closed_loop`: no rate was offered, clients
+    waited for answers. Of the same records it is the same to the byte.
     """
     window = measure(records.requests, warmup_frac, drain_frac)
     ledgers = join_ledgers(records)
@@ -42,7 +45,7 @@ def summary(
         **_throughput(records, ledgers, window, slo),
         **_latencies(records, ledgers, window),
         **_quality(records, window, slo),
-        **_machine(records, window),
+        **_machine(records, window, is_closed_loop),
     }
     header = dict(metadata or {})
     if clash := sorted(header.keys() & body.keys()):
@@ -148,14 +151,15 @@ def _attribution(records: RunRecords, chosen: Bools) -> Json:
     }
 
 
-def _machine(records: RunRecords, window: Window) -> Json:
+def _machine(records: RunRecords, window: Window, is_closed_loop: bool) -> Json:
     verdict = stationarity(records, window)
+    limit = saturation(records, window, verdict, is_closed_loop=is_closed_loop)
     return {
         "utilization": _utilization(records, window),
         "step_breakdown": {
             pool.name: asdict(step_breakdown(records, pool, window)) for pool in records.pools
         },
-        "saturation": asdict(saturation(records, window, verdict)),
+        "saturation": asdict(limit),
         "stationary": verdict.is_stationary,
         "stationarity": asdict(verdict),
         "simulated_s": records.end_s,

@@ -149,7 +149,7 @@ def tokens_per_second(records: RunRecords, ledgers: Ledgers) -> Ints:
         return np.empty(0, dtype=np.int64)
     ones = np.ones(len(single_s), dtype=np.int64)
     tokens = np.concatenate([ledgers.decode_seqs * ledgers.new_tokens, ones])
-    second = (times - np.min(records.requests.arrival_s)).astype(np.int64)
+    second = np.floor(times - np.min(records.requests.arrival_s))
     first = np.flatnonzero(np.diff(second, prepend=-1))  # times of one ledger ascend: few are left
     _, place = np.unique(second[first], return_inverse=True)
     return np.bincount(place, np.add.reduceat(tokens, first)).astype(np.int64)

@@ -1,12 +1,22 @@
-"""The data type in which a HuggingFace checkpoint holds its weights."""
+"""How a HuggingFace checkpoint holds its weights: data type, and groups that share a scale."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 from simpod.model.hf_fields import Fields
 from simpod.model.spec import Dtype, QuantisablePart
 
-Published = tuple[Dtype, tuple[QuantisablePart, ...]]
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Published:
+    """How linear layers are stored: as the fields of the same names in `ModelSpec`."""
+
+    weight_dtype: Dtype
+    weight_group_size: int | None = None
+    bf16_parts: tuple[QuantisablePart, ...] = ()
+
 
 _PLAIN: dict[str, Dtype] = {
     "bfloat16": "bf16",
@@ -23,13 +33,14 @@ _BY_BITS: dict[tuple[str, int], Dtype] = {
     ("float", 4): "fp4",
 }
 _MODELOPT: dict[str, Dtype] = {"FP8": "fp8", "NVFP4": "fp4"}
+_GROUP_OF_FORMAT = {"mxfp4": 32, "NVFP4": 16}  # fixed by the formats themselves
 
 
-def published_dtype(fields: Fields) -> Published:
-    """Data type of the linear layers, and which of them the file keeps in bf16 all the same."""
+def published_weights(fields: Fields) -> Published:
+    """Data type and groups of the linear layers, and which of them stay bf16 all the same."""
     quantisation = fields.get("quantization_config")
     if not isinstance(quantisation, Mapping):
-        return _plain(fields), ()
+        return Published(weight_dtype=_plain(fields))
     dtype = _quantised(quantisation)
     if dtype is None:
         fields.problems.append(
@@ -37,9 +48,13 @@ def published_dtype(fields: Fields) -> Published:
             " awq, gptq or modelopt with 4 or 8 bits, one group of weights;"
             f" got quant_method {quantisation.get('quant_method')!r}"
         )
-        return "bf16", ()
+        return Published(weight_dtype="bf16")
     layers = fields.count("num_hidden_layers")
-    return dtype, _kept_in_bf16(quantisation, layers)
+    return Published(
+        weight_dtype=dtype,
+        weight_group_size=_group_size(fields, quantisation),
+        bf16_parts=_kept_in_bf16(quantisation, layers),
+    )
 
 
 def _plain(fields: Fields) -> Dtype:
@@ -62,19 +77,51 @@ def _quantised(quantisation: Mapping[str, Any]) -> Dtype | None:
     if method == "modelopt":
         return _MODELOPT.get(str(quantisation.get("quant_algo")))
     if method == "compressed-tensors":
-        return _group_dtype(quantisation.get("config_groups"))
+        weights = _weights_of_groups(quantisation)
+        found = {_BY_BITS.get((str(w.get("type")), int(w.get("num_bits") or 0))) for w in weights}
+        return found.pop() if len(found) == 1 else None
     return None
 
 
-def _group_dtype(groups: Any) -> Dtype | None:
-    """The type that all groups share; None when they differ or say nothing."""
+def _weights_of_groups(quantisation: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """What compressed-tensors says of the weights of each of its groups of layers."""
+    groups = quantisation.get("config_groups")
     if not isinstance(groups, Mapping):
+        return []
+    return [group.get("weights") or {} for group in groups.values() if isinstance(group, Mapping)]
+
+
+def _group_size(fields: Fields, quantisation: Mapping[str, Any]) -> int | None:
+    """Numbers that share a scale; None for a scale a row or a matrix. Mistakes are noted."""
+    method = str(quantisation.get("quant_method", ""))
+    for name in (method, str(quantisation.get("quant_algo"))):
+        if name in _GROUP_OF_FORMAT:
+            return _GROUP_OF_FORMAT[name]
+    if method == "compressed-tensors":
+        weights = _weights_of_groups(quantisation)
+        given = [w.get("group_size") or w.get("block_structure") for w in weights]
+    else:
+        given = [quantisation.get("group_size"), quantisation.get("weight_block_size")]
+        given = [value for value in given if value is not None]
+    sizes = {_size(value) for value in given}
+    if len(sizes) > 1 or 0 in sizes:
+        fields.problems.append(
+            "quantization_config: must have one group_size for all weights (-1: a scale a row), or"
+            f" weight_block_size [rows, columns]; got {', '.join(map(repr, given))}"
+        )
         return None
-    weights = [
-        group.get("weights") or {} for group in groups.values() if isinstance(group, Mapping)
-    ]
-    found = {_BY_BITS.get((str(w.get("type")), int(w.get("num_bits") or 0))) for w in weights}
-    return found.pop() if len(found) == 1 else None
+    return sizes.pop() if sizes else None
+
+
+def _size(value: Any) -> int | None:
+    """Numbers in a group of `32`, a block of `[128, 128]` or `"128x128"`; 0: it is none of them."""
+    if value is None or value == -1:
+        return None
+    sides = value.split("x") if isinstance(value, str) else value
+    sides = sides if isinstance(sides, list) else [sides]
+    if sides and all(str(side).isdecimal() for side in sides):
+        return prod(int(side) for side in sides)
+    return 0
 
 
 def _kept_in_bf16(quantisation: Mapping[str, Any], num_layers: int) -> tuple[QuantisablePart, ...]:

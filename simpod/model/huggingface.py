@@ -2,7 +2,8 @@
 
 Three guards: fields that are known to change attention or experts in a way that is not modelled
 are refused by name; any other field whose name speaks of attention, experts or layers and that this
-reader does not know is refused as unknown; what an unknown `model_type` leaves unsaid must be said.
+reader does not know is refused as unknown; so is a `model_type` whose code nobody has compared with
+what is read here, as such a file leaves much unsaid.
 Not counted, as they are less than 1e-5 of the weights: gates of shared experts, attention sinks.
 """
 
@@ -13,7 +14,7 @@ from typing import Any
 
 from simpod.errors import ConfigError
 from simpod.model.hf_fields import Fields, text_part
-from simpod.model.hf_quantisation import published_dtype
+from simpod.model.hf_quantisation import published_weights
 from simpod.model.hf_refusals import refusals
 from simpod.model.spec import AttentionSpec, ModelSpec, MoeSpec
 
@@ -21,14 +22,18 @@ Config = Mapping[str, Any]
 
 _QK_NORM_FAMILIES = ("qwen3", "qwen3_moe", "qwen3_vl_text", "qwen3_vl_moe_text")
 _QKV_BIAS_FAMILIES = ("qwen2", "qwen2_moe", "qwen2_vl", "qwen2_5_vl", "qwen2_5_vl_text")
-_KNOWN_FAMILIES = (
+FAMILIES = (
     "llama",
     "mistral",
     "mixtral",
     "qwen2",
     "qwen2_moe",
+    "qwen2_vl",
+    "qwen2_5_vl",
+    "qwen2_5_vl_text",
     "qwen3",
     "qwen3_moe",
+    "qwen3_vl_text",
     "qwen3_vl_moe_text",
     "deepseek_v2",
     "deepseek_v3",
@@ -36,7 +41,7 @@ _KNOWN_FAMILIES = (
     "glm4_moe",
     "minimax_m2",
 )
-"""Model types that were checked; in all of them embeddings are untied unless the file says so."""
+"""Values of `model_type` that are read; all leave embeddings untied unless the file says so."""
 
 
 def read_hf(path: Path) -> ModelSpec:
@@ -63,10 +68,7 @@ def from_hf(config: Config, name: str, source: str) -> ModelSpec:
     problem: fields that are missing or wrong, and features that are not modelled.
     """
     text, note = text_part(config)
-    model_type = str(text.get("model_type", ""))
-    if model_type not in _KNOWN_FAMILIES:
-        note += f" (model_type {model_type!r} was not checked: read by its fields)"
-    problems = refusals(text)
+    problems = refusals(text) or _unknown_family(text)
     if problems:
         raise ConfigError([f"{source}: {problem}" for problem in problems])
     fields = Fields(text)
@@ -81,9 +83,20 @@ def from_hf(config: Config, name: str, source: str) -> ModelSpec:
     return spec
 
 
+def _unknown_family(config: Config) -> list[str]:
+    family = config.get("model_type")
+    if family in FAMILIES:
+        return []
+    given = "is missing" if family is None else f"unknown architecture; got {family!r}"
+    return [
+        f"model_type: {given}; allowed: {', '.join(FAMILIES)}; describe any other model in a YAML"
+        " file as those of models/ (`simpod schema model` says what may stand in it)"
+    ]
+
+
 def _read(fields: Fields, name: str, source: str) -> ModelSpec:
     moe, num_moe_layers = _moe(fields)
-    weight_dtype, bf16_parts = published_dtype(fields)
+    published = published_weights(fields)
     _check_activation(fields)
     return ModelSpec(
         name=name,
@@ -95,10 +108,11 @@ def _read(fields: Fields, name: str, source: str) -> ModelSpec:
         attention=_attention(fields),
         moe=moe,
         num_mtp_layers=_mtp_layers(fields),
-        tie_word_embeddings=_is_tied(fields),
+        tie_word_embeddings=fields.flag("tie_word_embeddings"),
         max_position_tokens=fields.count("max_position_embeddings"),
-        weight_dtype=weight_dtype,
-        bf16_parts=bf16_parts,
+        weight_dtype=published.weight_dtype,
+        weight_group_size=published.weight_group_size,
+        bf16_parts=published.bf16_parts,
         source=source,
     )
 
@@ -225,17 +239,6 @@ def _mtp_layers(fields: Fields) -> int:
     if per_module != 1:
         fields.wrong("mtp_transformer_layers", "1; deeper MTP modules are not modelled")
     return fields.count(key) if key else 0
-
-
-def _is_tied(fields: Fields) -> bool:
-    if fields.has("tie_word_embeddings"):
-        return fields.flag("tie_word_embeddings")
-    if fields.model_type not in _KNOWN_FAMILIES:
-        fields.problems.append(
-            f"tie_word_embeddings is missing, and model_type {fields.model_type!r} is not known:"
-            " say true or false"
-        )
-    return False
 
 
 _GATED = ("silu", "swiglu", "swish")

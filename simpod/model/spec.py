@@ -155,6 +155,9 @@ class ModelSpec:
     """Longest context that the model was made for."""
     weight_dtype: Dtype
     """Data type of the linear layers as published; embedding, head, router and norms stay bf16."""
+    weight_group_size: Count | None = None
+    """Numbers that share a scale in weight_dtype as published, e.g. 32 of a row, or 16384: a block
+    of 128 x 128; null: a scale a row or a matrix, whose bytes don't count."""
     bf16_parts: tuple[QuantisablePart, ...] = ()
     """Linear layers that are not quantised although weight_dtype is narrower (as published)."""
     source: str = ""

@@ -1,16 +1,23 @@
 """Bytes of a model's weights, part by part: one answer for capacity, load time and step traffic."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from simpod.model.spec import ModelSpec
 from simpod.units import BYTES_PER_ELEMENT
 
 _UNQUANTISED = BYTES_PER_ELEMENT["bf16"]
 
+SCALE_BYTES: Final[Mapping[str, float]] = {"fp8": 4.0, "int8": 2.0, "int4": 2.0, "fp4": 1.0}
+"""Scale of one group: fp32 in block-wise fp8 (DeepSeek-V3's `weight_scale_inv`), bf16 or fp16 in
+compressed-tensors, AWQ and GPTQ (whose zero points, half a byte a group, are left out), 8 bits in
+MXFP4 (OCP Microscaling 1.0, 5.1: e8m0) and NVFP4 (e4m3)."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WeightBytes:
-    """Bytes of each part, of one layer where it has layers; without quantisation scales."""
+    """Bytes of each part, of one layer where it has layers; with the scales of groups."""
 
     attention_bytes: float
     norm_bytes: float
@@ -24,6 +31,21 @@ class WeightBytes:
     mtp_extra_bytes: float  # one MTP layer without its transformer layer
 
 
+def bytes_per_weight(model: ModelSpec, part: str, weight_dtype: str) -> float:
+    """Bytes of one number of a linear layer, its share of the group's scale included.
+
+    `part` stays bf16 where weight_dtype is narrower and the model says that it is not quantised.
+    Groups are those of the published checkpoint: weights brought to another type have a scale a
+    row, which does not count.
+    """
+    width = BYTES_PER_ELEMENT[weight_dtype]
+    if part in model.bf16_parts and width < _UNQUANTISED:
+        return _UNQUANTISED
+    if model.weight_group_size is None or weight_dtype != model.weight_dtype:
+        return width
+    return width + SCALE_BYTES.get(weight_dtype, 0.0) / model.weight_group_size
+
+
 def weight_parts(model: ModelSpec, weight_dtype: str) -> WeightBytes:
     """Bytes of the parts when linear layers are held in `weight_dtype`.
 
@@ -31,11 +53,9 @@ def weight_parts(model: ModelSpec, weight_dtype: str) -> WeightBytes:
     bf16 and the model says that the part is not quantised; biases, norms, router, embedding, head
     and the joining matrix of MTP stay bf16, as published checkpoints have them.
     """
-    width = BYTES_PER_ELEMENT[weight_dtype]
 
     def linear(parameters: int, part: str) -> float:
-        kept = part in model.bf16_parts and width < _UNQUANTISED
-        return parameters * (_UNQUANTISED if kept else width)
+        return parameters * bytes_per_weight(model, part, weight_dtype)
 
     return WeightBytes(
         attention_bytes=linear(model.attention_matrix_parameters, "attention")

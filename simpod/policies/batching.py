@@ -21,6 +21,11 @@ def _fill(
     return chunks
 
 
+def _check_chunk(max_chunk_tokens: int) -> None:
+    if max_chunk_tokens < 1:
+        raise ValueError(f"max_chunk_tokens: must be >= 1, got {max_chunk_tokens}")
+
+
 UNLIMITED = 1 << 62
 
 
@@ -33,7 +38,10 @@ class Fcfs:
     """
 
     max_chunk_tokens: int = UNLIMITED
-    """Longest chunk of one prompt (vLLM: long_prefill_token_threshold)."""
+    """Longest chunk of one prompt (vLLM: long_prefill_token_threshold); at least 1."""
+
+    def __post_init__(self) -> None:
+        _check_chunk(self.max_chunk_tokens)
 
     def __call__(self, view: BatchView) -> BatchPlan:
         budget = view.max_step_tokens - view.num_decoding
@@ -54,7 +62,10 @@ class ShortestPrompt:
     """Chunked prefill, least work left first; prompts under way before new ones."""
 
     max_chunk_tokens: int = UNLIMITED
-    """Longest chunk of one prompt."""
+    """Longest chunk of one prompt; at least 1."""
+
+    def __post_init__(self) -> None:
+        _check_chunk(self.max_chunk_tokens)
 
     def __call__(self, view: BatchView) -> BatchPlan:
         order = sorted(

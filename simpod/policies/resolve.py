@@ -48,7 +48,7 @@ def resolve(key: str, ref: PolicyRef) -> Callable[[], Policy]:
     """Find the policy that `ref` names for `policies.<key>`; return a factory of fresh ones.
 
     Each call of the factory gives a policy with its own memory. Raises ConfigError for a name that
-    is not there, a file that does not load, and parameters that the policy does not have.
+    is not there, a file that does not load, and parameters that the policy lacks or refuses.
     """
     role = ROLE_OF_KEY[key]
     where = BUILT_IN[role].get(ref.use, ref.use)
@@ -58,7 +58,7 @@ def resolve(key: str, ref: PolicyRef) -> Callable[[], Policy]:
     if inspect.isclass(target):
         _check_params(key, ref, target)
         make = cast(Callable[..., Policy], target)
-        make(**ref.params)
+        _try(key, ref, make)
         return lambda: make(**ref.params)
     if ref.params:
         raise ConfigError(
@@ -87,6 +87,8 @@ def _load(key: str, where: str) -> Any:
             module = importlib.import_module(module_name)
         except ImportError as error:
             raise ConfigError(f"policies.{key}: can't import {module_name}: {error}") from error
+        except (Exception, SystemExit) as error:  # the user's module, as in _import_file
+            raise ConfigError(f"policies.{key}: {module_name} does not load: {error!r}") from error
     if not hasattr(module, name):
         public = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
         close = difflib.get_close_matches(name, public, n=1)
@@ -106,9 +108,25 @@ def _import_file(key: str, path: str) -> ModuleType:
     sys.modules[spec.name] = module  # dataclasses look their module up
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # the user's file: whatever it raises is the user's to see
+    except (Exception, SystemExit) as error:  # the user's file: what it raises is the user's to see
+        sys.modules.pop(spec.name, None)
         raise ConfigError(f"policies.{key}: {path} does not load: {error!r}") from error
     return module
+
+
+def _try(key: str, ref: PolicyRef, make: Callable[..., Policy]) -> None:
+    """Make one, to see that it can be; `parameter: what is wrong` is told at its key."""
+    where = f"policies.{key}"
+    try:
+        made = make(**ref.params)
+    except (Exception, SystemExit) as error:  # the user's class, as in _import_file
+        text = str(error) if isinstance(error, ValueError | TypeError) else repr(error)
+        name, _, what = text.partition(": ")
+        if what and name in ref.params:
+            raise ConfigError(f"{where}.{name}: {ref.use}: {what}") from error
+        raise ConfigError(f"{where}: {ref.use} refuses its parameters: {text}") from error
+    if not callable(made):
+        raise ConfigError(f"{where}: {ref.use} is not callable: it has no __call__")
 
 
 def _check_params(key: str, ref: PolicyRef, cls: type) -> None:

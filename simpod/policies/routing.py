@@ -57,7 +57,11 @@ class LeastKv:
     """
 
     reserve_tokens: int = 0
-    """Space set aside for the output of each request."""
+    """Space set aside for the output of each request; at least 0."""
+
+    def __post_init__(self) -> None:
+        if self.reserve_tokens < 0:
+            raise ValueError(f"reserve_tokens: must be >= 0, got {self.reserve_tokens}")
 
     def __call__(self, view: RouterView, request: RouteRequest) -> int:
         held = _held(view)
@@ -77,12 +81,18 @@ class PrefixAffinity:
     """
 
     min_match_frac: float = 0.5
-    """Least share of the prompt's prefix blocks that must have been seen at a target."""
+    """Least share of the prompt's prefix blocks that must have been seen at a target; 0 to 1."""
 
     max_spread_seqs: int = 32
-    """Largest difference in requests between targets that still counts as balanced."""
+    """Largest difference in requests between targets that still counts as balanced; at least 0."""
 
     _seen: dict[int, int] = field(default_factory=dict, init=False)  # prefix id -> last target
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.min_match_frac <= 1:
+            raise ValueError(f"min_match_frac: must be from 0 to 1, got {self.min_match_frac}")
+        if self.max_spread_seqs < 0:
+            raise ValueError(f"max_spread_seqs: must be >= 0, got {self.max_spread_seqs}")
 
     def __call__(self, view: RouterView, request: RouteRequest) -> int:
         held = _held(view)

@@ -1,6 +1,7 @@
 """The result folder: written whole or not at all, the same bytes for the same run."""
 
 import json
+import os
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 PROVENANCE, SUMMARY = "provenance.json", "summary.json"
 TABLES = ("requests", "steps", "transfers")
+FILES = (PROVENANCE, SUMMARY, *(f"{table}.parquet" for table in TABLES))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -50,10 +52,11 @@ def write_results(
 ) -> Path:
     """Write the folder and return it; nothing is left behind if that fails in the middle.
 
-    An existing folder is refused; `overwrite` replaces an earlier *result*, never another folder.
+    An existing folder is refused; `overwrite` replaces an earlier *result* and nothing else. A
+    symbolic link stays, what it points to is written.
     """
     check_target(folder, overwrite=overwrite)
-    with _replacing(folder) as draft:
+    with _replacing(resolved(folder)) as draft:
         _write_json(draft / PROVENANCE, provenance)
         _write_json(draft / SUMMARY, summary)
         _write_table(draft / "requests.parquet", request_columns(records))
@@ -64,18 +67,40 @@ def write_results(
 
 def check_target(folder: Path, *, overwrite: bool) -> None:
     """Refuse a target that may not be written; call it before a long run."""
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+    try:
+        found = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else None
+    except OSError as error:
+        raise ConfigError(f"{folder}: cannot be read: {error.strerror}") from error
+    if not found and (found is not None or not folder.exists()):
         return
-    if not is_result(folder):
+    if found is None or not is_result(folder):
         raise ConfigError(f"{folder}: exists and is no result of simpod; choose another folder")
     if not overwrite:
         raise ConfigError(f"{folder}: holds a result already; choose another, or overwrite it")
+    foreign = [name for name in found if name not in FILES]
+    if foreign:
+        more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
+        raise ConfigError(
+            f"{folder}: holds {foreign[0]}{more}, which simpod has not written and an overwrite"
+            " would delete; move it, or choose another folder"
+        )
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ConfigError(
+            f"{folder}: holds a result that may not be deleted; choose another folder"
+        )
+
+
+def resolved(folder: Path) -> Path:
+    """The folder that a path leads to, links followed."""
+    try:
+        return folder.resolve()
+    except (OSError, RuntimeError) as error:  # RuntimeError: a circle of links, until Python 3.12
+        raise ConfigError(f"{folder}: leads nowhere: {error}") from None
 
 
 def is_result(folder: Path) -> bool:
     """The folder is a complete result."""
-    names = (PROVENANCE, SUMMARY, *(f"{table}.parquet" for table in TABLES))
-    return all((folder / name).is_file() for name in names)
+    return all((folder / name).is_file() for name in FILES)
 
 
 def read_results(folder: Path) -> ResultFiles:
@@ -92,8 +117,7 @@ def read_summary(folder: Path) -> dict[str, Any]:
     if not is_result(folder):
         what = "is no result of simpod" if folder.is_dir() else "there is no such folder"
         raise ConfigError(
-            f"{folder}: {what}; a result holds {PROVENANCE}, {SUMMARY} and "
-            + ", ".join(f"{table}.parquet" for table in TABLES)
+            f"{folder}: {what}; a result holds {', '.join(FILES[:-1])} and {FILES[-1]}"
         )
     return _read_json(folder / SUMMARY)
 
@@ -176,11 +200,10 @@ def _replacing(folder: Path) -> Iterator[Path]:
     draft = _sibling(folder, "draft")
     try:
         draft.mkdir(parents=True)
-    except OSError as error:
-        raise ConfigError(f"{folder}: cannot be written: {error.strerror}") from error
-    try:
         yield draft
         _swap(draft, folder)
+    except OSError as error:
+        raise ConfigError(f"{folder}: cannot be written: {error.strerror or error}") from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)  # gone already if it was renamed
 
@@ -197,9 +220,8 @@ def _swap(draft: Path, folder: Path) -> None:
     except OSError:
         old.rename(folder)
         raise
-    shutil.rmtree(old)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _sibling(folder: Path, purpose: str) -> Path:
-    target = folder.resolve()
-    return target.with_name(f".{target.name}.{purpose}-{secrets.token_hex(4)}")
+    return folder.with_name(f".{folder.name}.{purpose}-{secrets.token_hex(4)}")

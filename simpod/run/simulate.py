@@ -12,7 +12,18 @@ from simpod.metrics import summary
 from simpod.policies import resolve
 from simpod.records.columns import RunRecords
 from simpod.run.provenance import provenance
-from simpod.workload import Requests, Stream, build, streams
+from simpod.workload import (
+    BurstArrivals,
+    ClosedLoopArrivals,
+    GammaArrivals,
+    MmppArrivals,
+    PoissonArrivals,
+    Requests,
+    Stream,
+    WorkloadSpec,
+    build,
+    streams,
+)
 
 Progress = Callable[[int, int, float], None]
 """Called now and then with requests ended, requests in all, simulated seconds."""
@@ -82,16 +93,53 @@ def summarise(
         slo=experiment.slo,
         warmup_frac=experiment.measure.warmup_frac,
         drain_frac=experiment.measure.drain_frac,
+        is_closed_loop=requests.concurrency is not None,
         metadata={
             "label": experiment.name,
             "backend": "simpod",
             "model_id": experiment.model.name,
             "num_prompts": len(requests),
+            "request_rate": request_rate(experiment.workload, requests),
+            "burstiness": burstiness(experiment.workload),
             "max_concurrency": requests.concurrency,
             "seed": experiment.seed,
             "skipped_trace_rows": requests.skipped_rows,
         },
     )
+
+
+def request_rate(workload: WorkloadSpec, requests: Requests) -> float | str | None:
+    """Requests/s that were asked for, as `vllm bench serve` notes it: "inf" for all at once.
+
+    The mean rate of an arrival process (of conversations, with sessions), or of a trace from its
+    first to its last request. None in a closed loop, and where answers trigger a trace's requests.
+    """
+    match workload.arrivals:
+        case ClosedLoopArrivals():
+            return None
+        case BurstArrivals():
+            return "inf"
+        case MmppArrivals(states=states):
+            arrivals = sum(state.rate_per_s * state.mean_dwell_s for state in states)
+            return arrivals / sum(state.mean_dwell_s for state in states)
+        case None:
+            first_s, last_s = requests.arrival_s[[0, -1]].tolist()
+            if last_s == first_s:
+                return "inf"
+            return (len(requests) - 1) / (last_s - first_s) if last_s > first_s else None
+        case arrivals:
+            return arrivals.rate_per_s
+
+
+def burstiness(workload: WorkloadSpec) -> float | None:
+    """Shape of the gamma distribution of the gaps between arrivals, 1 / cv^2; None for others."""
+    match workload.arrivals:
+        case GammaArrivals(cv=cv):
+            return 1 / cv**2
+        case PoissonArrivals():
+            return 1.0
+        case _:
+            return None
 
 
 def _router_keys(experiment: ResolvedExperiment) -> tuple[str, ...]:

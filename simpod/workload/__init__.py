@@ -42,6 +42,7 @@ from simpod.workload.traces import (
     MooncakeTrace,
     TraceSpec,
     WindowSpec,
+    is_written_here,
     read_trace,
     write_mooncake,
 )
@@ -81,6 +82,7 @@ __all__ = [
     "WorkloadSpec",
     "ZipfLengths",
     "build",
+    "is_written_here",
     "make_requests",
     "prefix_hit_tokens",
     "read_trace",

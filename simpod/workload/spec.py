@@ -7,7 +7,14 @@ from simpod.fields import STRICT, Count
 from simpod.workload.arrivals import ArrivalSpec, ClosedLoopArrivals
 from simpod.workload.lengths import LengthSpec
 from simpod.workload.sessions import SessionsSpec, SharedPrefixSpec
-from simpod.workload.traces.spec import TimedTrace, TraceSpec, WindowSpec, has_times
+from simpod.workload.traces.spec import (
+    BailianTrace,
+    MooncakeTrace,
+    TimedTrace,
+    TraceSpec,
+    WindowSpec,
+    has_times,
+)
 
 _UNTIMED_DEFAULTS = {"rate_scale": 1.0, "window": WindowSpec(), "sort": False, "jitter_s": 0.0}
 
@@ -37,6 +44,13 @@ class WorkloadSpec:
     """How many; of a trace the first ones, at most as many as it has."""
     hash_block_tokens: Count = 16
     """Block of the prefix identity of synthetic requests (a trace has its own)."""
+
+    @property
+    def prefix_block_tokens(self) -> int:
+        """Block of the prefix identity; 0: there is none (a trace of such a format may lack it)."""
+        if isinstance(self.trace, MooncakeTrace | BailianTrace):
+            return self.trace.hash_block_tokens
+        return self.hash_block_tokens if self.shared_prefix or self.sessions else 0
 
     def __post_init__(self) -> None:
         problems = _source_problems(self) + _structure_problems(self)

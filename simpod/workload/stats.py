@@ -9,12 +9,13 @@ from simpod.units import MINUTE
 from simpod.workload.requests import Ints, Requests
 
 
-def stats(requests: Requests) -> dict[str, Any]:
+def stats(requests: Requests, *, has_times: bool = True) -> dict[str, Any]:
     """Count, times, lengths, sessions and prefix reuse; None where the requests do not say.
 
     Times are those that are known before a run: turns that wait for an answer, and a closed loop,
     have none. `interarrival_cv`: standard deviation / mean of the gaps. `prefix_hit_frac`: see
-    `prefix_hit_tokens`, over all prompt tokens.
+    `prefix_hit_tokens`, over all prompt tokens. has_times: the arrival times mean something; else
+    nothing is said of them.
     """
     prompt_tokens, output_tokens = requests.prompt_tokens, requests.output_tokens
     sessions = requests.session_id[requests.session_id >= 0]
@@ -23,7 +24,7 @@ def stats(requests: Requests) -> dict[str, Any]:
     return {
         "num_requests": len(requests),
         "skipped_rows": requests.skipped_rows,
-        **_times(requests),
+        **_times(requests.arrival_s if has_times else requests.arrival_s[:0]),
         "prompt_tokens": _lengths(prompt_tokens),
         "output_tokens": _lengths(output_tokens),
         "num_sessions": len(np.unique(sessions)),
@@ -54,8 +55,8 @@ def prefix_hit_tokens(requests: Requests) -> Ints:
     return hits
 
 
-def _times(requests: Requests) -> dict[str, Any]:
-    arrival_s = requests.arrival_s[~np.isnan(requests.arrival_s)]
+def _times(arrival_s: NDArray[np.float64]) -> dict[str, Any]:
+    arrival_s = arrival_s[~np.isnan(arrival_s)]
     gaps_s = np.diff(arrival_s)
     duration_s = float(gaps_s.sum())
     is_spread = duration_s > 0

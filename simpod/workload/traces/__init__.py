@@ -4,7 +4,7 @@ import numpy as np
 
 from simpod.workload.requests import Requests
 from simpod.workload.traces import azure, bailian, burstgpt, columns, mooncake
-from simpod.workload.traces.mooncake import write_mooncake
+from simpod.workload.traces.mooncake import is_written_here, write_mooncake
 from simpod.workload.traces.recorded import Recorded, to_requests
 from simpod.workload.traces.spec import (
     AzureTrace,
@@ -27,6 +27,7 @@ __all__ = [
     "MooncakeTrace",
     "TraceSpec",
     "WindowSpec",
+    "is_written_here",
     "read_trace",
     "write_mooncake",
 ]

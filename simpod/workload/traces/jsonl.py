@@ -12,13 +12,26 @@ import numpy as np
 
 from simpod.errors import ConfigError
 from simpod.units import SECONDS_PER_UNIT
-from simpod.workload.requests import Ints
 from simpod.workload.traces.bad_rows import BadRows, check_not_negative, check_tokens
+from simpod.workload.traces.block_size import check_too_few, check_too_many
 from simpod.workload.traces.recorded import Recorded, number_sessions
 from simpod.workload.traces.spec import BailianTrace, MooncakeTrace
 from simpod.workload.traces.table import read_error
 
 _MAX_ID = 2**63
+_KEYS = frozenset(
+    [
+        "timestamp",
+        "delay",
+        "input_length",
+        "output_length",
+        "hash_ids",
+        "session_id",
+        "chat_id",
+        "parent_chat_id",
+    ]
+)
+"""Keys that mean themselves: never offered as a misspelling of another."""
 
 
 @dataclass(slots=True)
@@ -73,7 +86,7 @@ def finish(
     check_tokens(prompt, lines, "input_length", bad)
     check_tokens(output, lines, "output_length", bad)
     counts = np.array(rows.hash_counts, dtype=np.int64)
-    _check_coverage(counts, prompt + output, lines, spec.hash_block_tokens, bad)
+    check_too_many(counts, prompt + output, lines, spec.hash_block_tokens, bad)
     skipped = bad.settle(spec.bad_rows)
     good = np.flatnonzero(~np.isin(lines, skipped))
     per_s = round(1 / SECONDS_PER_UNIT[spec.time_unit])
@@ -91,6 +104,13 @@ def finish(
         skipped_rows=len(skipped),
     )
     taken = everything.take(good)
+    check_too_few(
+        spec.path,
+        taken.hash_counts,
+        taken.prompt_tokens,
+        taken.output_tokens,
+        spec.hash_block_tokens,
+    )
     taken.session_id[:] = number_sessions(session_names([rows.objects[row] for row in good]))
     return taken
 
@@ -117,7 +137,7 @@ def _objects(path: str, bad: BadRows) -> Iterator[tuple[int, dict[str, Any]]]:
 def _number(item: dict[str, Any], key: str, line: int, bad: BadRows) -> float:
     """Return a finite number, or report and return NaN."""
     if key not in item:
-        close = difflib.get_close_matches(key, item, n=1)
+        close = difflib.get_close_matches(key, item.keys() - _KEYS, n=1)
         hint = f"; did you mean {key!r} by {close[0]!r}?" if close else ""
         bad.report(line, f"missing key {key!r}; the row has {', '.join(item) or 'none'}{hint}")
         return math.nan
@@ -140,20 +160,3 @@ def _hash_ids(item: dict[str, Any], line: int, bad: BadRows) -> list[int]:
             return ids
     bad.report(line, f"hash_ids is {json.dumps(ids)[:40]}; allowed: a list of whole numbers >= 0")
     return []
-
-
-def _check_coverage(
-    counts: Ints, total_tokens: Any, lines: Ints, block_tokens: int, bad: BadRows
-) -> None:
-    """More blocks than tokens to fill them mean that hash_block_tokens is not the file's."""
-    most = np.ceil(total_tokens / block_tokens)
-    with np.errstate(invalid="ignore"):
-        is_bad = counts > most
-    bad.report_where(
-        is_bad,
-        lines,
-        lambda row: (
-            f"{counts[row]} hash_ids of {block_tokens} tokens for {total_tokens[row]:.15g} tokens "
-            f"of prompt and output; allowed: <= {most[row]:.15g} (is hash_block_tokens right?)"
-        ),
-    )

@@ -19,6 +19,10 @@ from simpod.workload.traces.jsonl import finish, read_rows
 from simpod.workload.traces.recorded import Recorded
 from simpod.workload.traces.spec import MooncakeTrace
 
+_ALWAYS_WRITTEN = {"input_length", "output_length"}
+_WRITTEN = {*_ALWAYS_WRITTEN, "timestamp", "delay", "hash_ids", "session_id"}
+_LONGEST_ROW = 100_000_000  # characters; more on a line is no row of a trace
+
 
 def read(spec: MooncakeTrace) -> Recorded:
     """Read the rows of a file."""
@@ -38,10 +42,13 @@ def write_mooncake(requests: Requests, path: str | os.PathLike[str]) -> None:
 
     Times are milliseconds with all their digits. Requests that wait for another one of their
     session get a `delay` instead of a `timestamp`; a closed loop has no times and is refused. The
-    file appears complete or not at all.
+    file appears complete or not at all; a symbolic link stays, what it points to is written.
     """
     _check_writable(requests)
-    target = Path(path)
+    try:
+        target = Path(path).resolve()
+    except (OSError, RuntimeError) as error:  # RuntimeError: a circle of links, until Python 3.12
+        raise ConfigError(f"{path}: leads nowhere: {error}") from None
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     try:
         with partial.open("w", encoding="utf-8") as file:
@@ -51,6 +58,19 @@ def write_mooncake(requests: Requests, path: str | os.PathLike[str]) -> None:
         raise ConfigError(f"{path}: cannot be written: {error.strerror or error}") from None
     finally:
         partial.unlink(missing_ok=True)
+
+
+def is_written_here(path: Path) -> bool:
+    """Whether a file may be one of `write_mooncake`: empty, or its first row has its keys only."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            first = file.readline(_LONGEST_ROW)
+        row = json.loads(first or "null")
+    except (OSError, ValueError):  # not text, not JSON
+        return False
+    if row is None:
+        return not first
+    return isinstance(row, dict) and row.keys() <= _WRITTEN and row.keys() >= _ALWAYS_WRITTEN
 
 
 def _rows(requests: Requests) -> Iterator[dict[str, Any]]:

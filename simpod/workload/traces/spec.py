@@ -65,6 +65,8 @@ class MooncakeTrace(TimedTrace):
     format: Literal["mooncake"] = "mooncake"
     time_unit: TimeUnit = "ms"
     hash_block_tokens: Count = 512
+    """Tokens of one block of `hash_ids`. Where prefixes are reused, it or block_tokens of the pool
+    is a multiple of the other."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +80,8 @@ class BailianTrace(TimedTrace):
     format: Literal["bailian"] = "bailian"
     time_unit: TimeUnit = "s"
     hash_block_tokens: Count = 16
+    """Tokens of one block of `hash_ids`. Where prefixes are reused, it or block_tokens of the pool
+    is a multiple of the other."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
