@@ -11,12 +11,14 @@ an output.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from simpod.errors import ConfigError
 from simpod.metrics.latency import Bools
-from simpod.records.columns import FINISHED, Floats, Ints, RunRecords
+from simpod.records.columns import FINISHED, Floats, GroupRecords, Ints, RunRecords
 
 SAME_TIME_S = 1e-9
 """Stamps closer than this are one instant: no step is as short, no ulp as long below 10^6 s."""
@@ -49,20 +51,29 @@ class Stretches:
 def join_ledgers(records: RunRecords) -> Ledgers:
     """Put the groups' ledgers one after the other."""
     groups = records.groups
-    none = np.empty(0, dtype=np.int64)
-    new_tokens = [none]
-    for group in groups:
-        up, down = group.tokens_per_decode_step
-        steps = len(group.decode_end_s)
-        clock = np.arange(steps + 1) * up // down if up != down else None
-        new_tokens.append(np.ones(steps, dtype=np.int64) if clock is None else np.diff(clock))
     lengths = [0, *(len(group.decode_end_s) for group in groups)]
     return Ledgers(
-        end_s=np.concatenate([np.empty(0), *(group.decode_end_s for group in groups)]),
-        decode_seqs=np.concatenate([none, *(group.decode_seqs for group in groups)]),
-        new_tokens=np.concatenate(new_tokens),
+        end_s=_joined([group.decode_end_s for group in groups], np.float64),
+        decode_seqs=_joined([group.decode_seqs for group in groups], np.int64),
+        new_tokens=_joined([_new_tokens(group) for group in groups], np.int64),
         offsets=np.cumsum(lengths, dtype=np.int64),
     )
+
+
+def _joined(columns: list[NDArray[Any]], dtype: type) -> NDArray[Any]:
+    """One column of all; a single one is not copied: it may be long."""
+    if len(columns) == 1:
+        return columns[0]
+    return np.concatenate([np.empty(0, dtype), *columns])
+
+
+def _new_tokens(group: GroupRecords) -> Ints:
+    """[d] tokens that each sequence gets in each decode step."""
+    tokens, per_steps = group.tokens_per_decode_step
+    steps = len(group.decode_end_s)
+    if tokens == per_steps:
+        return np.broadcast_to(np.int64(1), steps)
+    return np.diff(np.arange(steps + 1) * tokens // per_steps)
 
 
 def decode_stretches(records: RunRecords, ledgers: Ledgers) -> Stretches:

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from threadpoolctl import threadpool_limits
+
 from simpod.cluster import PoolSpec
 from simpod.config import ResolvedExperiment
 from simpod.cost import KvTransfer, StepPricer, kv_transfer
@@ -39,16 +41,18 @@ class Result:
 
 
 def run(experiment: ResolvedExperiment, on_progress: Progress | None = None) -> Result:
-    """Simulate one experiment. Pure: no files are written, nothing is printed.
+    """Simulate one experiment on one core. Pure: no files are written, nothing is printed.
 
     Raises PolicyError if a policy breaks its contract, ConfigError for a trace with bad rows.
     """
     stream = streams(experiment.seed)
     requests = build(experiment.workload, stream)
-    records = Simulation(run_inputs(experiment, requests, stream, on_progress)).run()
+    with threadpool_limits(1, user_api="blas"):  # its threads would spin beside the simulation
+        records = Simulation(run_inputs(experiment, requests, stream, on_progress)).run()
+        statistics = summarise(experiment, requests, records)
     return Result(
         records=records,
-        summary=summarise(experiment, requests, records),
+        summary=statistics,
         provenance=provenance(
             experiment.document, seed=experiment.seed, hardware=experiment.hardware
         ),
