@@ -51,7 +51,7 @@ class KvBlocks:
         self.unit_tokens = prefix_unit_tokens
         self.unit_blocks = prefix_unit_tokens // block_tokens
         self.clock = 0
-        self._held_everywhere = 0
+        self.tokens_beside = 0  # of blocks held on all ranks, less resident tokens of the growing
         self._held = [0] * num_ranks  # blocks that do not grow (less those counted as growing)
         self._growing = integer_counters(num_ranks)
         self._offsets = integer_counters(num_ranks)
@@ -99,10 +99,6 @@ class KvBlocks:
         held = self._held[rank] * self.block_tokens
         return held + self._offsets[rank] + self._growing[rank] * self.clock
 
-    def tokens_beside(self) -> int:
-        """Tokens of blocks held on all ranks, less the resident tokens of growing sequences."""
-        return self._held_everywhere * self.block_tokens
-
     def free(self, rank: int, ahead: int = 0) -> int:
         """Blocks that could be given out, those of idle prefix units included."""
         return self.capacity_blocks - self.used(rank, ahead)
@@ -148,7 +144,7 @@ class KvBlocks:
     def take(self, rank: int, blocks: int) -> None:
         """Give out `blocks`; the caller has checked that they fit."""
         self._held[rank] += blocks
-        self._held_everywhere += blocks
+        self.tokens_beside += blocks * self.block_tokens
         self._slack -= blocks
 
     def release(self, rank: int, blocks: int) -> None:
@@ -156,7 +152,7 @@ class KvBlocks:
         if self._caches:
             self._evict(rank)  # what was full until now had no room for idle units
         self._held[rank] -= blocks
-        self._held_everywhere -= blocks
+        self.tokens_beside -= blocks * self.block_tokens
         if self._held[rank] < 0 and not self._growing[rank]:
             raise InvariantError(f"rank {rank} released {blocks} KV blocks that nobody held")
 
@@ -165,7 +161,7 @@ class KvBlocks:
         offset = tokens - self.clock
         blocks = self.blocks_for(tokens)
         self._held[rank] -= blocks
-        self._held_everywhere -= blocks
+        self.tokens_beside -= blocks * self.block_tokens
         self._offsets[rank] += offset
         self._residues[rank * self.block_tokens + offset % self.block_tokens] += 1
         self._growing[rank] += 1
@@ -177,7 +173,7 @@ class KvBlocks:
         tokens = offset + self.clock
         blocks = self.blocks_for(tokens)
         self._held[rank] += blocks
-        self._held_everywhere += blocks
+        self.tokens_beside += blocks * self.block_tokens
         self._offsets[rank] -= offset
         self._residues[rank * self.block_tokens + offset % self.block_tokens] -= 1
         self._growing[rank] -= 1
@@ -220,7 +216,7 @@ class KvBlocks:
         self._evict(rank)
         blocks = self.unit_blocks * self._caches[rank].unpin(ids)
         self._held[rank] -= blocks
-        self._held_everywhere -= blocks
+        self.tokens_beside -= blocks * self.block_tokens
 
     def idle_blocks(self, rank: int) -> int:
         """Blocks of prefix units that nobody uses: free for the taking."""

@@ -152,7 +152,7 @@ class Group:
     @property
     def kv_tokens(self) -> int:
         """KV in use on all ranks, in tokens; held blocks count as full."""
-        return self.kv.tokens_beside() + self.context_tokens
+        return self.kv.tokens_beside + self.context_tokens
 
     def _tally_idle(self) -> None:
         """Add up what is held while no step runs: prompts that wait to be pulled."""
@@ -162,10 +162,10 @@ class Group:
 
     def _enter(self, run: StepRun, decoding: int) -> None:
         """Enter a run that is done into the ledger, with what was there at its start."""
+        context = self.context_tokens
         slots = decoding + self.num_chunks + self.num_pulling
-        self.ledger.add(
-            run, decoding, self.context_tokens, self.prefill_tokens, slots, self.kv_tokens
-        )
+        kv_tokens = self.kv.tokens_beside + context
+        self.ledger.add(run, decoding, context, self.prefill_tokens, slots, kv_tokens)
 
     def stop(self) -> None:
         """The simulation ends here: enter the steps of the run under way that are over."""

@@ -72,7 +72,7 @@ def _new_tokens(group: GroupRecords) -> Ints:
     tokens, per_steps = group.tokens_per_decode_step
     steps = len(group.decode_end_s)
     if tokens == per_steps:
-        return np.broadcast_to(np.int64(1), steps)
+        return np.broadcast_to(np.int64(1), steps)  # one number, whatever the length
     return np.diff(np.arange(steps + 1) * tokens // per_steps)
 
 
@@ -155,15 +155,23 @@ def tokens_per_second(records: RunRecords, ledgers: Ledgers) -> Ints:
             ledgers.end_s[stretches.start[~stretches.is_first] - 1],  # recomputed
         ]
     )
-    times = np.concatenate([ledgers.end_s, single_s])
-    if len(times) == 0:
-        return np.empty(0, dtype=np.int64)
-    ones = np.ones(len(single_s), dtype=np.int64)
-    tokens = np.concatenate([ledgers.decode_seqs * ledgers.new_tokens, ones])
-    second = np.floor(times - np.min(records.requests.arrival_s))
-    first = np.flatnonzero(np.diff(second, prepend=-1))  # times of one ledger ascend: few are left
-    _, place = np.unique(second[first], return_inverse=True)
-    return np.bincount(place, np.add.reduceat(tokens, first)).astype(np.int64)
+    start_s = np.min(records.requests.arrival_s, initial=np.inf)
+    parts = [
+        _by_second(ledgers.end_s - start_s, ledgers.decode_seqs * ledgers.new_tokens),
+        _by_second(single_s - start_s, np.ones(len(single_s), dtype=np.int64)),
+    ]
+    second, tokens = (np.concatenate(column) for column in zip(*parts, strict=True))
+    _, place = np.unique(second, return_inverse=True)
+    return np.bincount(place, tokens).astype(np.int64)
+
+
+def _by_second(times_s: Floats, tokens: Ints) -> tuple[Floats, Ints]:
+    """Sums over neighbours in one second; times of one ledger ascend, so few sums are left."""
+    if len(times_s) == 0:
+        return times_s, tokens
+    second = np.floor(times_s, out=times_s)
+    first = np.append(0, np.flatnonzero(second[1:] != second[:-1]) + 1)
+    return second[first], np.add.reduceat(tokens, first)
 
 
 def _gaps_before(
