@@ -1,0 +1,1 @@
+"""Seconds of kernels from their shapes: one file an operator class, vectorised over shapes."""

@@ -1,0 +1,1 @@
+"""The cost model against measurements: reading them, fitting constants, telling the error."""

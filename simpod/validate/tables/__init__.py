@@ -1,0 +1,1 @@
+"""Readers of measured kernel tables, one file an operator class."""
