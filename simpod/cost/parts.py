@@ -5,9 +5,6 @@ MTP draft is one more pass of a whole layer over the same tokens ("two tokens pe
 every operator", CloudMatrix-Infer 4.2.4), and all of its work is booked under `mtp`.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-
 import numpy as np
 
 from simpod.cost import operators as op
@@ -21,19 +18,16 @@ from simpod.cost.collectives import (
     meets_in_layers,
 )
 from simpod.cost.layout import Layout
-from simpod.cost.roofline import Roofline, smooth_max
-from simpod.cost.work import Amount, Floats, Ints, Work
+from simpod.cost.roofline import Roofline
+from simpod.cost.table import NUM_PARTS
+from simpod.cost.work import Amount, Floats, Work
 from simpod.hardware.spec import HardwareProfile
 from simpod.model.spec import ModelSpec
 from simpod.records.columns import STEP_PARTS
 
-NUM_PARTS = len(STEP_PARTS)
 ATTENTION, DISPATCH_WAIT, COMBINE_WAIT, MTP = (
     STEP_PARTS.index(name) for name in ("attention", "dispatch_wait", "combine_wait", "mtp")
 )
-ATTENTION_KERNELS = 2  # the decode kernel's two launches; a prefill kernel replaces them
-
-FIRST_BLOCK = 256  # counts that a table starts with
 NO_EXCHANGE = Exchange(0.0, 0.0)
 
 
@@ -43,40 +37,6 @@ def by_part(size: int, **seconds: Amount) -> Floats:
     for name, value in seconds.items():
         table[:, STEP_PARTS.index(name)] += value
     return table
-
-
-@dataclass(slots=True, eq=False)
-class Table:
-    """Seconds by part for every count 0, 1, 2, ...; computed once, in blocks that double.
-
-    fill(counts [n]) returns [n, NUM_PARTS]. Looking beyond the end raises IndexError: then `grow`.
-    """
-
-    fill: Callable[[Floats], Floats]
-    parts: Floats = field(default_factory=lambda: np.empty((0, NUM_PARTS)))
-    total: Floats = field(default_factory=lambda: np.empty(0))
-
-    def grow(self, count: int) -> None:
-        """Make room for `count`, block by block: an entry never depends on when it was made."""
-        while len(self.total) <= count:
-            start, end = len(self.total), max(FIRST_BLOCK, 2 * len(self.total))
-            more = self.fill(np.arange(start, end, dtype=np.float64))
-            self.parts = np.concatenate([self.parts, more])
-            self.total = np.concatenate([self.total, more.sum(axis=1)])
-
-    def seconds(self, count: int) -> float:
-        """Sum over the parts."""
-        self.grow(count)
-        return self.total.item(count)
-
-    def means(self, counts: Ints, mean: Floats) -> tuple[Floats, Floats]:
-        """For `counts` [num_ranks]: total of each rank, and parts averaged by weights `mean`."""
-        try:
-            total = self.total.take(counts)
-        except IndexError:
-            self.grow(int(counts.max()))
-            total = self.total.take(counts)
-        return total, mean.dot(self.parts.take(counts, axis=0))
 
 
 class PartCosts:
@@ -89,9 +49,6 @@ class PartCosts:
         self.mtp = layout.mtp_layers
         self.num_layers = model.num_layers + self.mtp
         self.num_moe_layers = model.num_moe_layers + (self.mtp if model.moe else 0)
-        units = [op.prefill_attention(model, layout, *unit) for unit in np.eye(3).tolist()]
-        self._prefill_compute_s = [float(self.roofline.compute_s(unit)) for unit in units]
-        self._prefill_memory_s = [float(self.roofline.memory_s(unit)) for unit in units]
         self.dispatch = self.combine = NO_EXCHANGE
         if self.meets:
             sent = dispatch_message_bytes(model, layout)
@@ -99,24 +56,25 @@ class PartCosts:
             self.dispatch = expert_exchange(hardware, model, layout, sent)
             self.combine = expert_exchange(hardware, model, layout, returned)
 
-    def attention_s_per_kv_token(self) -> float:
-        """Decode attention of one layer, per cached token of the rank's sequences.
+    def decode_attention_s(self, seqs: Floats, context: Floats) -> Floats:
+        """All layers' attention of `seqs` sequences that hold `context` tokens each, on average.
 
-        Operations and bytes are both proportional to cached tokens, so their smooth maximum is too.
+        Each brings `tokens_per_decode` new tokens, which are in the cache when attention runs.
         """
-        return float(self.roofline.busy_s(op.decode_attention(self.model, self.layout, 1.0, 0.0)))
+        queries = self.layout.tokens_per_decode
+        cached = seqs * (context + queries)
+        work = op.decode_attention(self.model, self.layout, cached, seqs * queries)
+        return np.asarray(self.num_layers * self._price((work,)))
 
-    def attention_s_per_query(self) -> float:
-        """Decode attention of one layer, per new token: its query in and its output out."""
-        return float(self.roofline.busy_s(op.decode_attention(self.model, self.layout, 0.0, 1.0)))
-
-    def prefill_attention_s(self, pairs: Amount, kv_tokens: Amount, queries: Amount) -> Amount:
-        """Attention of prompt chunks in one layer; its work is linear in each of the counts."""
-        compute, memory = self._prefill_compute_s, self._prefill_memory_s
-        return smooth_max(
-            pairs * compute[0] + kv_tokens * compute[1] + queries * compute[2],
-            pairs * memory[0] + kv_tokens * memory[1] + queries * memory[2],
-        )
+    def prefill_attention_s(
+        self, num_seqs: Floats, query_tokens: Floats, resident_tokens: Floats
+    ) -> Floats:
+        """All layers' attention of `num_seqs` chunks of `query_tokens` behind `resident_tokens`."""
+        queries = num_seqs * query_tokens
+        pairs = queries * (resident_tokens + (query_tokens + 1) / 2)
+        cached = queries + num_seqs * resident_tokens
+        work = op.prefill_attention(self.model, self.layout, pairs, cached, queries)
+        return np.asarray(self.num_layers * self._price((work,)))
 
     def tokens(self, tokens: Floats) -> Floats:
         """Everything that a rank does before it meets the others, but for its reads of KV.
@@ -125,7 +83,6 @@ class PartCosts:
         """
         t = np.maximum(tokens, 1.0)
         model, layers = self.model, self.model.num_layers
-        attention_s = ATTENTION_KERNELS * self.hardware.calibration.kernel_overhead_s
         projections_s = self._price(op.attention_projections(model, self.layout, t))
         passes_s = self._price((op.layer_elementwise(model, self.layout, t),))
         dense_s = self._price(op.dense_ffn(model, self.layout, t))
@@ -133,11 +90,10 @@ class PartCosts:
         sparse_s = shared_s + self._price(op.router(model, t))
         dense_reduce_s, sparse_reduce_s = self._all_reduces(t)
         last_s = sparse_s + sparse_reduce_s if model.moe else dense_s + dense_reduce_s
-        draft_s = attention_s + projections_s + passes_s + last_s
+        draft_s = projections_s + passes_s + last_s
         draft_s = draft_s + self._price((op.mtp_join(model, t), op.embedding(model, t)))
         return by_part(
             len(t),
-            attention=layers * attention_s,
             projections=layers * projections_s,
             ffn=model.num_dense_layers * dense_s + model.num_moe_layers * sparse_s,
             elementwise=layers * passes_s + self._price((op.embedding(model, t),)),
