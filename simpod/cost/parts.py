@@ -48,6 +48,8 @@ class PartCosts:
         self.meets = meets_in_layers(model, layout)
         self.mtp = layout.mtp_layers
         self.num_layers = model.num_layers + self.mtp
+        self.window = model.attention.window_tokens or 0
+        self._full_layers = model.num_full_layers + self.mtp
         self.num_moe_layers = model.num_moe_layers + (self.mtp if model.moe else 0)
         self.dispatch = self.combine = NO_EXCHANGE
         if self.meets:
@@ -62,19 +64,30 @@ class PartCosts:
         Each brings `tokens_per_decode` new tokens, which are in the cache when attention runs.
         """
         queries = self.layout.tokens_per_decode
-        cached = seqs * (context + queries)
-        work = op.decode_attention(self.model, self.layout, cached, seqs * queries)
-        return np.asarray(self.num_layers * self._price((work,)))
+        seen = context + queries
+        work = op.decode_attention(self.model, self.layout, seqs * seen, seqs * queries)
+        total = self._full_layers * self._price((work,))
+        if self.window:
+            cached = seqs * np.minimum(seen, self.window)
+            work = op.decode_attention(self.model, self.layout, cached, seqs * queries)
+            total = total + self.model.num_window_layers * self._price((work,))
+        return np.asarray(total)
 
     def prefill_attention_s(
         self, num_seqs: Floats, query_tokens: Floats, resident_tokens: Floats
     ) -> Floats:
         """All layers' attention of `num_seqs` chunks of `query_tokens` behind `resident_tokens`."""
         queries = num_seqs * query_tokens
-        pairs = queries * (resident_tokens + (query_tokens + 1) / 2)
+        keys = resident_tokens + (query_tokens + 1) / 2
         cached = queries + num_seqs * resident_tokens
-        work = op.prefill_attention(self.model, self.layout, pairs, cached, queries)
-        return np.asarray(self.num_layers * self._price((work,)))
+        work = op.prefill_attention(self.model, self.layout, queries * keys, cached, queries)
+        total = self._full_layers * self._price((work,))
+        if self.window:
+            pairs = queries * np.minimum(keys, self.window)
+            cached = queries + num_seqs * np.minimum(resident_tokens, self.window)
+            work = op.prefill_attention(self.model, self.layout, pairs, cached, queries)
+            total = total + self.model.num_window_layers * self._price((work,))
+        return np.asarray(total)
 
     def tokens(self, tokens: Floats) -> Floats:
         """Everything that a rank does before it meets the others, but for its reads of KV.
