@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
+from simpod.config import load_model
 from simpod.model import (
     AttentionSpec,
     ModelSpec,
