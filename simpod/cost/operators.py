@@ -15,7 +15,7 @@ from simpod.cost.layout import Layout
 from simpod.cost.work import Amount, Work
 from simpod.model.spec import AttentionSpec, ModelSpec
 from simpod.model.weights import bytes_per_weight
-from simpod.units import BYTES_PER_ELEMENT
+from simpod.units import BYTES_PER_ELEMENT, PRODUCT_DTYPE
 
 BF16_BYTES = BYTES_PER_ELEMENT["bf16"]
 FP32_BYTES = BYTES_PER_ELEMENT["fp32"]
@@ -49,8 +49,8 @@ def part_dtype(model: ModelSpec, part: str, weight_dtype: str) -> str:
 
 
 def input_bytes(dtype: str) -> float:
-    """Of one activation that enters a product: 8 bits with 8-bit weights, else 16 bits."""
-    return 1.0 if BYTES_PER_ELEMENT[dtype] == 1.0 else BF16_BYTES
+    """Of one activation that enters a product: 8 bits with products in 8 bits, else 16 bits."""
+    return 1.0 if BYTES_PER_ELEMENT[PRODUCT_DTYPE.get(dtype, dtype)] == 1.0 else BF16_BYTES
 
 
 def matmul(
@@ -191,7 +191,7 @@ def layer_elementwise(model: ModelSpec, layout: Layout, tokens: Amount) -> Work:
         rotated = (heads_per_die(a, layout.tp) + 1) * a.qk_rope_head_dim + a.kv_lora_rank
     cached = kv_elements_per_die(a, layout.tp) * BYTES_PER_ELEMENT[layout.kv_dtype]
     elements = 8 * model.hidden_size + 2 * rotated
-    quantised = BYTES_PER_ELEMENT[layout.weight_dtype] == 1.0
+    quantised = input_bytes(layout.weight_dtype) == 1.0
     return Work(
         unit="vector",
         flops=tokens * (2.0 * NORM_FLOPS * model.hidden_size + ROPE_FLOPS * rotated),

@@ -7,6 +7,7 @@ import numpy as np
 
 from simpod.cost.work import Amount, Work
 from simpod.hardware.spec import HardwareProfile
+from simpod.units import PRODUCT_DTYPE
 
 
 def smooth_max(first: Amount, second: Amount) -> Amount:
@@ -46,7 +47,7 @@ class Roofline:
         """Rate for large shapes; a data type that the die lacks runs in bf16."""
         if work.unit == "vector":
             return self._vector_flops_per_s
-        peak = self._peaks.get(work.dtype, self._peaks["bf16"])
+        peak = self._peaks.get(PRODUCT_DTYPE.get(work.dtype, work.dtype), self._peaks["bf16"])
         return peak * self._compute_frac[work.unit]
 
     def compute_s(self, work: Work) -> Amount:
