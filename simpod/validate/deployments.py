@@ -7,7 +7,7 @@ and 1.0 of isl and osl (random-range-ratio 0.8), end-of-sequence ignored; no pre
 fp8 with 8-bit and 4-bit weights.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -80,12 +80,14 @@ def read_deployments(path: Path) -> list[Deployment]:
 
 
 def validate_deployments(
-    path: Path, processes: int | None = None, on_done: Callable[[], None] = lambda: None
+    rows: list[Deployment],
+    processes: int | None = None,
+    on_done: Callable[[], None] = lambda: None,
 ) -> Report:
     """Simulate every row that can be expressed; TTFT and TPOT in milliseconds."""
     report = Report()
     wanted: list[tuple[Deployment, ResolvedExperiment]] = []
-    for deployment in read_deployments(path):
+    for deployment in rows:
         try:
             wanted.append((deployment, experiment_of(deployment.row)))
         except _Unexpressed as error:
@@ -186,8 +188,3 @@ def _limits(row: Mapping[str, Any], concurrency: int) -> dict[str, Any]:
         "weight_dtype": dtype,
         "kv_dtype": "bf16" if dtype == "bf16" else "fp8",
     }
-
-
-def groups_of(rows: Iterable[Deployment]) -> list[str]:
-    """Names of the groups, in order of appearance."""
-    return list(dict.fromkeys(row.group for row in rows))
