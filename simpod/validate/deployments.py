@@ -41,7 +41,7 @@ POOLS: Final[Mapping[str, tuple[str, ...]]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class _Unexpressed(Exception):
+class _UnexpressedError(Exception):
     """A row that simpod can't say; its reason."""
 
     reason: str
@@ -90,7 +90,7 @@ def validate_deployments(
     for deployment in rows:
         try:
             wanted.append((deployment, experiment_of(deployment.row)))
-        except _Unexpressed as error:
+        except _UnexpressedError as error:
             report.refusals.append(Refusal(group=deployment.group, reason=error.reason))
             on_done()
     found = summaries([experiment for _, experiment in wanted], processes, on_done)
@@ -116,20 +116,20 @@ def experiment_of(row: Mapping[str, Any]) -> ResolvedExperiment:
     try:
         return resolve_document(document_of(row), source="row")
     except ConfigError as error:
-        raise _Unexpressed(error.problems[0].splitlines()[0]) from error
+        raise _UnexpressedError(error.problems[0].splitlines()[0]) from error
 
 
 def document_of(row: Mapping[str, Any]) -> dict[str, Any]:
     """The same as a document."""
     if row["mode"] not in POOLS or row["backend"] not in ENGINES:
-        raise _Unexpressed(f"mode {row['mode']}, backend {row['backend']}: not known")
+        raise _UnexpressedError(f"mode {row['mode']}, backend {row['backend']}: not known")
     concurrency = int(row["concurrency"])
     layouts = [_layout(row, prefix) for prefix in POOLS[row["mode"]]]
     dies = sum(layout["instances"] * layout["dies"] for layout in layouts)
     try:
         model, hardware = model_of(str(row["model_path"])), hardware_of(str(row["system"]), dies)
     except ConfigError as error:
-        raise _Unexpressed(str(error)) from error
+        raise _UnexpressedError(str(error)) from error
     roles = ("mixed",) if len(layouts) == 1 else ("prefill", "decode")
     pools = {
         role: {"role": role, **layout, **_limits(row, concurrency)}
@@ -165,7 +165,7 @@ def _layout(row: Mapping[str, Any], prefix: str) -> dict[str, Any]:
         for name in ("tp_size", "attention_dp_size", "moe_tp_size", "moe_ep_size")
     )
     if int(row[f"{prefix}pp_size"]) != 1:
-        raise _Unexpressed("pipeline parallelism")
+        raise _UnexpressedError("pipeline parallelism")
     if moe_tp == moe_ep > 1 and tp * dp == moe_tp * moe_ep:
         tp, dp = (moe_ep, 1) if dp == 1 else (1, moe_ep)
         moe_tp = 1
@@ -179,7 +179,7 @@ def _layout(row: Mapping[str, Any], prefix: str) -> dict[str, Any]:
 def _limits(row: Mapping[str, Any], concurrency: int) -> dict[str, Any]:
     dtype = DTYPES.get(str(row["gemm_quant_mode"]))
     if dtype is None:
-        raise _Unexpressed(f"gemm_quant_mode {row['gemm_quant_mode']}")
+        raise _UnexpressedError(f"gemm_quant_mode {row['gemm_quant_mode']}")
     return {
         "max_num_seqs": concurrency,
         "max_step_tokens": max(8192, concurrency),
