@@ -18,6 +18,7 @@ from simpod.cost.kernels.prefill_attention import (
     tile_load,
     visited_keys,
 )
+from simpod.hardware.kernels.prefill_attention import PrefillAttentionConstants
 from simpod.validate.fit import Floats, bounds_of, errors
 from simpod.validate.tables import encoder_attention as encoder
 from simpod.validate.tables import prefill_attention as prefill
@@ -111,7 +112,8 @@ def test_tiles_of_a_chunk() -> None:
     load, is_cut = tile_load(
         shape(query_tokens=256.0, resident_tokens=1024.0), np.asarray(128.0), 1.0, 0.0
     )
-    assert (load.units, load.mean_keys, load.longest_keys) == (64, 1216, 1280)
+    found = [float(part) for part in (load.units, load.mean_keys, load.longest_keys)]
+    assert found == [64, 1216, 1280]
     assert not is_cut
 
 
@@ -119,7 +121,7 @@ def test_packed_heads_share_tiles() -> None:
     """One token: 4 query heads of a KV head in one tile instead of four."""
     alone, _ = tile_load(shape(query_tokens=1.0), np.asarray(128.0), 1.0, 0.0)
     packed, _ = tile_load(shape(query_tokens=1.0), np.asarray(128.0), 4.0, 0.0)
-    assert (alone.units, packed.units) == (32, 8)
+    assert [float(alone.units), float(packed.units)] == [32, 8]
 
 
 def test_windows_skip_tiles_or_mask_them() -> None:
@@ -266,7 +268,7 @@ def test_a_fit_recovers_constants_and_holds_the_rest() -> None:
         num_heads=8.0 * rng.integers(1, 9, 200),
     )
 
-    def price_s(constants: prefill.PrefillAttentionConstants) -> Floats:
+    def price_s(constants: PrefillAttentionConstants) -> Floats:
         return prefill_attention_s(H100, constants, args)
 
     held = {"untuned_scale", "outside_frac", "edge_tokens"}

@@ -157,5 +157,5 @@ def tile_load(
 
 def visited_keys(tiles: Floats, step: Floats, before: Floats, most: Floats) -> Floats:
     """Keys of all tiles of a sequence: sum over i = 1 .. tiles of min(before + i step, most)."""
-    growing = np.floor(np.clip((most - before) / step, 0.0, tiles))
+    growing = np.floor(np.minimum(np.maximum((most - before) / step, 0.0), tiles))
     return growing * before + step * growing * (growing + 1.0) / 2 + (tiles - growing) * most
