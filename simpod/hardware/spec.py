@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from annotated_types import Gt, Le
 
 from simpod.fields import STRICT, Count, Frac, NonNegative, Positive
+from simpod.hardware.kernels.fits import KernelFits
 
 Share = Annotated[float, Gt(0), Le(1)]
 """An efficiency that something is divided by."""
@@ -145,6 +146,8 @@ class HardwareProfile:
     """The CPU side of each node."""
     calibration: Calibration
     """What the die achieves of its peaks."""
+    kernels: KernelFits = KernelFits()
+    """Constants of its kernels."""
 
     def __post_init__(self) -> None:
         if "scale_up" not in self.planes:

@@ -1,0 +1,62 @@
+"""What kernels cost on a device: constants by operator class and variant, and where they are from.
+
+A variant is a data type, with the kernel library where that matters (`bf16`, `bf16_kv_fp8`,
+`bf16/triton`); which variants stand in for one that is missing, is said where they are priced.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Generic, Literal, TypeVar
+
+from simpod.fields import STRICT, Index, NonNegative
+from simpod.hardware.kernels.encoder_attention import EncoderAttentionConstants
+from simpod.hardware.kernels.prefill_attention import PrefillAttentionConstants
+
+C = TypeVar("C")
+
+Status = Literal["calibrated", "family", "assumed"]
+"""calibrated: fitted on this device and this variant; family: on a device of its family; assumed:
+neither."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fit(Generic[C]):
+    """Constants of one variant."""
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    device: str
+    """The die's name that they were fitted on."""
+    family: str
+    """The family of that die."""
+    source: str
+    """The data."""
+    rows: Index
+    """Measurements that were fitted; 0: none, the constants were derived as `source` says."""
+    median_abs_error_frac: NonNegative | None = None
+    """What the fit left, on rows that were not fitted."""
+    p90_abs_error_frac: NonNegative | None = None
+    """The same, 90th percentile."""
+    constants: C
+    """See the operator's page."""
+
+    def status(self, device: str, family: str) -> Status:
+        """How far the constants are from the die `device` of `family`."""
+        if self.device == device and self.rows > 0:
+            return "calibrated"
+        return "family" if self.family == family else "assumed"
+
+
+Fits = Mapping[str, Fit[C]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelFits:
+    """By operator class, then by variant."""
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    prefill_attention: Fits[PrefillAttentionConstants] = field(default_factory=dict)
+    """Causal attention of prompts and of chunks of prompts, grouped heads."""
+    encoder_attention: Fits[EncoderAttentionConstants] = field(default_factory=dict)
+    """Bidirectional attention of vision and audio encoders."""
