@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 OVERLAP_POWER = 3.0
-"""Compute c and memory m of one kernel take (c^3 + m^3)^(1/3): 1.26 x either where they are equal."""
+"""Compute c and memory m of one kernel take (c^3 + m^3)^(1/3): 1.26 x each if equal."""
 
 CROWDING_STEEPNESS = 4.0
 """Crowding grows from none at half of the cores busy to all of it at 5/8."""

@@ -111,7 +111,9 @@ def _attention_s(
     )
     mean_keys = np.maximum(corner, KEY_BLOCK_TOKENS)
     splits = np.maximum(np.minimum(1.0 / load, mean_keys / c.min_split_tokens), 1.0)
-    key_s = tile_rows * tiling.flops_per_pair * cores / (compute_frac * die.peak_flops_per_s["bf16"])
+    key_s = (
+        tile_rows * tiling.flops_per_pair * cores / (compute_frac * die.peak_flops_per_s["bf16"])
+    )
     tile_s = c.block_s + np.maximum(mean_keys / splits, KEY_BLOCK_TOKENS) * key_s
     last = (load - np.floor(load)) * splits
     even_s = waves_time(load, last, c.uncrowded_gain_frac) * tile_s

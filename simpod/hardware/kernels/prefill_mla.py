@@ -19,7 +19,7 @@ class PrefillMlaConstants:
     block_s: Annotated[float, Ge(1e-7), Le(4e-5)]
     """Fixed part of one tile on a core: loading its queries, first latency, writing its output."""
     compute_frac: Annotated[float, Ge(0.05), Le(2.0)]
-    """Of the bf16 peak, all cores busy, long prompts; above 1 only if multiplied in 8 bits."""
+    """Of the bf16 peak, all cores busy, long prompts; above 1 only where products are 8-bit."""
     uncrowded_gain_frac: Annotated[float, Ge(0.0), Le(1.0)]
     """How much faster a core is while at most half of the cores are busy (shared L2, clock)."""
     small_tile_frac: Annotated[float, Ge(0.1), Le(1.0)]
