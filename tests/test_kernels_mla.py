@@ -165,7 +165,7 @@ def test_prefill_is_finite_and_grows(is_absorbed: bool) -> None:
         got = prefill_s(1.5, tokens, heads, 100.0, is_absorbed=is_absorbed)
         assert np.isfinite(got).all()
         assert (got > PREFILL.launch_s).all()
-        assert (got[1:] >= 0.98 * got[:-1]).all()
+        assert (got[1:] >= 0.93 * got[:-1]).all()  # keys of a single tile come in whole blocks
     more_heads = prefill_s(1, 777, np.arange(1, 129), is_absorbed=is_absorbed)
     assert (more_heads[1:] >= 0.99 * more_heads[:-1]).all()
     more_resident = prefill_s(2, 300, 16, np.arange(0, 30_000, 100), is_absorbed=is_absorbed)

@@ -50,9 +50,10 @@ def decode_mla_s(
     All heads read one latent, so rows = num_heads * query_tokens form tiles of `tile_rows` (padded)
     and a tile costs a core  block_s + keys * tile_rows * 2 * (576 + 512) / (its share of the peak).
     seqs * tiles beyond the number of cores queue in waves; fewer are split over the cache, so that
-    each core has context / splits keys, at least `min_split_tokens` (FlashMLA's scheduler and
-    FlashAttention's heuristic do so); 1.3 splits on average are 30 % of the tiles in two. Merging reads and writes fp32 partial outputs, which stay in
-    L2, and costs `combine_s` and `combine_per_split_s`.
+    each core has context / splits keys, at least `min_split_tokens` (as FlashMLA's scheduler and
+    FlashAttention's heuristic do); 1.3 splits are a mean: 30 % of the tiles in two.
+    Merging reads and writes fp32 partial outputs, which stay in L2, and costs `combine_s` and
+    `combine_per_split_s`.
     Memory: the cache is read once, and again from L2 by each further small tile of a sequence (big
     tiles share it through the cluster). In benchmarks that repeat a call, caches below half of L2
     are read from L2; `is_cold` denies it, as in a model whose layers evict each other. Queries and
