@@ -80,26 +80,29 @@ def decode_mla_s(
     compute_s = waves_time(load, last, c.uncrowded_gain_frac) * (c.block_s + keys * key_s)
 
     bytes_per_s = die.hbm_bytes_per_s * c.hbm_frac
-    l2_bytes_per_s = bytes_per_s * c.l2_bandwidth_scale
     latents = seqs * context * dims.latent
     cache_bytes = latents * BYTES_PER_ELEMENT[kv_dtype]
-    hits = _l2_hits(cache_bytes, die.l2_bytes) * (not is_cold)
-    reads_again = np.where(is_small, tiles - 1.0, 0.0)
-    memory_s = cache_bytes * ((1.0 - hits) / bytes_per_s + (hits + reads_again) / l2_bytes_per_s)
+    memory_s = _reads_s(die, c, cache_bytes, np.where(is_small, tiles - 1.0, 0.0), is_cold)
     cast_s = latents * (BF16_BYTES * c.cast_passes) / bytes_per_s
     in_out_s = seqs * rows * (dims.absorbed * BF16_BYTES) / bytes_per_s
-
-    partials = np.where(splits < 2.0, 2.0 * (splits - 1.0), splits)
-    partial_bytes = seqs * rows * partials * (2 * dims.kv_lora_rank * FP32_BYTES)
-    merge_s = (
-        c.combine_s * (1.0 - 1.0 / splits)
-        + c.combine_per_split_s * (splits - 1.0)
-        + partial_bytes / l2_bytes_per_s
-    )
+    row_bytes = seqs * rows * (2 * dims.kv_lora_rank * FP32_BYTES)
+    merge_s = _merge_s(c, splits, row_bytes / (bytes_per_s * c.l2_bandwidth_scale))
     return c.launch_s + overlap_s(compute_s, memory_s) + cast_s + in_out_s + merge_s
 
 
-def _l2_hits(cache_bytes: Floats, l2_bytes: float) -> Floats:
-    """Share [n] of a cache that is still in L2 when the same call is repeated."""
-    hits: Floats = 1.0 / (1.0 + (cache_bytes / (L2_SHARE * l2_bytes)) ** L2_POWER)
-    return hits
+def _reads_s(
+    die: DieSpec, c: DecodeMlaConstants, cache_bytes: Floats, reads_again: Floats, is_cold: bool
+) -> Floats:
+    """Time [n] of reading the cache once from memory (or L2), and `reads_again` times from L2."""
+    filled = cache_bytes / (L2_SHARE * die.l2_bytes)
+    hits = 0.0 if is_cold else 1.0 / (1.0 + filled**L2_POWER)
+    passes: Floats = (1.0 - hits) + (hits + reads_again) / c.l2_bandwidth_scale
+    return cache_bytes * passes / (die.hbm_bytes_per_s * c.hbm_frac)
+
+
+def _merge_s(c: DecodeMlaConstants, splits: Floats, partial_s: Floats) -> Floats:
+    """Time [n] of merging; partial_s: writing and reading one partial output of each row."""
+    partials = np.where(splits < 2.0, 2.0 * (splits - 1.0), splits)
+    fixed_s = c.combine_s * (1.0 - 1.0 / splits) + c.combine_per_split_s * (splits - 1.0)
+    total: Floats = fixed_s + partials * partial_s
+    return total
