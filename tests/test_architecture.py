@@ -48,6 +48,11 @@ NO_UNIT = {
     "mtp_acceptance": "a share, called so by every engine",
     "mtp_share": "a share",
     "mean_in_system": "a number of requests",
+    "tile_rows": "rows of a matrix tile; a float so that it is a constant like the others",
+    "small_tile_rows": "the same",
+    "cast_passes": "a multiple of the bytes of a cache",
+    "head_passes": "a multiple of the bytes of a key and a value",
+    "latent_passes": "a multiple of the bytes of a latent",
 }
 """Float fields without a unit, and why."""
 
