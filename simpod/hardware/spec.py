@@ -146,7 +146,7 @@ class HardwareProfile:
     """The CPU side of each node."""
     calibration: Calibration
     """What the die achieves of its peaks."""
-    kernels: KernelFits = KernelFits()
+    kernels: KernelFits = field(default_factory=KernelFits)
     """Constants of its kernels."""
 
     def __post_init__(self) -> None:

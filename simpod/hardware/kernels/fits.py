@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from simpod.fields import STRICT, Index, NonNegative
+from simpod.hardware.kernels.decode_mla import DecodeMlaConstants
 from simpod.hardware.kernels.encoder_attention import EncoderAttentionConstants
 from simpod.hardware.kernels.prefill_attention import PrefillAttentionConstants
+from simpod.hardware.kernels.prefill_mla import PrefillMlaConstants
 
 C = TypeVar("C")
 
@@ -58,5 +60,9 @@ class KernelFits:
 
     prefill_attention: Fits[PrefillAttentionConstants] = field(default_factory=dict)
     """Causal attention of prompts and of chunks of prompts, grouped heads."""
+    prefill_mla: Fits[PrefillMlaConstants] = field(default_factory=dict)
+    """Causal multi-head latent attention of prompts, plain or absorbed."""
+    decode_mla: Fits[DecodeMlaConstants] = field(default_factory=dict)
+    """Absorbed multi-head latent attention of decoding sequences."""
     encoder_attention: Fits[EncoderAttentionConstants] = field(default_factory=dict)
     """Bidirectional attention of vision and audio encoders."""
