@@ -29,8 +29,6 @@ L2_USABLE_FRAC: Final = 0.5
 """An L2 cache of two partitions keeps far data twice; fits on three devices gave 0.52 to 0.58."""
 COMPUTE_FRAC: Final = 0.7
 """Of the tensor peak: binds only with many query rows on one KV head, which tables do not hold."""
-EMPTY_FRAC: Final = 0.3
-"""Of a part's cost, for one without blocks: it looks up its range and stores a neutral result."""
 UNPLANNED_SEQ_FRAC: Final = 0.4
 """Of seq_s, for each sequence where there are too many for FlashAttention-3 to plan them."""
 
@@ -111,7 +109,7 @@ def decode_plan(
     return DecodePlan(
         splits=splits,
         blocks=part,
-        waves=waves + EMPTY_FRAC * cut.units * empty / die.num_cores,
+        waves=waves + library.empty_frac * cut.units * empty / die.num_cores,
         tile_rows=tile_rows,
         tile_tokens=tokens,
         query_rows=rows,
@@ -151,13 +149,20 @@ def decode_attention_s(
         + (moved / (constants.hbm_frac * die.hbm_bytes_per_s)) ** power
         + _compute_s(die, shape, plan, known, kv_dtype) ** power
     )
-    is_planned = (known.rule != "dynamic") | (shape.seqs <= SCHEDULED_SEQS)
-    planning = constants.seq_s * shape.seqs * np.where(is_planned, 1.0, UNPLANNED_SEQ_FRAC)
+    planning = constants.seq_s * shape.seqs * _planned_frac(known, shape)
     is_split = plan.splits > 1
     further = constants.extra_kernel_s * (is_split + 2.0 * regrouped)
     merging = constants.split_s * plan.splits * is_split
     fixed = constants.launch_s + further + merging + planning
     return np.asarray(fixed + total ** (1.0 / power), dtype=np.float64)
+
+
+def _planned_frac(library: DecodeLibrary, shape: DecodeAttentionShape) -> Floats:
+    """Part of seq_s that each sequence costs once, ahead of the waves."""
+    if library.is_searching:
+        return np.zeros_like(shape.seqs)
+    is_planned = (library.rule != "dynamic") | (shape.seqs <= SCHEDULED_SEQS)
+    return np.where(is_planned, 1.0, UNPLANNED_SEQ_FRAC)
 
 
 def _is_regrouped(library: DecodeLibrary, shape: DecodeAttentionShape) -> NDArray[np.bool_]:
@@ -180,9 +185,10 @@ def _cores_s(
     vector = die.vector_flops_per_s / die.num_cores
     mask = plan.is_cut * constants.mask_flops * plan.tile_rows * plan.tile_tokens / vector
     wide = (np.maximum(shape.head_dim, 128.0) / 128.0) ** constants.wide_head_exponent
-    rate = constants.core_bandwidth_scale * die.hbm_bytes_per_s / die.num_cores / wide
+    rate = constants.core_bytes_per_s / wide
     block_bytes = 2.0 * plan.tile_tokens * shape.head_dim * KV_BYTES.get(kv_dtype, 1.0)
-    unit = constants.unit_s + constants.unit_head_s * tile + mask
+    search = constants.seq_s * shape.seqs * library.is_searching
+    unit = constants.unit_s + constants.unit_head_s * tile + mask + search
     return np.asarray(plan.waves * (unit + plan.blocks * block_bytes / rate))
 
 

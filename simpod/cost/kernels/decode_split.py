@@ -49,6 +49,10 @@ class DecodeLibrary:
     """Rows of one tensor-core operation: fewer query rows are padded to these."""
     rows_cost: bool = False
     """Prologue and epilogue follow the rows of the tile: a second, larger kernel for many heads."""
+    empty_frac: float = 0.0
+    """Cost of a part without blocks, relative to a unit's; the fixed rule launches them too."""
+    is_searching: bool = False
+    """Each unit walks the batch to find its sequence, which thus costs in every wave."""
     is_regrouping: bool = False
     """Query and output of several KV heads are copied into packed order and back."""
 
@@ -81,6 +85,8 @@ LIBRARIES: Final[Mapping[str, DecodeLibrary]] = {
             max_splits=32,
             max_split_seqs=512,  # the largest CUDA graph: beyond it vLLM leaves the choice open
             mma_rows=64,
+            empty_frac=1.0,
+            is_searching=True,
         ),
         DecodeLibrary(
             name="fa2",
@@ -103,6 +109,7 @@ LIBRARIES: Final[Mapping[str, DecodeLibrary]] = {
             tiles={"bf16": {128: ((16, 64), 32)}},
             max_splits=16,
             max_split_units=128,
+            empty_frac=0.3,
             rows_cost=True,
         ),
     )

@@ -28,11 +28,11 @@ class DecodeAttentionConstants:
     """The part of it that grows with head_dim (loading Q, storing O), at 128 elements."""
     mask_flops: Annotated[float, Ge(0), Le(300)]
     """Vector operations a score of the block at a window's far edge, which must be masked."""
-    core_bandwidth_scale: Annotated[float, Ge(0.2), Le(10)]
-    """What one core alone pulls, relative to its share of the HBM bandwidth."""
+    core_bytes_per_s: Annotated[float, Ge(5e9), Le(5e11)]
+    """What one core alone pulls: its bytes in flight over the latency of memory."""
     wide_head_exponent: Annotated[float, Ge(0), Le(2)]
     """Beyond 128 elements a core pulls (128 / head_dim)^this: fewer stages fit its memory."""
-    hbm_frac: Annotated[float, Ge(0.4), Le(1)]
+    hbm_frac: Annotated[float, Ge(0.4), Le(0.95)]
     """Of the HBM bandwidth, all cores together."""
     l2_bandwidth_scale: Annotated[float, Ge(1), Le(6)]
     """Bandwidth of the L2 cache relative to that of the HBM."""

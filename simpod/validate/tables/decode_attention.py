@@ -54,17 +54,17 @@ START = DecodeAttentionConstants(
     unit_s=1.2e-6,
     unit_head_s=8e-7,
     mask_flops=30.0,
-    core_bandwidth_scale=3.0,
+    core_bytes_per_s=8e10,
     wide_head_exponent=0.3,
-    hbm_frac=0.92,
+    hbm_frac=0.9,
     l2_bandwidth_scale=2.0,
     overlap_exponent=2.0,
 )
 
 STARTS = {
-    "fa2": replace(START, extra_kernel_s=3e-6, split_s=2e-7, core_bandwidth_scale=1.4),
+    "fa2": replace(START, extra_kernel_s=3e-6, split_s=2e-7, core_bytes_per_s=2.5e10),
     "fa4": replace(START, launch_s=1e-5, unit_s=1e-5, unit_head_s=1e-6),
-    "triton": replace(START, core_bandwidth_scale=1.0),
+    "triton": replace(START, core_bytes_per_s=5e10),
 }
 """By library; the others start at START."""
 
