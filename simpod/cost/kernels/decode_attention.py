@@ -93,7 +93,7 @@ def decode_plan(
     blocks = np.ceil(resident / tokens) + is_cut
     seq_units = shape.kv_heads * np.ceil(rows / tile_rows)
     cut = Cut(
-        seqs=shape.seqs + 0.0 * seq_units,
+        seqs=shape.seqs,
         units=shape.seqs * seq_units,
         seq_units=seq_units,
         blocks=blocks,
