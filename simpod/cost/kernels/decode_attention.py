@@ -26,11 +26,13 @@ QUERY_BYTES: Final = 2.0
 PARTIAL_BYTES: Final = 8.0
 """A split's partial output: fp32, written once and read once."""
 L2_USABLE_FRAC: Final = 0.5
-"""An L2 cache of two partitions keeps far data twice; fits on three devices gave 0.52 to 0.58."""
+"""An L2 cache of two partitions keeps far data twice. Left free, bf16 fits of H100 and B200 gave
+0.50 to 0.58; other variants cannot tell."""
 COMPUTE_FRAC: Final = 0.7
 """Of the tensor peak: binds only with many query rows on one KV head, which tables do not hold."""
 UNPLANNED_SEQ_FRAC: Final = 0.4
-"""Of seq_s, for each sequence where there are too many for FlashAttention-3 to plan them."""
+"""Of seq_s, for each sequence where there are too many for FlashAttention-3 to plan them; inferred
+from H100 at 1,024 and 2,048 sequences."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -2,8 +2,9 @@
 
 A unit is one KV head of one sequence with the query heads that share it (packed GQA), times the
 splits of its context. Units run on cores in waves, so the number of splits makes the steps that a
-measured latency has. The facts are those of the libraries' own sources (FlashAttention 2 and 3,
-vLLM); TensorRT-LLM's kernels are closed, their rule is inferred from measurements.
+measured latency has. Rules, tiles and bounds of FlashAttention 2 and 3 and of vLLM's Triton kernel
+are those of their public sources. Inferred from the steps of measured tables are: the tiles of
+FlashAttention-3 with an fp8 cache, all of FlashAttention-4, and TensorRT-LLM, which is closed.
 """
 
 from collections.abc import Mapping
@@ -50,7 +51,7 @@ class DecodeLibrary:
     rows_cost: bool = False
     """Prologue and epilogue follow the rows of the tile: a second, larger kernel for many heads."""
     empty_frac: float = 0.0
-    """Cost of a part without blocks, relative to a unit's; the fixed rule launches them too."""
+    """Cost of a part without blocks, relative to a unit's (inferred); the fixed rule has them."""
     is_searching: bool = False
     """Each unit walks the batch to find its sequence, which thus costs in every wave."""
     is_regrouping: bool = False
@@ -83,7 +84,7 @@ LIBRARIES: Final[Mapping[str, DecodeLibrary]] = {
             rule="fixed",
             tiles={"bf16": {512: ((64,), 64)}},
             max_splits=32,
-            max_split_seqs=512,  # the largest CUDA graph: beyond it vLLM leaves the choice open
+            max_split_seqs=512,  # inferred: the largest batch of vLLM's CUDA graphs
             mma_rows=64,
             empty_frac=1.0,
             is_searching=True,
