@@ -36,6 +36,8 @@ NO_UNIT = {
     "cv": "standard deviation / mean",
     "shape": "of a Weibull distribution",
     "exponent": "of a power law",
+    "overlap_exponent": "of a smooth maximum",
+    "wide_head_exponent": "of a power law",
     "mean": "of whatever the distribution is of",
     "std": "of whatever the distribution is of",
     "difference": "of any metric",
