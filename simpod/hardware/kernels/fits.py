@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from simpod.fields import STRICT, Index, NonNegative
+from simpod.hardware.kernels.decode_attention import DecodeAttentionConstants
 from simpod.hardware.kernels.decode_mla import DecodeMlaConstants
 from simpod.hardware.kernels.encoder_attention import EncoderAttentionConstants
 from simpod.hardware.kernels.prefill_attention import PrefillAttentionConstants
@@ -60,6 +61,8 @@ class KernelFits:
 
     prefill_attention: Fits[PrefillAttentionConstants] = field(default_factory=dict)
     """Causal attention of prompts and of chunks of prompts, grouped heads."""
+    decode_attention: Fits[DecodeAttentionConstants] = field(default_factory=dict)
+    """Attention of decoding sequences over their caches, grouped heads."""
     prefill_mla: Fits[PrefillMlaConstants] = field(default_factory=dict)
     """Causal multi-head latent attention of prompts, plain or absorbed."""
     decode_mla: Fits[DecodeMlaConstants] = field(default_factory=dict)

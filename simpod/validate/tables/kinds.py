@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from simpod.hardware.kernels.fits import Fit
 from simpod.hardware.spec import DieSpec, HardwareProfile
 from simpod.validate.tables import (
+    decode_attention,
     decode_mla,
     encoder_attention,
     prefill_attention,
@@ -63,6 +64,13 @@ KINDS: Final[Mapping[str, Kind]] = {
         price=prefill_attention.price,
         fit=prefill_attention.fit_prefill_attention,
         fallbacks=prefill_attention.fallbacks,
+    ),
+    "generation_attention": Kind(
+        operator="decode_attention",
+        read=decode_attention.read_decode_attention,
+        price=decode_attention.price,
+        fit=decode_attention.fit_decode_attention,
+        fallbacks=decode_attention.fallbacks,
     ),
     "encoder_attention": Kind(
         operator="encoder_attention",
