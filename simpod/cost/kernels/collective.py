@@ -107,19 +107,18 @@ def custom_all_reduce_s(
 ) -> Floats:
     """All-reduce by loads from peers: one-shot, two-shot, and a ring above the buffer's size.
 
-    one-shot = launch + peer (n - 1) + (n - 1) size / (one_shot_frac B), small sizes, always on 2
-    two-shot = the same + p-sum(two_shot log2(n), 2 (n - 1) / n size / (two_shot_frac B))
+    one-shot = launch + (n - 1) size / (one_shot_frac B), small sizes, always on 2
+    two-shot = launch + p-sum(two_shot log2(n), 2 (n - 1) / n size / (two_shot_frac B))
     ring     = launch + ring_hop (n - 1) + crossing with own part / (ring_frac B)
 
-    Outside a graph the message is first copied to the shared buffer, and a call takes no less than
-    the host needs between two launches.
+    Outside a graph the message is first copied to the shared buffer, by a launch of its own, and a
+    call takes no less than the host needs for both.
     """
     c, n = constants, np.asarray(shape.num_dies, dtype=np.float64)
     size = np.asarray(shape.size_bytes, dtype=np.float64)
-    barrier_s = c.launch_s + c.peer_s * (n - 1.0)
-    one_s = barrier_s + (n - 1.0) * size / (c.one_shot_frac * bytes_per_s)
+    one_s = c.launch_s + (n - 1.0) * size / (c.one_shot_frac * bytes_per_s)
     bare = crossing_bytes("all_reduce", size, n)
-    two_s = barrier_s + p_sum(
+    two_s = c.launch_s + p_sum(
         c.two_shot_s * np.log2(n), bare / (c.two_shot_frac * bytes_per_s), c.overlap_exponent
     )
     hops_s = c.ring_hop_s * (n - 1.0)
@@ -131,7 +130,8 @@ def custom_all_reduce_s(
     device_s = np.where(size > CUSTOM_LIMIT_BYTES, ring, direct_s)
     if graph:
         return device_s
-    return np.maximum(device_s + size / (c.copy_frac * bytes_per_s), c.host_s)
+    copy_s = c.copy_launch_s + size / (c.copy_frac * bytes_per_s)
+    return np.maximum(device_s + copy_s, c.host_s)
 
 
 def collective_s(

@@ -54,8 +54,6 @@ class CustomAllReduceConstants:
 
     launch_s: Annotated[float, Ge(1e-7), Le(1e-4)]
     """Kernel start and the two flag barriers, whatever the number of dies."""
-    peer_s: Annotated[float, Ge(0.0), Le(5e-6)]
-    """Barrier cost of each further die."""
     one_shot_frac: LinkShare
     """Share of the link when every die loads every other die's whole message."""
     two_shot_s: Annotated[float, Ge(1e-7), Le(1e-4)]
@@ -68,8 +66,10 @@ class CustomAllReduceConstants:
     """Share of the link in that ring."""
     own_frac: Annotated[float, Ge(0.0), Le(1.5)]
     """Cost of a die's own part of the ring, in units of a part that crosses the link."""
+    copy_launch_s: Annotated[float, Ge(0.0), Le(5e-5)]
+    """Launch of the copy into the shared buffer; a graph copies nothing."""
     copy_frac: Annotated[float, Ge(0.1), Le(100.0)]
-    """Bandwidth of the copy into the shared buffer, over the link's; a graph copies nothing."""
+    """Bandwidth of the copy into the shared buffer, over the link's."""
     host_s: Annotated[float, Ge(1e-7), Le(2e-4)]
     """Time between two launches without a graph: the call takes no less."""
     overlap_exponent: Annotated[float, Ge(1.0), Le(4.0)]

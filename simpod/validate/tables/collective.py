@@ -3,6 +3,7 @@
 A variant is `library/operation` or `library/operation/dtype` where the reduction's type matters.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
 from typing import cast
@@ -48,13 +49,13 @@ START = CollectiveConstants(
 
 START_CUSTOM = CustomAllReduceConstants(
     launch_s=4e-6,
-    peer_s=0.1e-6,
     one_shot_frac=0.6,
     two_shot_s=4e-6,
     two_shot_frac=0.6,
     ring_hop_s=10e-6,
     ring_frac=0.75,
     own_frac=0.2,
+    copy_launch_s=5e-6,
     copy_frac=3.0,
     host_s=20e-6,
     overlap_exponent=2.0,
@@ -153,23 +154,31 @@ def starts(variant: str, *, has_nvls: bool) -> list[Constants]:
     ]
 
 
-def fit_collective(
-    bytes_per_s: float, group: Group[CollectiveShape], *, has_nvls: bool
-) -> Constants:
-    """The constants with the smallest mean of median and 90th-percentile error over all starts.
+def score(simulated_s: Floats, measured_s: Floats) -> float:
+    """Median plus 90th-percentile error: what a choice among fits goes by."""
+    left = errors(simulated_s, measured_s)
+    return left.median_abs_error_frac + left.p90_abs_error_frac
 
-    has_nvls: the switch can reduce (NVSwitch of Hopper and later).
+
+def fit_collective(
+    bytes_per_s: float, groups: Sequence[Group[CollectiveShape]], *, has_nvls: bool
+) -> Constants:
+    """The best of the fits from all starts; `groups` are launches of one library's operation.
+
+    Custom all-reduce: graph and eager rows together, they are one kernel. has_nvls: the switch can
+    reduce (NVSwitch of Hopper and later).
     """
-    best: tuple[float, Constants] | None = None
-    for first in starts(group.variant, has_nvls=has_nvls):
-        found = fit(
-            lambda c: price(bytes_per_s, group.variant, c, group.shape), group.measured_s, first
+    measured_s = np.concatenate([group.measured_s for group in groups])
+
+    def simulated_s(constants: Constants) -> Floats:
+        return np.concatenate(
+            [price(bytes_per_s, group.variant, constants, group.shape) for group in groups]
         )
-        if found.nvls_frac < NVLS_LEAST_FRAC or not has_nvls:
-            found = replace(found, nvls_frac=0.0)
-        left = errors(price(bytes_per_s, group.variant, found, group.shape), group.measured_s)
-        score = left.median_abs_error_frac + left.p90_abs_error_frac
-        if best is None or score < best[0]:
-            best = (score, found)
-    assert best is not None
-    return best[1]
+
+    found = []
+    for first in starts(groups[0].variant, has_nvls=has_nvls):
+        constants = fit(simulated_s, measured_s, first)
+        if constants.nvls_frac < NVLS_LEAST_FRAC or not has_nvls:
+            constants = replace(constants, nvls_frac=0.0)
+        found.append((score(simulated_s(constants), measured_s), constants))
+    return min(found, key=lambda pair: pair[0])[1]
