@@ -21,7 +21,7 @@ def domain_s(fabric: Fabric, constants: DomainConstants, shape: ExchangeShape) -
     places = np.minimum(np.asarray(shape.top_k, dtype=np.float64), ranks)
     remote = tokens * places * (ranks - 1.0) / ranks
     moving_s = remote * np.asarray(shape.message_bytes) / (c.up_frac * fabric.up_bytes_per_s)
-    local_s = tokens * (c.token_s + c.copy_s * places)
+    local_s = tokens * c.token_s
     work_s = p_sum(local_s, moving_s, c.overlap_exponent)
     latency_s = c.start_up_s + c.round_s * np.log2(ranks)
     return ExchangeTime(

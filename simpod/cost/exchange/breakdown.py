@@ -29,6 +29,13 @@ class ExchangeTime:
     local_s: ArrayLike = 0.0
     """Copies and sums in the die's own memory."""
 
+    def __add__(self, other: "ExchangeTime") -> "ExchangeTime":
+        """One exchange after another, part by part."""
+        return ExchangeTime(
+            **{f.name: add(*(np.asarray(getattr(x, f.name)) for x in (self, other)))
+               for f in fields(self)}
+        )
+
     @property
     def total_s(self) -> Floats:
         """Sum of the parts."""

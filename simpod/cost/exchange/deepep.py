@@ -73,7 +73,7 @@ def normal_s(fabric: Fabric, constants: NormalConstants, shape: NormalShape) -> 
     out = per_copy * to_nodes * share_beyond(nodes, 1)
     out_rate = c.out_frac * np.where(nodes > WIDE_NODES, c.wide_frac, 1.0) * fabric.out_bytes_per_s
     moving_s = np.maximum(up / (c.up_frac * fabric.up_bytes_per_s), out / out_rate)
-    handled = per_copy * (to_ranks + to_nodes)
+    handled = per_copy * (to_ranks + c.network_copy_scale * to_nodes)
     sms_s = (np.asarray(e.tokens) * c.token_s + handled / c.sm_bytes_per_s) / shape.num_sms
     between = nodes > 1.0
     return ExchangeTime(

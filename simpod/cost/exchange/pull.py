@@ -12,8 +12,6 @@ from simpod.cost.exchange.breakdown import ExchangeTime, Floats
 from simpod.cost.exchange.shapes import ExchangeShape, Fabric, share_beyond
 from simpod.hardware.kernels.exchange import PullConstants
 
-IN_AND_OUT = 2.0
-
 
 def quantise_s(constants: PullConstants, shape: ExchangeShape) -> Floats:
     """Fill of the pipeline, then 16-bit activations at the cores' rate; 0 if not quantised."""
@@ -27,8 +25,8 @@ def pull_s(fabric: Fabric, constants: PullConstants, shape: ExchangeShape) -> Ex
 
     metadata = ranks x field / cores, polling = latency of the last field + ranks x poll / cores;
     bytes = copies that leave the NPU x message / (read_frac x scale-up bandwidth), or the latency
-    of the reads if that is longer; local = laying out in phase 1 (the store of phase 2 overlaps
-    with the next read).
+    of the reads if that is longer; local = one pass over the messages in phase 1 (they are written
+    to where the last level cache still holds them; the stores of phase 2 overlap with the reads).
     """
     c = constants
     ranks = np.asarray(shape.num_ranks, dtype=np.float64)
@@ -43,5 +41,5 @@ def pull_s(fabric: Fabric, constants: PullConstants, shape: ExchangeShape) -> Ex
         message_s=np.maximum(reads_s - moving_s, 0.0),
         bytes_s=moving_s,
         polling_s=c.field_s + ranks * c.poll_s / c.num_cores,
-        local_s=IN_AND_OUT * size_bytes / (c.hbm_frac * fabric.hbm_bytes_per_s),
+        local_s=size_bytes / (c.hbm_frac * fabric.hbm_bytes_per_s),
     )

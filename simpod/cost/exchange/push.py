@@ -29,7 +29,7 @@ def messages_s(fabric: Fabric, constants: PushConstants, shape: ExchangeShape) -
         + constants.message_s * over_plane
         + constants.message_inter_node_s * over_nodes
     )
-    return np.asarray(one_s * shape.copies / constants.num_cores)
+    return np.asarray(one_s * np.maximum(shape.copies / constants.num_cores, 1.0))
 
 
 def bytes_s(fabric: Fabric, constants: PushConstants, shape: ExchangeShape) -> Floats:

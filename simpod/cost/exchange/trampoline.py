@@ -1,7 +1,8 @@
 """A2E and E2A: attention dies and expert dies of different number (xDeepServe 3.3).
 
 Bytes go by DMA engines, whose descriptors and metadata a few vector cores post (NPU-Direct URMA).
-Those cores are the bottleneck: each die tells every die of the other side what it has for it.
+Those cores are the bottleneck: each die tells every die of the other side what it has for it, and
+posts one read from each die that has something for it.
 
 Trampoline: as many expert dies as attention dies exchange with them; each passes on what is for the
 expert dies behind it. A die then posts one field to each of A trampolines and to the few dies
@@ -9,7 +10,7 @@ behind it, instead of to all E expert dies. The two hops are pipelined by chunk,
 busier hop bind.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 import numpy as np
@@ -52,11 +53,15 @@ def casting_s(constants: PullConstants, shape: SplitShape) -> Floats:
     return np.asarray(spent_s if shape.is_quantised else 0.0 * spent_s)
 
 
-def hop_s(constants: PullConstants, targets: int, sources: int) -> tuple[float, float]:
-    """Metadata to `targets` dies and polling of `sources` dies, by the cores that post."""
-    metadata_s = targets * constants.field_s / constants.dma_cores
-    polling_s = constants.field_s + sources * constants.poll_s / constants.dma_cores
-    return metadata_s, polling_s
+def hop_s(constants: PullConstants, targets: int, sources: int) -> ExchangeTime:
+    """One hop but for its bytes: fields for `targets` dies, polls and reads from `sources` dies."""
+    c = constants
+    return ExchangeTime(
+        start_up_s=c.dma_start_s,
+        metadata_s=targets * c.field_s / c.dma_cores,
+        message_s=sources * c.dma_post_s / c.dma_cores,
+        polling_s=c.field_s + sources * c.poll_s / c.dma_cores,
+    )
 
 
 def naive_s(
@@ -66,14 +71,11 @@ def naive_s(
     targets, sources = shape.num_expert_dies, shape.num_attention_dies
     if not to_experts:
         targets, sources = sources, targets
-    metadata_s, polling_s = hop_s(constants, targets, sources)
     busiest = np.maximum(shape.copies_per_attention_die, shape.copies_per_expert_die)
     rate = constants.read_frac * fabric.up_bytes_per_s
-    return ExchangeTime(
-        start_up_s=constants.dma_start_s,
+    return replace(
+        hop_s(constants, targets, sources),
         quantise_s=casting_s(constants, shape) if to_experts else 0.0,
-        metadata_s=metadata_s,
-        polling_s=polling_s,
         bytes_s=busiest * shape.message_bytes / rate,
     )
 
@@ -91,15 +93,12 @@ def trampoline_s(
     if behind == 0:
         return naive_s(fabric, constants, shape, to_experts=to_experts)
     across = shape.num_attention_dies
-    first_s, first_poll_s = hop_s(constants, across, across)
-    second_s, second_poll_s = hop_s(constants, behind, behind)
+    hops = hop_s(constants, across, across) + hop_s(constants, behind, behind)
     carried = shape.copies_per_expert_die * (1 + behind)
     busiest = np.maximum(shape.copies_per_attention_die, carried)
     rate = constants.read_frac * fabric.up_bytes_per_s
-    return ExchangeTime(
-        start_up_s=2.0 * constants.dma_start_s,
+    return replace(
+        hops,
         quantise_s=casting_s(constants, shape) if to_experts else 0.0,
-        metadata_s=first_s + second_s,
-        polling_s=first_poll_s + second_poll_s,
         bytes_s=busiest * shape.message_bytes / rate,
     )

@@ -7,8 +7,8 @@ from annotated_types import Ge, Le
 
 from simpod.fields import STRICT, Count
 
-LinkShare = Annotated[float, Ge(0.01), Le(1.5)]
-"""Of the link's unidirectional bandwidth; above 1 where part of the traffic doesn't cross it."""
+LinkShare = Annotated[float, Ge(0.01), Le(1.0)]
+"""Of the link's unidirectional bandwidth."""
 Microseconds = Annotated[float, Ge(0.0), Le(1e-4)]
 """Seconds, of things that take up to some tens of microseconds."""
 ShareOfMemory = Annotated[float, Ge(0.1), Le(1.0)]
@@ -67,6 +67,8 @@ class PullConstants:
     """Share of memory bandwidth when messages are copied between application and managed area."""
     dma_start_s: Microseconds
     """Start-up of a hop whose bytes DMA engines move (URMA), completion included."""
+    dma_post_s: Microseconds
+    """One core posts one descriptor (a read from one source) to a DMA engine."""
     dma_cores: Count
     """Vector cores that post descriptors and metadata when DMA engines move the bytes."""
 
@@ -149,6 +151,8 @@ class NormalConstants:
     """One multiprocessor and one token, whatever its destinations."""
     sm_bytes_per_s: Annotated[float, Ge(1e9), Le(1e12)]
     """Bytes that one multiprocessor moves."""
+    network_copy_scale: Annotated[float, Ge(0.0), Le(10.0)]
+    """Its work on a copy over the network, in copies within the node: staging, passing on."""
     up_frac: LinkShare
     """Share of the scale-up bandwidth."""
     out_frac: LinkShare
@@ -173,8 +177,6 @@ class DomainConstants:
     """Local work of one token: indices, padding, reading and writing staging buffers."""
     up_frac: LinkShare
     """Share of the scale-up bandwidth."""
-    copy_s: Annotated[float, Ge(0.0), Le(1e-6)]
-    """Local work of one copy of a token, beside its bytes."""
     overlap_exponent: Annotated[float, Ge(1.0), Le(6.0)]
     """How local work and bytes overlap: 1 their sum, 6 nearly their maximum."""
     latency_exponent: Annotated[float, Ge(1.0), Le(6.0)]
