@@ -32,8 +32,10 @@ class ExchangeTime:
     def __add__(self, other: "ExchangeTime") -> "ExchangeTime":
         """One exchange after another, part by part."""
         return ExchangeTime(
-            **{f.name: add(*(np.asarray(getattr(x, f.name)) for x in (self, other)))
-               for f in fields(self)}
+            **{
+                f.name: add(*(np.asarray(getattr(x, f.name)) for x in (self, other)))
+                for f in fields(self)
+            }
         )
 
     @property

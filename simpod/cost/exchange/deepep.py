@@ -77,7 +77,8 @@ def normal_s(fabric: Fabric, constants: NormalConstants, shape: NormalShape) -> 
     sms_s = (np.asarray(e.tokens) * c.token_s + handled / c.sm_bytes_per_s) / shape.num_sms
     between = nodes > 1.0
     return ExchangeTime(
-        start_up_s=c.start_up_s + c.hidden_s * np.asarray(e.hidden_size)
+        start_up_s=c.start_up_s
+        + c.hidden_s * np.asarray(e.hidden_size)
         + c.network_s * np.log2(nodes),
         metadata_s=np.where(between, c.notify_s + c.notify_node_s * nodes, 0.0),
         message_s=p_sum(sms_s, moving_s, c.overlap_exponent) - moving_s,

@@ -64,7 +64,7 @@ class ExchangeShape:
     @property
     def copies(self) -> Floats:
         """Messages of one rank: a token goes to each of its experts."""
-        return np.asarray(self.tokens, dtype=np.float64) * self.top_k
+        return np.asarray(self.tokens, dtype=np.float64) * np.asarray(self.top_k, dtype=np.float64)
 
 
 def ascend_message_bytes(hidden_size: int, dtype: str) -> float:

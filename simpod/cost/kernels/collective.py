@@ -16,7 +16,7 @@ Floats = NDArray[np.float64]
 Operation = Literal["all_reduce", "all_gather", "reduce_scatter", "all_to_all"]
 
 PASSES = {"all_reduce": 2.0, "all_gather": 1.0, "reduce_scatter": 1.0, "all_to_all": 1.0}
-"""How often (n - 1) / n of the message cross each die's link: an all-reduce scatters and gathers."""
+"""How often (n - 1) / n of the message cross each link: an all-reduce scatters and gathers."""
 
 CUSTOM_LIMIT_BYTES = 8 * 2**20
 """Largest message of the direct-load all-reduce: its shared buffer (vLLM and SGLang default)."""
@@ -94,9 +94,7 @@ def ring_s(
     )
     whole = crossing_bytes(operation, shape.size_bytes, n, c.own_frac)
     hops_s = c.large_hop_s * (n - 1.0)
-    large_s = c.launch_s + p_sum(
-        hops_s, whole / (c.large_frac * bytes_per_s), c.overlap_exponent
-    )
+    large_s = c.launch_s + p_sum(hops_s, whole / (c.large_frac * bytes_per_s), c.overlap_exponent)
     large_s = nvls_s(bytes_per_s, c.nvls_frac, large_s, c.launch_s + hops_s, shape)
     is_large = shape.size_bytes >= c.switch_bytes * (n / 2.0) ** c.switch_power
     return np.where(is_large, large_s, np.minimum(small_s, middle_s))

@@ -17,7 +17,7 @@ ShareOfMemory = Annotated[float, Ge(0.1), Le(1.0)]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PushConstants:
-    """Fused dispatch and combine by remote writes of vector (AIV) cores (CloudMatrix-Infer 4.2.1)."""
+    """Fused dispatch and combine by remote writes of vector cores (CloudMatrix-Infer 4.2.1)."""
 
     __pydantic_config__: ClassVar[Any] = STRICT
 

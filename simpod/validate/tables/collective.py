@@ -132,9 +132,7 @@ def read_collective(frame: pd.DataFrame) -> list[Group[CollectiveShape]]:
     ]
 
 
-def price(
-    bytes_per_s: float, variant: str, constants: Constants, shape: CollectiveShape
-) -> Floats:
+def price(bytes_per_s: float, variant: str, constants: Constants, shape: CollectiveShape) -> Floats:
     """Seconds of a variant's rows over links of `bytes_per_s`."""
     library, operation = variant.split("/")[:2]
     graph = library != "custom_eager"

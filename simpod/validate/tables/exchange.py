@@ -110,9 +110,7 @@ def read_normal(frame: pd.DataFrame, system: str) -> list[ExchangeGroup]:
                 exchange=deepep_shape(frame, dtype), num_sms=column(frame, f"{operation}_sms")
             ),
             measured_s=US
-            * (
-                column(frame, f"{operation}_transmit_us") + column(frame, f"{operation}_notify_us")
-            ),
+            * (column(frame, f"{operation}_transmit_us") + column(frame, f"{operation}_notify_us")),
         )
         for operation, dtype in (("dispatch", "fp8"), ("combine", "bf16"))
     ]
@@ -133,7 +131,6 @@ def domain_dtype(operation: str, dtype: str) -> str:
 def read_domain(frame: pd.DataFrame, system: str) -> list[ExchangeGroup]:
     """`alltoall_*`: one group an operation, kernel source and message type; milliseconds."""
     groups: list[ExchangeGroup] = []
-    keys = ["kernel_source", "op_name", "moe_dtype"]
     named = frame.assign(
         message=[
             domain_dtype(op.removeprefix("alltoall_"), DOMAIN_DTYPES.get(dtype, dtype))
@@ -143,7 +140,7 @@ def read_domain(frame: pd.DataFrame, system: str) -> list[ExchangeGroup]:
     keys = ["kernel_source", "op_name", "message"]
     for (source, op, message), rows in named.groupby(keys, sort=True):
         hidden = column(rows, "hidden_size")
-        size = nvidia_message_bytes(hidden, message) if message != "none" else 0.0 * hidden
+        size = nvidia_message_bytes(hidden, str(message)) if message != "none" else 0.0 * hidden
         shape = ExchangeShape(
             tokens=column(rows, "num_tokens"),
             num_ranks=column(rows, "moe_ep_size"),
@@ -249,22 +246,23 @@ def price(
     outbound = operation in ("dispatch", "a2e")
     match constants, shape:
         case BulkConstants(), BulkShape():
-            is_up = variant == "ub"
-            plane = fabric.up_bytes_per_s if is_up else fabric.out_bytes_per_s
-            return bulk_s(plane, constants, shape.size_bytes, shape.is_inter_node)
+            plane = fabric.up_bytes_per_s if variant == "ub" else fabric.out_bytes_per_s
+            time = bulk_s(plane, constants, shape.size_bytes, shape.is_inter_node)
         case PushConstants(), ExchangeShape():
-            return push_s(fabric, constants, shape, is_dispatch=outbound)
+            time = push_s(fabric, constants, shape, is_dispatch=outbound)
         case PullConstants(), SplitShape():
             law = naive_s if kernel == "naive" else trampoline_s
-            return law(fabric, constants, shape, to_experts=outbound)
+            time = law(fabric, constants, shape, to_experts=outbound)
         case PullConstants(), ExchangeShape():
-            return pull_s(fabric, constants, shape)
+            time = pull_s(fabric, constants, shape)
         case LowLatencyConstants(), ExchangeShape():
-            return low_latency_s(fabric, constants, shape)
+            time = low_latency_s(fabric, constants, shape)
         case NormalConstants(), NormalShape():
-            return normal_s(fabric, constants, shape)
+            time = normal_s(fabric, constants, shape)
         case DomainConstants(), ExchangeShape():
-            return domain_s(fabric, constants, shape)
-    raise ValueError(
-        f"{operator}: {type(constants).__name__} do not price a {type(shape).__name__}"
-    )
+            time = domain_s(fabric, constants, shape)
+        case _:
+            raise ValueError(
+                f"{operator}: {type(constants).__name__} do not price a {type(shape).__name__}"
+            )
+    return time
