@@ -230,6 +230,19 @@ def test_push_grows_with_ranks_and_shrinks_with_bandwidth() -> None:
     assert (fast <= slow).all()
 
 
+def test_the_busiest_rank_binds() -> None:
+    even, skewed = shape(128, 128), replace(shape(128, 128), imbalance=2.0)
+    for time, twice in (
+        (pull_s(POD, PULL, even), pull_s(POD, PULL, skewed)),
+        (
+            push_s(POD, PUSH, even, is_dispatch=True),
+            push_s(POD, PUSH, skewed, is_dispatch=True),
+        ),
+    ):
+        assert twice.bytes_s == pytest.approx(2 * np.asarray(time.bytes_s))
+        assert twice.quantise_s == time.quantise_s
+
+
 def test_buffers_of_the_printed_example() -> None:
     """CloudMatrix-Infer 4.2.1: 320 x 96 x 7.5 KB ~ 225 MB and x 14 KB ~ 420 MB, 645 MB a die."""
     held = push_buffers(320, 96, 1, 7680.0, 14336.0)

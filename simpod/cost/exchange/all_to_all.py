@@ -19,7 +19,7 @@ def domain_s(fabric: Fabric, constants: DomainConstants, shape: ExchangeShape) -
     ranks = np.asarray(shape.num_ranks, dtype=np.float64)
     tokens = np.asarray(shape.tokens, dtype=np.float64)
     places = np.minimum(np.asarray(shape.top_k, dtype=np.float64), ranks)
-    remote = tokens * places * (ranks - 1.0) / ranks
+    remote = tokens * np.asarray(shape.imbalance) * places * (ranks - 1.0) / ranks
     moving_s = remote * np.asarray(shape.message_bytes) / (c.up_frac * fabric.up_bytes_per_s)
     local_s = tokens * c.token_s
     work_s = p_sum(local_s, moving_s, c.overlap_exponent)

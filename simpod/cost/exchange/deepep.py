@@ -34,7 +34,7 @@ def low_latency_s(
     c = constants
     ranks = np.asarray(shape.num_ranks, dtype=np.float64)
     beyond = share_beyond(ranks, fabric.dies_per_node)
-    sent = shape.copies * np.asarray(shape.message_bytes, dtype=np.float64)
+    sent = shape.busiest * np.asarray(shape.message_bytes, dtype=np.float64)
     up_s = sent * (share_beyond(ranks, 1) - beyond) / (c.up_frac * fabric.up_bytes_per_s)
     out_s = sent * beyond / (c.out_frac * fabric.out_bytes_per_s)
     moving_s = np.maximum(up_s, out_s)
@@ -68,7 +68,7 @@ def normal_s(fabric: Fabric, constants: NormalConstants, shape: NormalShape) -> 
     nodes = np.maximum(ranks / fabric.dies_per_node, 1.0)
     to_ranks = distinct(ranks, e.num_experts, e.top_k)
     to_nodes = np.where(nodes > 1.0, distinct(nodes, e.num_experts, e.top_k), 0.0)
-    per_copy = np.asarray(e.tokens, dtype=np.float64) * np.asarray(e.message_bytes)
+    per_copy = e.busiest / np.asarray(e.top_k) * np.asarray(e.message_bytes)
     up = per_copy * to_ranks * share_beyond(np.minimum(ranks, fabric.dies_per_node), 1)
     out = per_copy * to_nodes * share_beyond(nodes, 1)
     out_rate = c.out_frac * np.where(nodes > WIDE_NODES, c.wide_frac, 1.0) * fabric.out_bytes_per_s

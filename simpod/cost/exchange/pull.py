@@ -30,10 +30,10 @@ def pull_s(fabric: Fabric, constants: PullConstants, shape: ExchangeShape) -> Ex
     """
     c = constants
     ranks = np.asarray(shape.num_ranks, dtype=np.float64)
-    size_bytes = shape.copies * np.asarray(shape.message_bytes, dtype=np.float64)
+    size_bytes = shape.busiest * np.asarray(shape.message_bytes, dtype=np.float64)
     crossing = size_bytes * share_beyond(ranks, fabric.dies_per_npu)
     moving_s = crossing / (c.read_frac * fabric.up_bytes_per_s)
-    reads_s = np.maximum(shape.copies / c.num_cores, 1.0) * c.message_s
+    reads_s = np.maximum(shape.busiest / c.num_cores, 1.0) * c.message_s
     return ExchangeTime(
         start_up_s=c.start_up_s,
         quantise_s=quantise_s(c, shape),

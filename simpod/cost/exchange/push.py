@@ -20,8 +20,10 @@ from simpod.hardware.kernels.exchange import PushConstants
 IN_AND_OUT = 2.0  # a copy reads and writes
 
 
-def messages_s(fabric: Fabric, constants: PushConstants, shape: ExchangeShape) -> Floats:
-    """Time that messages take one core after another, all cores in parallel."""
+def messages_s(
+    fabric: Fabric, constants: PushConstants, shape: ExchangeShape, sent: Floats
+) -> Floats:
+    """Time that `sent` messages take one core after another, all cores in parallel."""
     over_plane = share_beyond(shape.num_ranks, fabric.dies_per_npu)
     over_nodes = share_beyond(shape.num_ranks, fabric.dies_per_node)
     one_s = (
@@ -29,12 +31,12 @@ def messages_s(fabric: Fabric, constants: PushConstants, shape: ExchangeShape) -
         + constants.message_s * over_plane
         + constants.message_inter_node_s * over_nodes
     )
-    return np.asarray(one_s * np.maximum(shape.copies / constants.num_cores, 1.0))
+    return np.asarray(one_s * np.maximum(sent / constants.num_cores, 1.0))
 
 
 def bytes_s(fabric: Fabric, constants: PushConstants, shape: ExchangeShape) -> Floats:
-    """Bytes that leave the NPU over the scale-up plane."""
-    crossing = shape.copies * share_beyond(shape.num_ranks, fabric.dies_per_npu)
+    """Bytes into the busiest die (or out of it) over the scale-up plane."""
+    crossing = shape.busiest * share_beyond(shape.num_ranks, fabric.dies_per_npu)
     rate = constants.write_frac * fabric.up_bytes_per_s
     return np.asarray(crossing * np.asarray(shape.message_bytes) / rate)
 
@@ -48,8 +50,9 @@ def push_s(
     dispatch copies it together, the combine reads it for the weighted sum and writes the tokens.
     """
     moving_s = bytes_s(fabric, constants, shape)
-    exposed_s = np.maximum(messages_s(fabric, constants, shape) - moving_s, 0.0)
-    arrived = shape.copies * np.asarray(shape.message_bytes)
+    sent = shape.copies if is_dispatch else shape.busiest
+    exposed_s = np.maximum(messages_s(fabric, constants, shape, sent) - moving_s, 0.0)
+    arrived = (shape.busiest if is_dispatch else shape.copies) * np.asarray(shape.message_bytes)
     local = arrived * IN_AND_OUT
     if not is_dispatch:
         local = arrived + np.asarray(shape.tokens) * np.asarray(shape.message_bytes)

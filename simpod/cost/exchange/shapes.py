@@ -46,7 +46,7 @@ class Fabric:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ExchangeShape:
-    """One dispatch or combine: arrays broadcast, experts are drawn evenly."""
+    """One dispatch or combine; arrays broadcast. Experts are drawn evenly but for `imbalance`."""
 
     tokens: ArrayLike
     """Of one rank."""
@@ -60,11 +60,18 @@ class ExchangeShape:
     """One token to one expert, with scales and padding."""
     is_quantised: bool = False
     """Is the message cast to 8 bits or fewer on the way out?"""
+    imbalance: ArrayLike = 1.0
+    """Messages of the busiest rank's experts over the mean: its link binds, in and out alike."""
 
     @property
     def copies(self) -> Floats:
         """Messages of one rank: a token goes to each of its experts."""
         return np.asarray(self.tokens, dtype=np.float64) * np.asarray(self.top_k, dtype=np.float64)
+
+    @property
+    def busiest(self) -> Floats:
+        """Messages to (or back from) the experts of the busiest rank."""
+        return self.copies * np.asarray(self.imbalance, dtype=np.float64)
 
 
 def ascend_message_bytes(hidden_size: int, dtype: str) -> float:

@@ -34,6 +34,8 @@ class SplitShape:
     message_bytes: float
     """One token to one expert, with scales and padding."""
     is_quantised: bool = False
+    imbalance: ArrayLike = 1.0
+    """Messages of the busiest expert die over the mean."""
 
     @property
     def copies_per_attention_die(self) -> Floats:
@@ -42,8 +44,9 @@ class SplitShape:
 
     @property
     def copies_per_expert_die(self) -> Floats:
-        """The same, of one expert die: experts are drawn evenly."""
-        return self.copies_per_attention_die * (self.num_attention_dies / self.num_expert_dies)
+        """The same, of the busiest expert die."""
+        dies = self.num_attention_dies / self.num_expert_dies
+        return self.copies_per_attention_die * (dies * np.asarray(self.imbalance))
 
 
 def casting_s(constants: PullConstants, shape: SplitShape) -> Floats:

@@ -129,7 +129,10 @@ def domain_dtype(operation: str, dtype: str) -> str:
 
 
 def read_domain(frame: pd.DataFrame, system: str) -> list[ExchangeGroup]:
-    """`alltoall_*`: one group an operation, kernel source and message type; milliseconds."""
+    """`alltoall_*`: one group an operation, kernel source and message type.
+
+    `latency` is in milliseconds; converted tables have `latency_us`.
+    """
     groups: list[ExchangeGroup] = []
     named = frame.assign(
         message=[
@@ -155,7 +158,11 @@ def read_domain(frame: pd.DataFrame, system: str) -> list[ExchangeGroup]:
                 operator=f"{system}/{source}/{operation}",
                 variant=str(message),
                 shape=shape,
-                measured_s=column(rows, "latency") * MS,
+                measured_s=(
+                    column(rows, "latency_us") * US
+                    if "latency_us" in rows
+                    else column(rows, "latency") * MS
+                ),
             )
         )
     return groups
