@@ -38,6 +38,8 @@ NO_UNIT = {
     "exponent": "of a power law",
     "overlap_exponent": "of a smooth maximum",
     "wide_head_exponent": "of a power law",
+    "latency_exponent": "of a p-norm of times",
+    "switch_power": "of a power of dies",
     "mean": "of whatever the distribution is of",
     "std": "of whatever the distribution is of",
     "difference": "of any metric",
