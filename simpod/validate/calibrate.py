@@ -57,9 +57,9 @@ def calibrate(
                 continue
             on_fit(f"{kind.operator} {group.variant}")
             fitted, kept = (rows(group, mask) for mask in split(len(group.measured_s)))
-            constants = kind.fit(hardware.die, fitted)
+            constants = kind.fit(hardware, fitted)
             left = errors(
-                kind.price(hardware.die, group.variant, constants, kept.shape), kept.measured_s
+                kind.price(hardware, group.variant, constants, kept.shape), kept.measured_s
             )
             found.setdefault(kind.operator, {})[group.variant] = Fit(
                 device=hardware.die.name,

@@ -59,7 +59,7 @@ def validate_kernels(folder: Path) -> Report:
     report = Report()
     for table in find_tables(folder):
         kind = KINDS.get(table.kind)
-        group = f"kernels/{table.device}/{kind.operator if kind else table.kind}"
+        group = f"kernels/{table.device}/{table.kind}"
         try:
             if kind is None:
                 raise ConfigError(f"no kernel model for tables of kind {table.kind!r}")

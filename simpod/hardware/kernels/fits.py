@@ -9,13 +9,33 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from simpod.fields import STRICT, Index, NonNegative
+from simpod.hardware.kernels.collective import CollectiveConstants, CustomAllReduceConstants
 from simpod.hardware.kernels.decode_attention import DecodeAttentionConstants
 from simpod.hardware.kernels.decode_mla import DecodeMlaConstants
 from simpod.hardware.kernels.encoder_attention import EncoderAttentionConstants
+from simpod.hardware.kernels.exchange import (
+    BulkConstants,
+    DomainConstants,
+    LowLatencyConstants,
+    NormalConstants,
+    PointToPointConstants,
+    PullConstants,
+    PushConstants,
+)
 from simpod.hardware.kernels.prefill_attention import PrefillAttentionConstants
 from simpod.hardware.kernels.prefill_mla import PrefillMlaConstants
 
 C = TypeVar("C")
+
+ExchangeConstants = (
+    PushConstants
+    | PullConstants
+    | PointToPointConstants
+    | BulkConstants
+    | LowLatencyConstants
+    | NormalConstants
+    | DomainConstants
+)
 
 Status = Literal["calibrated", "family", "assumed"]
 """calibrated: fitted on this device and this variant; family: on a device of its family; assumed:
@@ -67,5 +87,9 @@ class KernelFits:
     """Causal multi-head latent attention of prompts, plain or absorbed."""
     decode_mla: Fits[DecodeMlaConstants] = field(default_factory=dict)
     """Absorbed multi-head latent attention of decoding sequences."""
+    collective: Fits[CollectiveConstants | CustomAllReduceConstants] = field(default_factory=dict)
+    """All-reduce, all-gather, reduce-scatter, all-to-all inside a node: library/operation/dtype."""
+    exchange: Fits[ExchangeConstants] = field(default_factory=dict)
+    """Dispatch, combine and transfers between dies: kernel/operation/dtype."""
     encoder_attention: Fits[EncoderAttentionConstants] = field(default_factory=dict)
     """Bidirectional attention of vision and audio encoders."""

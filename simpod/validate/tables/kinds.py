@@ -2,8 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 from simpod.hardware.kernels.fits import Fit
 from simpod.hardware.spec import DieSpec, HardwareProfile
 from simpod.validate.tables import (
+    collective,
     decode_attention,
     decode_mla,
     encoder_attention,
@@ -29,14 +29,15 @@ Floats = NDArray[np.float64]
 class Kind:
     """One kind of table.
 
-    read(frame) gives its groups; price(die, variant, constants, shape) seconds [n]; fit(die, group)
-    the constants; fallbacks(variant) the variants that may stand in, nearest first.
+    read(frame) gives its groups; price(hardware, variant, constants, shape) seconds [n];
+    fit(hardware, group) the constants; fallbacks(variant) the variants that may stand in, nearest
+    first.
     """
 
     operator: str
     read: Callable[["pd.DataFrame"], list[Group[Any]]]
-    price: Callable[[DieSpec, str, Any, Any], Floats]
-    fit: Callable[[DieSpec, Group[Any]], Any]
+    price: Callable[[HardwareProfile, str, Any, Any], Floats]
+    fit: Callable[[HardwareProfile, Group[Any]], Any]
     fallbacks: Callable[[str], tuple[str, ...]]
 
     def fit_for(self, hardware: HardwareProfile, variant: str) -> Fit[Any] | None:
@@ -50,48 +51,89 @@ class Kind:
         fit = self.fit_for(hardware, group.variant)
         if fit is None:
             return None
-        return self.price(hardware.die, group.variant, fit.constants, group.shape)
+        return self.price(hardware, group.variant, fit.constants, group.shape)
 
 
-def _calibrated(module: Any, die: DieSpec, group: Group[Any]) -> Any:
-    return module.calibrate(die, group.variant, group.shape, group.measured_s)
+class _DieModule(Protocol):
+    """A reader whose prices need the die alone."""
 
+    def price(self, die: DieSpec, variant: str, constants: Any, shape: Any, /) -> Floats:
+        """Seconds [n]."""
+
+    def fallbacks(self, variant: str, /) -> tuple[str, ...]:
+        """Variants that may stand in, nearest first."""
+
+
+def _of_die(
+    operator: str,
+    module: _DieModule,
+    read: Callable[["pd.DataFrame"], list[Group[Any]]],
+    fit: Callable[[DieSpec, Group[Any]], Any],
+) -> Kind:
+    return Kind(
+        operator=operator,
+        read=read,
+        price=lambda hardware, variant, constants, shape: module.price(
+            hardware.die, variant, constants, shape
+        ),
+        fit=lambda hardware, group: fit(hardware.die, group),
+        fallbacks=module.fallbacks,
+    )
+
+
+def _fit_prefill_mla(die: DieSpec, group: Group[Any]) -> Any:
+    return prefill_mla.calibrate(die, group.variant, group.shape, group.measured_s)
+
+
+def _fit_decode_mla(die: DieSpec, group: Group[Any]) -> Any:
+    return decode_mla.calibrate(die, group.variant, group.shape, group.measured_s)
+
+
+def _link_bytes_per_s(hardware: HardwareProfile) -> float:
+    return hardware.planes["scale_up"].bytes_per_s
+
+
+HAS_NVLS: Final = ("hopper", "blackwell")
+"""Families whose switches can reduce."""
+
+COLLECTIVE: Final = Kind(
+    operator="collective",
+    read=collective.read_collective,
+    price=lambda hardware, variant, constants, shape: collective.price(
+        _link_bytes_per_s(hardware), variant, constants, shape
+    ),
+    fit=lambda hardware, group: collective.fit_collective(
+        _link_bytes_per_s(hardware), [group], has_nvls=hardware.family in HAS_NVLS
+    ),
+    fallbacks=collective.fallbacks,
+)
 
 KINDS: Final[Mapping[str, Kind]] = {
-    "context_attention": Kind(
-        operator="prefill_attention",
-        read=prefill_attention.read_prefill_attention,
-        price=prefill_attention.price,
-        fit=prefill_attention.fit_prefill_attention,
-        fallbacks=prefill_attention.fallbacks,
+    "context_attention": _of_die(
+        "prefill_attention",
+        prefill_attention,
+        prefill_attention.read_prefill_attention,
+        prefill_attention.fit_prefill_attention,
     ),
-    "generation_attention": Kind(
-        operator="decode_attention",
-        read=decode_attention.read_decode_attention,
-        price=decode_attention.price,
-        fit=decode_attention.fit_decode_attention,
-        fallbacks=decode_attention.fallbacks,
+    "generation_attention": _of_die(
+        "decode_attention",
+        decode_attention,
+        decode_attention.read_decode_attention,
+        decode_attention.fit_decode_attention,
     ),
-    "encoder_attention": Kind(
-        operator="encoder_attention",
-        read=encoder_attention.read_encoder_attention,
-        price=encoder_attention.price,
-        fit=encoder_attention.fit_encoder_attention,
-        fallbacks=encoder_attention.fallbacks,
+    "context_mla": _of_die(
+        "prefill_mla", prefill_mla, prefill_mla.read_prefill_mla, _fit_prefill_mla
     ),
-    "context_mla": Kind(
-        operator="prefill_mla",
-        read=prefill_mla.read_prefill_mla,
-        price=prefill_mla.price,
-        fit=partial(_calibrated, prefill_mla),
-        fallbacks=prefill_mla.fallbacks,
+    "generation_mla": _of_die(
+        "decode_mla", decode_mla, decode_mla.read_decode_mla, _fit_decode_mla
     ),
-    "generation_mla": Kind(
-        operator="decode_mla",
-        read=decode_mla.read_decode_mla,
-        price=decode_mla.price,
-        fit=partial(_calibrated, decode_mla),
-        fallbacks=decode_mla.fallbacks,
+    "encoder_attention": _of_die(
+        "encoder_attention",
+        encoder_attention,
+        encoder_attention.read_encoder_attention,
+        encoder_attention.fit_encoder_attention,
     ),
+    "nccl": COLLECTIVE,
+    "allreduce": COLLECTIVE,
 }
 """By the second part of the file's name, DEVICE.KIND.parquet."""
