@@ -1,6 +1,6 @@
 """Seconds of a dense matrix product: tiles, waves and divided k over an extended roofline."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -22,6 +22,8 @@ STORE_FRAC: Final = 1.0 / 3.5
 registers and shared memory; fits of three generations of GPUs gave 3.0 to 3.9."""
 MIN_SPLIT_ELEMENTS: Final = 256.0
 """Shortest part of a divided k: a few stages of the pipeline."""
+BLOCK_SHAPES: Final = 4096
+"""Shapes priced at a time: a dozen tiles each, whose intermediate results stay in the cache."""
 TILES: Final = (
     (16, 64), (16, 128), (32, 128), (64, 64), (64, 128), (64, 256),
     (128, 32), (128, 64), (128, 128), (128, 256), (256, 64), (256, 128),
@@ -89,73 +91,6 @@ def overlapped_s(first_s: Seconds, second_s: Seconds, exposed_frac: float) -> Fl
     return longer + exposed_frac * shorter * (shorter / longer)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Core:
-    """Rates of one core."""
-
-    num_cores: int
-    flop_s: float
-    """One operation of the inner loop."""
-    load_byte_s: float
-    """One byte of an operand."""
-    depth_s: float
-    """Latency of one element of k."""
-    wave_frac: float
-    exposed_frac: float
-
-
-def _core_of(die: DieSpec, constants: GemmConstants, form: GemmFormat) -> _Core:
-    """A core of `die`: an equal share of its peaks."""
-    bf16 = die.peak_flops_per_s["bf16"]
-    peak = die.peak_flops_per_s.get(form.peak, bf16)
-    return _Core(
-        num_cores=die.num_cores,
-        flop_s=die.num_cores / (peak * constants.compute_frac),
-        load_byte_s=die.num_cores / (bf16 * constants.load_bytes_per_flop),
-        depth_s=constants.depth_s_per_element,
-        wave_frac=constants.wave_frac,
-        exposed_frac=constants.exposed_frac,
-    )
-
-
-def _fullest_core_s(
-    core: _Core, tiles: Floats, element_s: Seconds, store_s: float, k: Floats
-) -> Floats:
-    """Time of the core with most of `tiles`, each an inner loop over `k` and a store.
-
-    tiles a core = x + wave_frac (ceil(x) - x) with x = tiles / num_cores, at least 1;
-    overlapped(tiles a core * (k element_s + store_s), k depth_s): one core works on several tiles
-    at a time, so that latency counts once.
-    """
-    per_core = tiles / core.num_cores
-    waves = np.maximum(per_core + core.wave_frac * (np.ceil(per_core) - per_core), 1.0)
-    return overlapped_s(waves * (k * element_s + store_s), k * core.depth_s, core.exposed_frac)
-
-
-def _candidates(
-    core: _Core, shape: GemmShape, form: GemmFormat
-) -> Iterator[tuple[Floats | None, Floats]]:
-    """Parts of k (None: whole) and time of the fullest core, for each tile.
-
-    An element of k costs a tile of r rows and s columns overlapped(2 r s flop_s, (r
-    activation_bytes + s weight_bytes) load_byte_s); k is divided so that the parts of all tiles
-    come to one wave, or to two.
-    """
-    most_parts = np.maximum(np.floor(shape.k / MIN_SPLIT_ELEMENTS), 1.0)
-    rows = {r: np.ceil(shape.m / r) for r, _ in TILES}
-    cols = {s: np.ceil(shape.n / s) for _, s in TILES}
-    for r, s in TILES:
-        load_s = (r * form.activation_bytes + s * form.weight_bytes) * core.load_byte_s
-        element_s = overlapped_s(2.0 * r * s * core.flop_s, load_s, core.exposed_frac)
-        store_s = r * s * OUTPUT_BYTES * core.load_byte_s / STORE_FRAC
-        tiles = rows[r] * cols[s]
-        yield None, _fullest_core_s(core, tiles, element_s, store_s, shape.k)
-        for waves in (1.0, 2.0):
-            fitting = np.maximum(np.floor(waves * core.num_cores / tiles), 1.0)
-            parts = np.minimum(fitting, most_parts)
-            yield parts, _fullest_core_s(core, tiles * parts, element_s, store_s, shape.k / parts)
-
-
 def gemm_s(
     die: DieSpec,
     constants: GemmConstants,
@@ -163,45 +98,113 @@ def gemm_s(
     dtype: str = "bf16",
     *,
     is_cold: bool = False,
-    is_captured: bool = False,
+    is_quantised: bool = False,
 ) -> Floats:
-    """Seconds of each product of `shape`, in a format of `FORMATS`.
+    """Seconds on the die of each product of `shape`, in a format of `FORMATS`.
 
-    seconds = launch + quantise + min over tiles and parts (overlapped(cores, memory) + split),
-    at least about host_s.
+    seconds = launch + quantise + min over tiles and parts of k of
+    overlapped(cores, memory) + split.
 
-    * cores: the time of the fullest core, see `_core_s`; a library takes the best of its tiles.
+    * cores: the time of the fullest core, see `_fullest_core_s`; a library picks the best tile.
     * memory = (n k weight_bytes + A^2 / (A + resident_frac * l2_bytes) + 2 m n) / (hbm_frac * peak)
       with A = m k activation_bytes: the kernel before has just written A, which is found in L2 as
       far as it fits. Weights always come from memory: benchmarks rotate them, layers do.
-    * a k divided into p parts fills idle cores; adding up costs split_s and a write and a read of
-      the fp32 partial results, which stay in L2 (twice the memory's rate).
+    * a k divided into p parts fills idle cores; split = split_s + p 4 m n / (hbm_frac * peak) adds
+      the parts up: fp32, written and read in L2 at about twice the memory's rate.
     * quantise = m (k quantise_bytes_per_element / peak + quantise_s_per_row / num_cores): the pass
       over activations that come in bf16.
 
-    `is_cold`: activations come from memory, too. `is_captured`: the call is part of a graph, host
-    time is hidden.
+    `is_cold`: activations come from memory, too. `is_quantised`: activations come in their format,
+    the kernel before has quantised them.
     """
-    form = FORMATS[dtype]
-    c = constants
-    m, n, k = shape.m, shape.n, shape.k
-    bytes_per_s = die.hbm_bytes_per_s * c.hbm_frac
-    activations = m * k * form.activation_bytes
-    resident_bytes = 0.0 if is_cold else c.resident_frac * die.l2_bytes
+    flags = {"is_cold": is_cold, "is_quantised": is_quantised}
+    m, n, k = np.broadcast_arrays(shape.m, shape.n, shape.k)
+    if m.size <= BLOCK_SHAPES:
+        return _block_s(die, constants, shape, FORMATS[dtype], **flags)
+    flat = [axis.ravel() for axis in (m, n, k)]
+    blocks = []
+    for first in range(0, m.size, BLOCK_SHAPES):
+        rows, cols, depth = (axis[first : first + BLOCK_SHAPES] for axis in flat)
+        block = GemmShape(m=rows, n=cols, k=depth)
+        blocks.append(_block_s(die, constants, block, FORMATS[dtype], **flags))
+    return np.concatenate(blocks).reshape(m.shape)
+
+
+def called_s(die_s: Floats, constants: GemmConstants) -> Floats:
+    """Seconds of calls outside a graph: the host prepares one while the die works on another."""
+    return overlapped_s(die_s, constants.host_s, constants.exposed_frac)
+
+
+def _block_s(
+    die: DieSpec,
+    constants: GemmConstants,
+    shape: GemmShape,
+    form: GemmFormat,
+    *,
+    is_cold: bool,
+    is_quantised: bool,
+) -> Floats:
+    """What `gemm_s` says, of few shapes."""
+    core_s, parts_s = _tiles_s(die, constants, shape, form)
+    memory_s = _memory_s(die, constants, shape, form, is_cold=is_cold)
+    exposed_frac = constants.exposed_frac
+    seconds = overlapped_s(core_s, memory_s, exposed_frac)
+    partial_s = shape.m * shape.n * PARTIAL_BYTES / (die.hbm_bytes_per_s * constants.hbm_frac)
+    for parts, divided_s in parts_s:
+        added_s = overlapped_s(divided_s, memory_s, exposed_frac) + parts * partial_s
+        seconds = np.minimum(seconds, added_s.min(axis=0) + constants.split_s)
+    seconds = seconds + constants.launch_s
+    if not form.quantises or is_quantised:
+        return seconds
+    element_s = constants.quantise_bytes_per_element / die.hbm_bytes_per_s
+    row_s = constants.quantise_s_per_row / die.num_cores
+    return seconds + shape.m * (shape.k * element_s + row_s)
+
+
+def _memory_s(
+    die: DieSpec, constants: GemmConstants, shape: GemmShape, form: GemmFormat, *, is_cold: bool
+) -> Floats:
+    """Time of the memory traffic alone, see `gemm_s`."""
+    activations = shape.m * shape.k * form.activation_bytes
+    resident_bytes = 0.0 if is_cold else constants.resident_frac * die.l2_bytes
     from_memory = activations * (activations / (activations + resident_bytes))
-    memory_bytes = n * k * form.weight_bytes + from_memory + m * n * OUTPUT_BYTES
-    memory_s = memory_bytes / bytes_per_s
-    partial_s = m * n * (PARTIAL_BYTES / bytes_per_s)
-    whole_s = best_s = np.asarray(np.inf)
-    for parts, core_s in _candidates(_core_of(die, c, form), shape, form):
-        if parts is None:
-            whole_s = np.minimum(whole_s, core_s)
-            continue
-        divided_s = overlapped_s(core_s, memory_s, c.exposed_frac) + parts * partial_s
-        best_s = np.minimum(best_s, divided_s)
-    whole_s = overlapped_s(whole_s, memory_s, c.exposed_frac)
-    seconds = np.minimum(whole_s, best_s + c.split_s) + c.launch_s
-    if form.quantises:
-        row_s = c.quantise_s_per_row / die.num_cores
-        seconds = seconds + m * (k * (c.quantise_bytes_per_element / die.hbm_bytes_per_s) + row_s)
-    return seconds if is_captured else overlapped_s(seconds, c.host_s, c.exposed_frac)
+    weights = shape.n * shape.k * form.weight_bytes
+    total: Floats = weights + from_memory + shape.m * shape.n * OUTPUT_BYTES
+    return total / (die.hbm_bytes_per_s * constants.hbm_frac)
+
+
+def _tiles_s(
+    die: DieSpec, constants: GemmConstants, shape: GemmShape, form: GemmFormat
+) -> tuple[Floats, list[tuple[Floats, Floats]]]:
+    """Time of the fullest core: of the best tile with whole k, and (parts, time) of a divided k.
+
+    An element of k costs a tile of r rows and s columns overlapped(2 r s flops, (r activation_bytes
+    + s weight_bytes) loads) at a core's rates; k is divided so that the parts of all tiles come to
+    one wave, or to two. Arrays of a divided k have the tiles as their first axis.
+    """
+    m, n, k = shape.m, shape.n, shape.k
+    axes = max(np.ndim(m), np.ndim(n), np.ndim(k))
+    r, s = (size.reshape(-1, *([1] * axes)) for size in np.array(TILES, dtype=np.float64).T)
+    bf16 = die.peak_flops_per_s["bf16"]
+    flop_s = die.num_cores / (die.peak_flops_per_s.get(form.peak, bf16) * constants.compute_frac)
+    byte_s = die.num_cores / (bf16 * constants.load_bytes_per_flop)
+    load_s = (r * form.activation_bytes + s * form.weight_bytes) * byte_s
+    element_s = overlapped_s(2.0 * r * s * flop_s, load_s, constants.exposed_frac)
+    store_s = r * s * OUTPUT_BYTES * byte_s / STORE_FRAC
+
+    def fullest_core_s(tiles: Floats, length: Floats) -> Floats:
+        per_core = tiles / die.num_cores
+        idle = np.ceil(per_core) - per_core
+        waves = np.maximum(per_core + constants.wave_frac * idle, 1.0)
+        latency_s = length * constants.depth_s_per_element
+        busy_s = waves * (length * element_s + store_s)
+        return overlapped_s(busy_s, latency_s, constants.exposed_frac)
+
+    tiles = np.ceil(m / r) * np.ceil(n / s)
+    most_parts = np.maximum(np.floor(k / MIN_SPLIT_ELEMENTS), 1.0)
+    divided = []
+    for waves in (1.0, 2.0):
+        fitting = np.maximum(np.floor(waves * die.num_cores / tiles), 1.0)
+        parts = np.minimum(fitting, most_parts)
+        divided.append((parts, fullest_core_s(tiles * parts, k / parts)))
+    return fullest_core_s(tiles, k).min(axis=0), divided

@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from simpod.cost.kernels.gemm import FORMATS, Floats, GemmShape, gemm_s
+from simpod.cost.kernels.gemm import FORMATS, Floats, GemmShape, called_s, gemm_s
 from simpod.hardware.kernels.gemm import GemmConstants
 from simpod.hardware.spec import DieSpec
 from simpod.units import US
@@ -19,6 +19,8 @@ from simpod.validate.tables.group import Group
 OPERATOR: Final = "gemm"
 LIBRARIES: Final = ("deepgemm", "flashinfer", "cutlass", "triton")
 """Words in `kernel_source` that tell block-scaled kernels apart."""
+KERNEL: Final = "kernel"
+"""Library of a kernel that was timed alone: activations quantised before, no host time."""
 SAME_AS: Final = {
     "bfloat16": "bf16",
     "float16": "bf16",
@@ -48,30 +50,27 @@ START: Final = GemmConstants(
 
 def start_of(variant: str) -> GemmConstants:
     """Where a fit starts: quantising types have longer calls and a pass over activations."""
-    if not FORMATS[dtype_of(variant)].quantises:
+    dtype, _, library = variant.partition("/")
+    if library == KERNEL or not FORMATS[dtype].quantises:
         return START
     return replace(
         START,
         launch_s=6e-6,
-        host_s=8e-5 if "/" in variant else 1.2e-5,
+        host_s=8e-5 if library else 1.2e-5,
         quantise_bytes_per_element=8.0,
         quantise_s_per_row=3e-7,
     )
 
 
-def dtype_of(variant: str) -> str:
-    """The format of a variant: what stands before the library."""
-    return variant.partition("/")[0]
-
-
 def fallbacks(variant: str) -> tuple[str, ...]:
     """Variants whose constants to take, best first: itself, its type, fp8, bf16.
 
-    Block-scaled fp8 takes another library's (DeepGEMM's first); weight-only types are bf16 kernels.
+    Block-scaled fp8 takes another library's (DeepGEMM's first), a kernel alone that of per-row
+    fp8; weight-only types are bf16 kernels.
     """
-    dtype = dtype_of(variant)
+    dtype, _, library = variant.partition("/")
     order = [variant]
-    if dtype == "fp8_block":
+    if dtype == "fp8_block" and library != KERNEL:
         order += [f"fp8_block/{library}" for library in LIBRARIES]
     order.append(dtype)
     if FORMATS[dtype].quantises:
@@ -87,25 +86,30 @@ def variant_of(gemm_dtype: str, kernel_source: str) -> str:
     if dtype != "fp8_block":
         return dtype
     source = kernel_source.lower()
-    return f"{dtype}/{next((word for word in LIBRARIES if word in source), LIBRARIES[0])}"
+    known = (word for word in (*LIBRARIES, KERNEL) if word in source)
+    return f"{dtype}/{next(known, LIBRARIES[0])}"
 
 
 def read_gemm(frame: pd.DataFrame) -> list[Group[GemmShape]]:
     """Groups by variant, in order of their names; rows without a positive latency are dropped.
 
-    A table that does not say its data type (InferSim's of the H800) is of DeepGEMM in fp8.
+    A table that does not say its data type (InferSim's of the H800) is of block-scaled fp8 kernels
+    alone: its MFU is of the fp8 peak, and short calls are faster than any that quantise.
     """
     rows = frame[frame["latency_us"] > 0.0]
     if "gemm_dtype" not in rows:
-        rows = rows.assign(gemm_dtype="fp8_block", kernel_source="deepgemm")
+        rows = rows.assign(gemm_dtype="fp8_block", kernel_source=KERNEL)
     pairs = zip(rows["gemm_dtype"].astype(str), rows["kernel_source"].astype(str), strict=True)
     variants = np.array([variant_of(dtype, source) for dtype, source in pairs])
     return [_group(str(name), rows[variants == name]) for name in np.unique(variants)]
 
 
 def price(die: DieSpec, variant: str, constants: GemmConstants, shape: GemmShape) -> Floats:
-    """Seconds of a table's rows: called one by one, activations in L2."""
-    return gemm_s(die, constants, shape, dtype_of(variant))
+    """Seconds of a table's rows: calls outside a graph, or the kernel alone."""
+    dtype, _, library = variant.partition("/")
+    if library == KERNEL:
+        return gemm_s(die, constants, shape, dtype, is_quantised=True)
+    return called_s(gemm_s(die, constants, shape, dtype), constants)
 
 
 def _group(variant: str, rows: pd.DataFrame) -> Group[GemmShape]:
