@@ -32,16 +32,16 @@ SAME_AS: Final = {
 """Other names of formats."""
 
 START: Final = GemmConstants(
-    launch_s=2.5e-6,
+    launch_s=3e-6,
     host_s=0.0,
     compute_frac=0.85,
     load_bytes_per_flop=0.02,
-    depth_s_per_element=2e-9,
+    depth_s_per_element=4e-9,
     wave_frac=0.5,
     split_s=2.5e-6,
     hbm_frac=0.8,
     resident_frac=0.3,
-    exposed_frac=0.3,
+    exposed_frac=0.15,
     quantise_bytes_per_element=0.0,
     quantise_s_per_row=0.0,
 )
