@@ -105,7 +105,7 @@ def gemm_s(
     seconds = launch + quantise + min over tiles and parts of k of
     overlapped(cores, memory) + split.
 
-    * cores: the time of the fullest core, see `_fullest_core_s`; a library picks the best tile.
+    * cores: the time of the fullest core, see `_tiles_s`; a library picks the best tile.
     * memory = (n k weight_bytes + A^2 / (A + resident_frac * l2_bytes) + 2 m n) / (hbm_frac * peak)
       with A = m k activation_bytes: the kernel before has just written A, which is found in L2 as
       far as it fits. Weights always come from memory: benchmarks rotate them, layers do.
@@ -179,8 +179,11 @@ def _tiles_s(
     """Time of the fullest core: of the best tile with whole k, and (parts, time) of a divided k.
 
     An element of k costs a tile of r rows and s columns overlapped(2 r s flops, (r activation_bytes
-    + s weight_bytes) loads) at a core's rates; k is divided so that the parts of all tiles come to
-    one wave, or to two. Arrays of a divided k have the tiles as their first axis.
+    + s weight_bytes) loads) at a core's rates. With x tiles a core on average, the fullest has
+    w = x + wave_frac (ceil(x) - x), at least 1, and takes overlapped(w (k element + store),
+    k depth_s_per_element): several tiles at a time, so that latency counts once. k is divided so
+    that the parts of all tiles come to one wave, or to two. Arrays of a divided k have the tiles as
+    their first axis.
     """
     m, n, k = shape.m, shape.n, shape.k
     axes = max(np.ndim(m), np.ndim(n), np.ndim(k))
