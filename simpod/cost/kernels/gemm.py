@@ -108,7 +108,7 @@ def gemm_s(
     * cores: the time of the fullest core, see `_tiles_s`; a library picks the best tile.
     * memory = (n k weight_bytes + A^2 / (A + resident_frac * l2_bytes) + 2 m n) / (hbm_frac * peak)
       with A = m k activation_bytes: the kernel before has just written A, which is found in L2 as
-      far as it fits. Weights always come from memory: benchmarks rotate them, layers do.
+      far as it fits. Weights come from memory: the tables show no gain of those that fit in L2.
     * a k divided into p parts fills idle cores; split = split_s + p 4 m n / (hbm_frac * peak) adds
       the parts up: fp32, written and read in L2 at about twice the memory's rate.
     * quantise = m (k quantise_bytes_per_element / peak + quantise_s_per_row / num_cores): the pass
