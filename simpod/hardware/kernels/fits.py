@@ -22,6 +22,7 @@ from simpod.hardware.kernels.exchange import (
     PullConstants,
     PushConstants,
 )
+from simpod.hardware.kernels.gemm import GemmConstants
 from simpod.hardware.kernels.prefill_attention import PrefillAttentionConstants
 from simpod.hardware.kernels.prefill_mla import PrefillMlaConstants
 
@@ -79,6 +80,8 @@ class KernelFits:
 
     __pydantic_config__: ClassVar[Any] = STRICT
 
+    gemm: Fits[GemmConstants] = field(default_factory=dict)
+    """Dense matrix products, by data type."""
     prefill_attention: Fits[PrefillAttentionConstants] = field(default_factory=dict)
     """Causal attention of prompts and of chunks of prompts, grouped heads."""
     decode_attention: Fits[DecodeAttentionConstants] = field(default_factory=dict)
