@@ -33,9 +33,11 @@ UNIT = re.compile(
 )
 NO_UNIT = {
     "acceptance": "a share, called so by every engine",
+    "alpha": "exponent of a power law, called so by AIConfigurator",
     "cv": "standard deviation / mean",
     "shape": "of a Weibull distribution",
     "exponent": "of a power law",
+    "overlap_exponent": "of a smooth maximum",
     "mean": "of whatever the distribution is of",
     "std": "of whatever the distribution is of",
     "difference": "of any metric",
