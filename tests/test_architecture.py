@@ -49,6 +49,14 @@ NO_UNIT = {
     "p99": "of whatever the distribution is of",
     "mtp_acceptance": "a share, called so by every engine",
     "mtp_share": "a share",
+    "topk": "experts of a token; a float where it is an array's scalar",
+    "num_slots": "a count, as above",
+    "num_up_matrices": "a count, as above",
+    "hidden_size": "elements, called so by every model",
+    "inter_size": "elements, called so by AIConfigurator",
+    "columns": "elements of a matrix",
+    "inner": "elements of a matrix",
+    "source_rows": "elements of a matrix",
     "mean_in_system": "a number of requests",
 }
 """Float fields without a unit, and why."""

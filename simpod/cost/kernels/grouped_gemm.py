@@ -102,7 +102,7 @@ class Rates:
     """Peak."""
     weight_bytes_per_s: Amount
     """Of weights and activations, cache hits included."""
-    num_cores: float
+    num_cores: int
     l2_bytes: float
 
 
@@ -143,7 +143,7 @@ def rates_of(
         weight_bytes_per_s=die.hbm_bytes_per_s
         * constants.hbm_frac
         / (1.0 - found * (1.0 - 1.0 / L2_SPEEDUP)),
-        num_cores=float(die.num_cores),
+        num_cores=die.num_cores,
         l2_bytes=die.l2_bytes,
     )
 

@@ -55,9 +55,12 @@ def limited(choices: Ints, num_experts: int) -> Ints:
     np.put_along_axis(is_kept, kept, True, axis=1)
     stays = np.take_along_axis(is_kept, group, axis=1)
     order = np.argsort(~stays, axis=1, kind="stable")
+    spare = kept.min(1, keepdims=True) * per_group + np.arange(2 * choices.shape[1])
+    is_own = (spare[..., None] == choices[:, None, :]).any(-1)
+    spare = np.take_along_axis(spare, np.argsort(is_own, axis=1, kind="stable"), axis=1)
     place = np.arange(choices.shape[1]) - stays.sum(1, keepdims=True)
-    first = kept.min(1, keepdims=True) * per_group
-    return np.where(place < 0, np.take_along_axis(choices, order, axis=1), first + place)
+    filler = np.take_along_axis(spare, np.maximum(place, 0), axis=1)
+    return np.where(place < 0, np.take_along_axis(choices, order, axis=1), filler)
 
 
 def assigned(counts: Floats, num_tokens: int, topk: int) -> Ints:
@@ -153,7 +156,8 @@ def popular_rank(num_tokens: Ints, layout: Layout, alpha: float) -> tuple[Floats
     tokens = num_tokens.astype(np.float64)[:, None]
     share = np.minimum(loads / tokens[..., None], 1.0)
     touching = tokens * (1.0 - np.prod(1.0 - share, axis=-1))
-    return loads, np.minimum(touching, loads.sum(-1))
+    pairs = loads.sum(-1)
+    return loads, np.clip(touching, pairs / layout.topk, pairs)
 
 
 def table_loads(num_tokens: Ints, layout: Layout) -> tuple[Floats, Floats]:
