@@ -24,7 +24,6 @@ from simpod.cost.kernels.variants import (
     GROUPED_GEMM,
     collective_variants,
     decode_variants,
-    find,
     gemm_format,
     grouped_format,
     mla_variants,
@@ -32,7 +31,6 @@ from simpod.cost.kernels.variants import (
     prefill_variants,
 )
 from simpod.cost.work import Amount, Floats
-from simpod.hardware.kernels.collective import CollectiveConstants, CustomAllReduceConstants
 from simpod.hardware.kernels.decode_attention import DecodeAttentionConstants
 from simpod.hardware.kernels.decode_mla import DecodeMlaConstants
 from simpod.hardware.kernels.fits import Fit
@@ -61,6 +59,19 @@ class ExpertWork:
     """Of one expert on this die."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttentionSite:
+    """Attention of one layer on one die."""
+
+    spec: AttentionSpec
+    num_heads: int
+    """Query heads of the die."""
+    num_kv_heads: int
+    kv_dtype: str
+    window_tokens: int
+    """0: a query sees the whole context."""
+
+
 class KernelPricer:
     """Prices operators; arrays broadcast, results are [n]."""
 
@@ -70,13 +81,16 @@ class KernelPricer:
         self._library = LIBRARY_OF_FAMILY[hardware.family]
 
     def gemm_s(self, m: Amount, n: int, k: int, dtype: str) -> Floats:
-        """A product of m tokens with a matrix [k, n] held in `dtype`; its input is quantised."""
+        """A product of m tokens with a matrix [k, n] held in `dtype`; its input is quantised.
+
+        No tokens: 0.
+        """
         fmt = gemm_format(self._hardware, dtype)
         fit: Fit[GemmConstants] = need(self._hardware, "gemm", GEMM[fmt])
-        shape = GemmShape(m=np.asarray(m, np.float64), n=np.float64(n), k=np.float64(k))
-        return gemm_s(
-            self._die, fit.constants, shape, fmt, is_cold=True, is_quantised=True
-        )
+        tokens = np.asarray(m, dtype=np.float64)
+        shape = GemmShape(m=np.maximum(tokens, 1.0), n=_whole(n), k=_whole(k))
+        priced = gemm_s(self._die, fit.constants, shape, fmt, is_cold=True, is_quantised=True)
+        return np.where(tokens > 0.0, priced, 0.0)
 
     def experts_s(self, work: ExpertWork, dtype: str) -> Floats:
         """Gate and up, activation, down of all experts of a die, with permuting and summing."""
@@ -93,109 +107,98 @@ class KernelPricer:
         return grouped_gemm_s(self._die, fit.constants, shape, dtype=fmt, is_cold=True)
 
     def decode_attention_s(
-        self,
-        attention: AttentionSpec,
-        heads: tuple[int, int],
-        seqs: Floats,
-        context: Floats,
-        *,
-        window: int,
-        query_tokens: int,
-        kv_dtype: str,
+        self, site: AttentionSite, seqs: Floats, context: Floats, query_tokens: int
     ) -> Floats:
-        """One layer: `seqs` sequences that hold `context` tokens each, the new ones included.
-
-        heads: query heads and KV heads on this die.
-        """
-        if attention.kind == "mla":
+        """`seqs` sequences that hold `context` tokens each, `query_tokens` new ones included."""
+        if site.spec.kind == "mla":
             mla: Fit[DecodeMlaConstants] = need(
-                self._hardware, "decode_mla", mla_variants(kv_dtype)
+                self._hardware, "decode_mla", mla_variants(site.kv_dtype)
+            )
+            latent = DecodeMlaShape(
+                num_seqs=seqs,
+                context_tokens=context,
+                num_heads=site.num_heads,
+                query_tokens=query_tokens,
             )
             return decode_mla_s(
                 self._die,
                 mla.constants,
-                DecodeMlaShape(
-                    num_seqs=seqs,
-                    context_tokens=context,
-                    num_heads=heads[0],
-                    query_tokens=query_tokens,
-                ),
-                kv_dtype=kv_dtype,
+                latent,
+                kv_dtype=site.kv_dtype,
                 is_cold=True,
-                dims=mla_dims(attention),
+                dims=mla_dims(site.spec),
             )
         gqa: Fit[DecodeAttentionConstants] = need(
-            self._hardware, "decode_attention", decode_variants(self._hardware, kv_dtype)
+            self._hardware, "decode_attention", decode_variants(self._hardware, site.kv_dtype)
         )
         shape = DecodeAttentionShape(
             seqs=seqs,
             context_tokens=context,
-            query_heads=np.float64(heads[0]),
-            kv_heads=np.float64(heads[1]),
-            head_dim=np.float64(attention.head_dim),
-            window_tokens=np.float64(window),
-            query_tokens=np.float64(query_tokens),
+            query_heads=_whole(site.num_heads),
+            kv_heads=_whole(site.num_kv_heads),
+            head_dim=_whole(site.spec.head_dim),
+            window_tokens=_whole(site.window_tokens),
+            query_tokens=_whole(query_tokens),
         )
         return decode_attention_s(
-            self._die, gqa.constants, shape, library=self._library, kv_dtype=kv_dtype, is_cold=True
+            self._die,
+            gqa.constants,
+            shape,
+            library=self._library,
+            kv_dtype=site.kv_dtype,
+            is_cold=True,
         )
 
     def prefill_attention_s(
-        self,
-        attention: AttentionSpec,
-        heads: tuple[int, int],
-        chunks: tuple[Floats, Floats, Floats],
-        *,
-        window: int,
-        kv_dtype: str,
+        self, site: AttentionSite, seqs: Floats, new: Floats, resident: Floats
     ) -> Floats:
-        """One layer: chunks = number of sequences, new tokens and resident tokens of each."""
-        seqs, new, resident = chunks
-        if attention.kind == "mla":
+        """`seqs` chunks of `new` tokens each behind `resident` ones."""
+        if site.spec.kind == "mla":
             mla: Fit[PrefillMlaConstants] = need(
-                self._hardware, "prefill_mla", mla_variants(kv_dtype)
+                self._hardware, "prefill_mla", mla_variants(site.kv_dtype)
             )
             plain = PrefillMlaShape(
-                num_seqs=seqs, query_tokens=new, num_heads=heads[0], resident_tokens=resident
+                num_seqs=seqs, query_tokens=new, num_heads=site.num_heads, resident_tokens=resident
             )
-            return prefill_mla_s(self._die, mla.constants, plain, dims=mla_dims(attention))
+            return prefill_mla_s(self._die, mla.constants, plain, dims=mla_dims(site.spec))
         gqa: Fit[PrefillAttentionConstants] = need(
-            self._hardware, "prefill_attention", prefill_variants(kv_dtype)
+            self._hardware, "prefill_attention", prefill_variants(site.kv_dtype)
         )
         shape = PrefillAttentionShape(
             num_seqs=seqs,
             query_tokens=new,
             resident_tokens=resident,
-            num_heads=np.float64(heads[0]),
-            num_kv_heads=np.float64(heads[1]),
-            head_dim=np.float64(attention.head_dim),
-            value_dim=np.float64(attention.head_dim),
-            window_tokens=np.float64(window),
+            num_heads=_whole(site.num_heads),
+            num_kv_heads=_whole(site.num_kv_heads),
+            head_dim=_whole(site.spec.head_dim),
+            value_dim=_whole(site.spec.head_dim),
+            window_tokens=_whole(site.window_tokens),
         )
-        return prefill_attention_s(self._die, gqa.constants, shape, "bf16", kv_dtype)
+        return prefill_attention_s(self._die, gqa.constants, shape, "bf16", site.kv_dtype)
+
+    @property
+    def has_collectives(self) -> bool:
+        """The profile has constants of collectives."""
+        return bool(self._hardware.kernels.collective)
 
     def collective_s(self, operation: Operation, size_bytes: Amount, num_dies: int) -> Floats:
         """Inside a node, by the fastest library that the profile has."""
         link = self._hardware.planes["scale_up"].bytes_per_s
         shape = CollectiveShape(
-            size_bytes=np.asarray(size_bytes, np.float64), num_dies=np.float64(num_dies)
+            size_bytes=np.asarray(size_bytes, np.float64), num_dies=_whole(num_dies)
         )
-        found: list[Floats] = []
-        for variants in collective_variants(operation):
-            fit: Fit[CollectiveConstants | CustomAllReduceConstants] | None = find(
-                {
-                    name: fit
-                    for name, fit in self._hardware.kernels.collective.items()
-                    if name in variants
-                },
-                variants,
-            )
-            if fit is not None:
-                found.append(collective_s(link, fit.constants, shape, operation))
-        if not found:
-            need(self._hardware, "collective", ())
-            raise AssertionError(operation)
-        return np.asarray(np.minimum.reduce(found))
+        fits = self._hardware.kernels.collective
+        priced = [
+            collective_s(link, fit.constants, shape, operation)
+            for variants in collective_variants(operation)
+            if (fit := next((fits[name] for name in variants if name in fits), None)) is not None
+        ]
+        return np.asarray(np.minimum.reduce(priced))
+
+
+def _whole(count: int) -> Floats:
+    """A count as an array, which broadcasts."""
+    return np.asarray(count, dtype=np.float64)
 
 
 def mla_dims(attention: AttentionSpec) -> MlaDims:

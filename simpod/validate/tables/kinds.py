@@ -16,6 +16,7 @@ from simpod.validate.tables import (
     decode_mla,
     encoder_attention,
     gemm,
+    grouped_gemm,
     prefill_attention,
     prefill_mla,
 )
@@ -119,6 +120,9 @@ COLLECTIVE: Final = Kind(
 
 KINDS: Final[Mapping[str, Kind]] = {
     "gemm": _of_die("gemm", gemm, gemm.read_gemm, _fit_gemm),
+    "moe": _of_die(
+        "grouped_gemm", grouped_gemm, grouped_gemm.read_grouped_gemm, grouped_gemm.calibrated
+    ),
     "context_attention": _of_die(
         "prefill_attention",
         prefill_attention,
