@@ -22,6 +22,7 @@ from simpod.cost.collectives import (
 from simpod.cost.kernels.pricer import AttentionSite, KernelPricer
 from simpod.cost.layout import Layout
 from simpod.cost.passes import pass_s
+from simpod.cost.semantics import Semantics
 from simpod.cost.table import NUM_PARTS
 from simpod.cost.work import Amount, Floats, Product, Work
 from simpod.hardware.spec import HardwareProfile
@@ -45,9 +46,12 @@ def by_part(size: int, **seconds: Amount) -> Floats:
 class PartCosts:
     """Prices the parts of one step of one die with arrays of token counts."""
 
-    def __init__(self, model: ModelSpec, hardware: HardwareProfile, layout: Layout) -> None:
+    def __init__(
+        self, model: ModelSpec, hardware: HardwareProfile, layout: Layout, semantics: Semantics
+    ) -> None:
+        self.semantics = semantics
         self.model, self.hardware, self.layout = model, hardware, layout
-        self.kernels = KernelPricer(hardware)
+        self.kernels = KernelPricer(hardware, semantics.launch_frac)
         self.meets = meets_in_layers(model, layout)
         self.mtp = layout.mtp_layers
         self.num_layers = model.num_layers + self.mtp
@@ -155,7 +159,7 @@ class PartCosts:
             head=self._head_s(rows),
             sampling=self._sampling_s(rows),
             mtp=self.mtp * (self._head_s(drafted) + self._sampling_s(drafted)),
-            host_gap=self.hardware.calibration.step_overhead_s,
+            host_gap=self.semantics.step_gap_s,
         )
 
     def _price(self, works: tuple[Work, ...]) -> Amount:
@@ -165,7 +169,7 @@ class PartCosts:
             if isinstance(work, Product):
                 total = total + self.kernels.gemm_s(work.tokens, work.n, work.k, work.dtype)
             else:
-                total = total + pass_s(self.hardware, work)
+                total = total + pass_s(self.hardware, work, self.semantics.launch_frac)
         return total
 
     def _sampling_s(self, rows: Floats) -> Amount:

@@ -5,7 +5,8 @@ the time that it comes round again. Benchmarks repeat one call and find much of 
 what the validation prices, never this module.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -42,6 +43,17 @@ from simpod.hardware.spec import HardwareProfile
 from simpod.model.spec import AttentionSpec
 
 
+class Launched(Protocol):
+    """Constants of a kernel that is launched."""
+
+    @property
+    def launch_s(self) -> float:
+        """Stand-alone."""
+
+
+C = TypeVar("C", bound=Launched)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ExpertWork:
     """Routed experts of one layer on one die, routing uniform; `group_tokens` [n]."""
@@ -75,7 +87,8 @@ class AttentionSite:
 class KernelPricer:
     """Prices operators; arrays broadcast, results are [n]."""
 
-    def __init__(self, hardware: HardwareProfile) -> None:
+    def __init__(self, hardware: HardwareProfile, launch_frac: float = 1.0) -> None:
+        self._launch_frac = launch_frac
         self._hardware = hardware
         self._die = hardware.die
         self._library = LIBRARY_OF_FAMILY[hardware.family]
@@ -86,11 +99,30 @@ class KernelPricer:
         No tokens: 0.
         """
         fmt = gemm_format(self._hardware, dtype)
-        fit: Fit[GemmConstants] = need(self._hardware, "gemm", GEMM[fmt])
+        constants = self._gemm_constants(fmt)
         tokens = np.asarray(m, dtype=np.float64)
         shape = GemmShape(m=np.maximum(tokens, 1.0), n=_whole(n), k=_whole(k))
-        priced = gemm_s(self._die, fit.constants, shape, fmt, is_cold=True, is_quantised=True)
+        priced = gemm_s(self._die, constants, shape, fmt, is_cold=True, is_quantised=True)
         return np.where(tokens > 0.0, priced, 0.0)
+
+    def _gemm_constants(self, fmt: str) -> GemmConstants:
+        """Of a served product: one kernel, its input quantised by the kernel before.
+
+        Tables of narrow formats time two kernels, and often the framework around them, which hides
+        whether a divided k would pay: launch and split are those of bf16.
+        """
+        bf16: Fit[GemmConstants] = need(self._hardware, "gemm", GEMM["bf16"])
+        own: Fit[GemmConstants] = need(self._hardware, "gemm", GEMM[fmt])
+        served = replace(
+            own.constants, launch_s=bf16.constants.launch_s, split_s=bf16.constants.split_s
+        )
+        return self._in_graph(served)
+
+    def _in_graph(self, constants: C) -> C:
+        """The same with the launch that is left in a graph."""
+        changed: Any = constants
+        found: C = replace(changed, launch_s=constants.launch_s * self._launch_frac)
+        return found
 
     def experts_s(self, work: ExpertWork, dtype: str) -> Floats:
         """Gate and up, activation, down of all experts of a die, with permuting and summing."""
@@ -104,7 +136,9 @@ class KernelPricer:
             hidden_size=float(work.hidden_size),
             inter_size=float(work.inter_size),
         )
-        return grouped_gemm_s(self._die, fit.constants, shape, dtype=fmt, is_cold=True)
+        return grouped_gemm_s(
+            self._die, self._in_graph(fit.constants), shape, dtype=fmt, is_cold=True
+        )
 
     def decode_attention_s(
         self, site: AttentionSite, seqs: Floats, context: Floats, query_tokens: int
@@ -122,7 +156,7 @@ class KernelPricer:
             )
             return decode_mla_s(
                 self._die,
-                mla.constants,
+                self._in_graph(mla.constants),
                 latent,
                 kv_dtype=site.kv_dtype,
                 is_cold=True,
@@ -142,7 +176,7 @@ class KernelPricer:
         )
         return decode_attention_s(
             self._die,
-            gqa.constants,
+            self._in_graph(gqa.constants),
             shape,
             library=self._library,
             kv_dtype=site.kv_dtype,
@@ -160,7 +194,9 @@ class KernelPricer:
             plain = PrefillMlaShape(
                 num_seqs=seqs, query_tokens=new, num_heads=site.num_heads, resident_tokens=resident
             )
-            return prefill_mla_s(self._die, mla.constants, plain, dims=mla_dims(site.spec))
+            return prefill_mla_s(
+                self._die, self._in_graph(mla.constants), plain, dims=mla_dims(site.spec)
+            )
         gqa: Fit[PrefillAttentionConstants] = need(
             self._hardware, "prefill_attention", prefill_variants(site.kv_dtype)
         )
@@ -174,7 +210,9 @@ class KernelPricer:
             value_dim=_whole(site.spec.head_dim),
             window_tokens=_whole(site.window_tokens),
         )
-        return prefill_attention_s(self._die, gqa.constants, shape, "bf16", site.kv_dtype)
+        return prefill_attention_s(
+            self._die, self._in_graph(gqa.constants), shape, "bf16", site.kv_dtype
+        )
 
     @property
     def has_collectives(self) -> bool:
@@ -189,7 +227,7 @@ class KernelPricer:
         )
         fits = self._hardware.kernels.collective
         priced = [
-            collective_s(link, fit.constants, shape, operation)
+            collective_s(link, self._in_graph(fit.constants), shape, operation)
             for variants in collective_variants(operation)
             if (fit := next((fits[name] for name in variants if name in fits), None)) is not None
         ]
