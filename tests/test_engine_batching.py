@@ -300,6 +300,21 @@ def test_what_policies_raise_is_blamed_on_them() -> None:
         simulate(at([0.0]), run={"batching": lambda: broken})
 
 
+def test_held_requests_are_the_waiting_and_the_running() -> None:
+    seen = []
+
+    def router(view, seq) -> int:
+        seen.append((view.held_seqs.copy(), view.waiting_seqs + view.running_seqs))
+        return int(view.held_seqs.argmin())
+
+    load = at(0.1 * np.arange(200), 5, np.arange(200) % 23 + 1)
+    records = simulate(load, instances=3, router=router, max_num_seqs=4, kv_blocks=20)
+    assert records.groups[0].num_preemptions > 0
+    assert max(held.max() for held, _ in seen) > 4
+    for held, both in seen:
+        np.testing.assert_array_equal(held, both)
+
+
 def test_views_cannot_be_written_to() -> None:
     def cheat(view, seq) -> int:
         view.running_seqs[0] = 99

@@ -165,7 +165,7 @@ def test_nothing_is_left_after_the_drain(case: Experiment) -> None:
             assert not any(held)
             assert (rank.num_decoding, rank.num_pulling) == (0, 0)
     for pool in sim.pools:
-        for name in ("waiting_seqs", "running_seqs", "queued_tokens", "kv_tokens"):
+        for name in ("waiting_seqs", "running_seqs", "held_seqs", "queued_tokens", "kv_tokens"):
             assert not np.asarray(getattr(pool.dispatch, name)).any(), name
 
 

@@ -25,6 +25,7 @@ class RouterFacade:
     kv_capacity_tokens: int
     waiting_seqs: Ints
     running_seqs: Ints
+    held_seqs: Ints
     queued_tokens: Ints
     kv_tokens: Ints
 
@@ -44,7 +45,7 @@ def _live_array(counts: "memoryview[int]") -> Ints:
 class Dispatcher:
     """Counts per target [num_targets] and the policy that chooses among them.
 
-    Ranks keep `waiting_seqs`, `running_seqs` and `queued_tokens` current; `kv_tokens` is what a
+    Ranks keep `waiting_seqs`, `running_seqs`, `held_seqs` and `queued_tokens` current; `kv_tokens` is what a
     rank reported at its last admission or release, so it may be old, as in a real deployment.
     """
 
@@ -55,6 +56,7 @@ class Dispatcher:
         self.num_targets = spec.instances * spec.layout.dp
         self.waiting_seqs = integer_counters(self.num_targets)
         self.running_seqs = integer_counters(self.num_targets)
+        self.held_seqs = integer_counters(self.num_targets)  # sum of the two, kept: it is read most
         self.queued_tokens = integer_counters(self.num_targets)
         self.kv_tokens = integer_counters(self.num_targets)
         self._name = name
@@ -67,6 +69,7 @@ class Dispatcher:
             kv_capacity_tokens=spec.kv_blocks * spec.block_tokens,
             waiting_seqs=_live_array(self.waiting_seqs),
             running_seqs=_live_array(self.running_seqs),
+            held_seqs=_live_array(self.held_seqs),
             queued_tokens=_live_array(self.queued_tokens),
             kv_tokens=_live_array(self.kv_tokens),
         )

@@ -93,7 +93,7 @@ class Group:
         first = instance * num_ranks
         self.ranks = [Rank(self, r, first + r, make_policy()) for r in range(num_ranks)]
         self.tokens = sim.token_clock(self.spec)
-        self.ledger = Ledger(self.tokens)
+        self.ledger = Ledger(sim.log, index, self.tokens)
         self.dirty: list[Rank] = []
         self.num_decoding = 0
         self.context_tokens = 0
@@ -116,6 +116,7 @@ class Group:
         """A request arrives at a rank; it is seen by the step that starts now or next."""
         (rank.inbox if self.spec.role == "decode" else rank.waiting)[seq.seq_id] = seq
         self.dispatch.waiting_seqs[rank.target] += 1
+        self.dispatch.held_seqs[rank.target] += 1
         self.dispatch.queued_tokens[rank.target] += seq.goal_tokens
         rank.touch()
         self.poke()

@@ -356,6 +356,7 @@ class Rank:
 
     def _make_way(self) -> None:
         self.group.dispatch.running_seqs[self.target] -= 1
+        self.group.dispatch.held_seqs[self.target] -= 1
         if self.waiting or self.inbox or self.partial:
             self.touch()
 

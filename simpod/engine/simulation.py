@@ -12,6 +12,7 @@ from simpod.engine.clock import DELIVER, Clock
 from simpod.engine.collect import PACK_REQUEST, collect
 from simpod.engine.dispatch import Dispatcher
 from simpod.engine.group import Group
+from simpod.engine.ledger import RunLog
 from simpod.engine.rank import Rank
 from simpod.engine.sequence import NAN, Sequence
 from simpod.engine.source import Source
@@ -96,6 +97,7 @@ class Simulation:
         self.skip_ahead = inputs.skip_ahead
         self.batching_name = inputs.batching_name
         self.output_tokens: list[int] = inputs.requests.output_tokens.tolist()
+        self.log = RunLog()
         self.rows = bytearray()  # REQUEST_FIELDS of every request that has ended
         self.segments = array("q")  # seq_id, ledger, first, last decode step before a preemption
         self.transfers = array("d")
@@ -127,6 +129,9 @@ class Simulation:
             )
         for group in self.groups:
             group.stop()
+        parts = self.log.by_group(len(self.groups))
+        for group, part in zip(self.groups, parts, strict=True):
+            group.ledger.close(*part)
         for seq in self.live.values():
             self._record(seq, LIVE)
         return collect(self)

@@ -142,6 +142,10 @@ class RouterView(Protocol):
         """Requests that hold a slot; up to date."""
 
     @property
+    def held_seqs(self) -> Ints:
+        """Requests there, `waiting_seqs` + `running_seqs`; up to date."""
+
+    @property
     def max_num_seqs(self) -> int:
         """Slots of one target."""
 
