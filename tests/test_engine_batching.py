@@ -107,14 +107,22 @@ def test_a_sequence_preempted_before_it_decodes_keeps_its_token(run) -> None:
 
 
 def test_a_long_prompt_in_part_is_preempted_for_an_older_decode(run) -> None:
-    """The second prompt is computed in chunks of 3 while the first decodes into the same blocks."""
-    records = simulate(
-        at([0.0, 1.0], [3, 9], [6, 1]), block_tokens=2, kv_blocks=6, max_step_tokens=4, run=run
-    )
+    """Only chunks must fit. The second prompt is computed in chunks of 3 while the first decodes into the same blocks.
+
+    At 3 s its last chunk finds no block, so it makes way for itself. At 4 s its first chunk fits
+    again, the second at 5 s does not; from 6 s on it is alone.
+    """
+    requests = at([0.0, 1.0], [3, 9], [6, 1])
+    limits = {"block_tokens": 2, "kv_blocks": 6, "max_step_tokens": 4, "run": run}
+    waits = simulate(requests, **limits)  # for room for all of it
+    assert waits.requests.scheduled_s.tolist() == [0.0, 6.0]
+    assert waits.requests.num_preemptions.tolist() == [0, 0]
+    records = simulate(requests, reserve_full_prompt=False, **limits)
     requests = records.requests
-    assert requests.num_preemptions.tolist() == [0, 1]
-    assert requests.finish_s[0] == 6.0
-    assert np.all(records.steps.prefill_tokens + records.steps.decode_seqs <= 4)
+    assert requests.num_preemptions.tolist() == [0, 2]
+    assert each_step(records, "prefill_tokens") == [3, 3, 3, 0, 3, 0, 4, 4, 1]
+    assert each_step(records, "decode_seqs") == [0, 1, 1, 1, 1, 1, 0, 0, 0]
+    assert requests.finish_s.tolist() == [6.0, 9.0]
     assert requests.status.tolist() == [FINISHED, FINISHED]
 
 

@@ -209,7 +209,7 @@ class Group:
                 clock.now,
                 prices,
                 self.ledger.num_decode_steps,
-                1 if self.prefill_tokens else self._horizon(prices),
+                1 if self.prefill_tokens or self.dirty else self._horizon(prices),
                 self.tokens,
             )
             if skip_ahead or run.steps == 1:

@@ -157,9 +157,10 @@ class Rank:
     def _start(self, seq: Sequence, chunk: int, *, whole: bool) -> bool:
         """Admit a prompt with its first chunk; change nothing and return False without room.
 
-        Decodes go on beside chunks, so only the chunk must fit (vLLM v1). Where they pause for it,
-        a prompt that had to make way before needs room for the `whole` of it: else two ranks of a
-        group could in turn start and drop theirs, and no decode would ever end to make room.
+        With `reserve_full_prompt` all of the prompt must find room, though only the chunk's blocks
+        are taken (vLLM: scheduler_reserve_full_isl); else the chunk. Where decodes pause for it, a
+        prompt that had to make way before needs room for the `whole` of it all the same: else two
+        ranks of a group could in turn start and drop theirs, and no decode would ever end.
         """
         group = self.group
         kv = group.kv
@@ -170,7 +171,7 @@ class Rank:
         ids = seq.prefix_hashes[:hit]
         shared = kv.blocks_to_pin(self.index, ids) if hit else 0
         need = own + shared
-        if whole and seq.num_preemptions:
+        if group.spec.reserve_full_prompt or (whole and seq.num_preemptions):
             need += kv.blocks_for(seq.goal_tokens) - kv.blocks_for(resident + chunk)
         if not kv.fits(self.index, need, group.next_tokens):
             return False
@@ -232,10 +233,10 @@ class Rank:
             seq.resident_tokens += chunk
             if seq.prefill_end_s != seq.prefill_end_s:  # later ones recompute: no part of the TTFT
                 seq.barrier_wait_s += wait_s
+            if seq.prefix_hashes:
+                self._publish(seq)  # with each chunk: others need not wait for the whole prompt
             if seq.resident_tokens == seq.goal_tokens:
                 del self.partial[seq.seq_id]
-                if seq.prefix_hashes:
-                    self._publish(seq)
                 done.append(seq)
         self.chunks.clear()
         prompts, index = self.group.prompts, self.index

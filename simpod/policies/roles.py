@@ -84,7 +84,7 @@ class BatchView(Protocol):
 class BatchPlan:
     """What changes in the next step: chunks of prompts, in order of precedence.
 
-    Blocks are given in this order; the first waiting prompt that finds none ends the admission.
+    Blocks are given in this order; the first waiting prompt that finds no room ends the admission.
     `decode=False` lets running decodes pause for this step (prefill-first scheduling).
     """
 
