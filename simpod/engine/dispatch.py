@@ -45,8 +45,9 @@ def _live_array(counts: "memoryview[int]") -> Ints:
 class Dispatcher:
     """Counts per target [num_targets] and the policy that chooses among them.
 
-    Ranks keep `waiting_seqs`, `running_seqs`, `held_seqs` and `queued_tokens` current; `kv_tokens` is what a
-    rank reported at its last admission or release, so it may be old, as in a real deployment.
+    Ranks keep `waiting_seqs`, `running_seqs`, `held_seqs` and `queued_tokens` current; `kv_tokens`
+    is what a rank reported at its last admission or release, so it may be old, as in a real
+    deployment.
     """
 
     def __init__(
