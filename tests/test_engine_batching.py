@@ -109,8 +109,8 @@ def test_a_sequence_preempted_before_it_decodes_keeps_its_token(run) -> None:
 def test_a_long_prompt_in_part_is_preempted_for_an_older_decode(run) -> None:
     """The second prompt is computed in chunks of 3 while the first decodes into the same blocks.
 
-    Where only chunks must fit: at 3 s its last chunk finds no block, so it makes way for itself. At 4 s its first chunk fits
-    again, the second at 5 s does not; from 6 s on it is alone.
+    Where only chunks must fit: at 3 s its last chunk finds no block, so it makes way for itself. At
+    4 s its first chunk fits again, the second at 5 s does not; from 6 s on it is alone.
     """
     requests = at([0.0, 1.0], [3, 9], [6, 1])
     limits = {"block_tokens": 2, "kv_blocks": 6, "max_step_tokens": 4, "run": run}
