@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from simpod.cluster import PoolSpec, integer_array, integer_counters
+from simpod.cluster import Counters, PoolSpec, integer_array
 from simpod.engine.clock import Clock
 from simpod.engine.sequence import Sequence, SequenceFacade
 from simpod.errors import PolicyError
@@ -55,11 +55,12 @@ class Dispatcher:
     ) -> None:
         self.spec = spec
         self.num_targets = spec.instances * spec.layout.dp
-        self.waiting_seqs = integer_counters(self.num_targets)
-        self.running_seqs = integer_counters(self.num_targets)
-        self.held_seqs = integer_counters(self.num_targets)  # sum of the two, kept: it is read most
-        self.queued_tokens = integer_counters(self.num_targets)
-        self.kv_tokens = integer_counters(self.num_targets)
+        counters = Counters(5 * self.num_targets)
+        self.waiting_seqs = counters.integers(self.num_targets)
+        self.running_seqs = counters.integers(self.num_targets)
+        self.held_seqs = counters.integers(self.num_targets)  # the sum of these two, read most
+        self.queued_tokens = counters.integers(self.num_targets)
+        self.kv_tokens = counters.integers(self.num_targets)
         self._name = name
         self._policy = policy
         self._view = RouterFacade(

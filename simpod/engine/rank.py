@@ -70,8 +70,8 @@ class Rank:
         self.view = RankFacade(self, group.spec.max_step_tokens, group.spec.block_tokens)
         self.inbox: OrderedDict[int, Sequence] = OrderedDict()
         self.waiting: OrderedDict[int, Sequence] = OrderedDict()
-        self.partial: OrderedDict[int, Sequence] = OrderedDict()
-        self.running: OrderedDict[int, Sequence] = OrderedDict()
+        self.partial: dict[int, Sequence] = {}
+        self.running: dict[int, Sequence] = {}
         self.pinned: dict[int, tuple[int, ReadOnly[int]]] = {}  # own blocks and prefix units
         self.chunks: dict[int, tuple[Sequence, int]] = {}
         self.num_decoding = 0

@@ -16,7 +16,6 @@ from simpod.engine.ledger import RunLog
 from simpod.engine.rank import Rank
 from simpod.engine.sequence import NAN, Sequence
 from simpod.engine.source import Source
-from simpod.engine.steps import TokenClock
 from simpod.errors import InvariantError
 from simpod.policies import BatchScheduler, Router
 from simpod.records.columns import FINISHED, LIVE, REFUSED, RunRecords
@@ -149,12 +148,6 @@ class Simulation:
                 f"prefix blocks of {block} and KV blocks of {spec.block_tokens} tokens don't match"
             )
         return unit
-
-    def token_clock(self, spec: PoolSpec) -> TokenClock:
-        """Mean tokens per decode step as a fraction: 1 + draft tokens x acceptance."""
-        thousandths = round(1000 * (1 + spec.layout.mtp_layers * spec.layout.mtp_acceptance))
-        divisor = int(np.gcd(thousandths, 1000))
-        return TokenClock(thousandths // divisor, 1000 // divisor)
 
     def _longest_of(self, spec: PoolSpec) -> int:
         """Longest prompt + output that a rank can hold alone, with the last step's surplus."""
