@@ -132,7 +132,7 @@ class Experiment(_Section):
     hardware: HardwareProfile
     """A name of hardware_profiles/, a path, or the numbers."""
     workload: WorkloadSpec
-    """The requests: a trace, or arrivals and lengths."""
+    """The requests: a trace, or arrivals and lengths; or a name of workloads/, or a path."""
     deployment: dict[PoolName, Pool] = Field(min_length=1)
     """Pools by name: one mixed, one prefill and one decode, or one of these alone."""
     kv_transfer: KvTransfer = KvTransfer()
