@@ -44,6 +44,14 @@ def test_chunked_prefill_of_three_requests(run) -> None:
     assert requests.num_preemptions.tolist() == [0, 0, 0]
 
 
+def test_draft_tokens_count_in_the_budget(run) -> None:
+    """As in vLLM: with two draft tokens a decode takes three of the ten, seven are left."""
+    drafts = {"mtp_layers": 2, "mtp_acceptance": 0.0}
+    records = simulate(at([0.0, 0.5], [4, 16], [5, 1]), max_step_tokens=10, mtp=drafts, run=run)
+    assert each_step(records, "prefill_tokens") == [4, 7, 7, 2, 0]
+    assert each_step(records, "decode_seqs") == [0, 1, 1, 1, 1]
+
+
 def test_one_long_prompt_is_cut_into_steps(run) -> None:
     records = simulate(at([0.0], 25, 1), max_step_tokens=10, run=run)
     assert each_step(records, "prefill_tokens") == [10, 10, 5]

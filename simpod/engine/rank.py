@@ -20,13 +20,17 @@ class RankFacade:
     """Read-only view of a rank before a step: `policies.BatchView`."""
 
     _rank: "Rank"
-    max_step_tokens: int
     block_tokens: int
 
     @property
     def now_s(self) -> float:
         """Start of the step."""
         return self._rank.group.clock.now
+
+    @property
+    def max_step_tokens(self) -> int:
+        """Token budget of the step, less the draft tokens that running decodes bring."""
+        return self._rank.group.spec.max_step_tokens - self._rank.draft_tokens
 
     @property
     def num_decoding(self) -> int:
@@ -67,7 +71,7 @@ class Rank:
         self.index = index
         self.target = target
         self.policy = policy
-        self.view = RankFacade(self, group.spec.max_step_tokens, group.spec.block_tokens)
+        self.view = RankFacade(self, group.spec.block_tokens)
         self.inbox: OrderedDict[int, Sequence] = OrderedDict()
         self.waiting: OrderedDict[int, Sequence] = OrderedDict()
         self.partial: dict[int, Sequence] = {}
@@ -82,6 +86,11 @@ class Rank:
     def free_slots(self) -> int:
         """Sequences that could still take part in the next step."""
         return self.group.spec.max_num_seqs - self.num_decoding - self.num_pulling
+
+    @property
+    def draft_tokens(self) -> int:
+        """Tokens that running decodes verify in a step, beside the one that each takes anyway."""
+        return self.num_decoding * self.group.spec.layout.mtp_layers
 
     @property
     def free_blocks(self) -> int:
@@ -126,7 +135,9 @@ class Rank:
         if not chunks:
             return plan
         spec = self.group.spec
-        budget = spec.max_step_tokens - (self.num_decoding if plan.decode else 0)
+        budget = spec.max_step_tokens
+        if plan.decode:
+            budget -= self.num_decoding + self.draft_tokens
         for seq_id, chunk in chunks.items():
             if seq_id not in self.waiting and seq_id not in self.partial:
                 self._blame(f"chunk for sequence {seq_id}, which has no prompt to compute here")

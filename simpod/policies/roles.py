@@ -57,7 +57,7 @@ class BatchView(Protocol):
 
     @property
     def max_step_tokens(self) -> int:
-        """Token budget of a step; a running decode takes one."""
+        """Token budget of a step; a running decode takes one (its draft tokens are off)."""
 
     @property
     def num_decoding(self) -> int:
