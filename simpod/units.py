@@ -28,5 +28,9 @@ BYTES_PER_ELEMENT = {
     "int8": 1.0,
     "fp4": 0.5,
     "int4": 0.5,
+    "w4a8": 0.5,
 }
-"""Storage of one number by data type, without quantisation scales."""
+"""Storage of one number by data type, without quantisation scales; w4a8: int4 weights."""
+
+PRODUCT_DTYPE = {"fp32": "bf16", "fp16": "bf16", "int4": "bf16", "w4a8": "int8"}
+"""Data type of the products of weights held in a type that is not multiplied as it is."""

@@ -48,9 +48,11 @@ class LinearPricer:
             mtp_share=self.mtp_share,
             rank_busy_s=busy_s if many else None,
             rank_slope_s=slope_s if many else None,
+            room_tokens=UNBOUNDED,
         )
 
 
+UNBOUNDED = 2**62
 EVERY_STEP_1S = LinearPricer()
 
 

@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 
 from simpod.cost import Layout, StepPricer
 from simpod.cost.step import MAX_GROUP_TABLE_TOKENS
+from simpod.cost.table import CONTEXT_KNOTS
 from simpod.records.columns import STEP_PARTS
 
 PRICERS = {
@@ -71,25 +72,34 @@ def test_law_of_a_run_is_that_of_its_single_steps(data, name, gained):
     assert price_s(pricer, replace(batch, context_tokens=context)) == later.base_s
 
 
+def error_s(pricer, batch, run, gained):
+    """How far the price of a later step is from the law of the run."""
+    later = price_s(pricer, replace(batch, gained_tokens=gained))
+    return later - (run.base_s + gained * run.slope_s)
+
+
 def test_law_ends_where_another_rank_becomes_the_slowest():
     pricer = PRICERS["ep4-mtp"]
-    batch = decode_batch([10, 40, 20, 5], [90_000, 60_000, 70_000, 80_000])
+
+    def batch_of(context):
+        return decode_batch([10, 40, 20, 5], [90_000, context, 30_000, 40_000])
+
+    leads = [c for c in range(40_000, 95_000, 10) if pricer.price(batch_of(c)).rank_wait_s[0] == 0]
+    batch = batch_of(leads[-1])  # the second rank, of more sequences, is about to catch up
     run = pricer.price(batch)
     limit = run.linear_tokens()
-    assert 0 < limit < 30_000 / 30 + 1000  # the second rank catches up by 30 tokens a step
-
-    def error_s(gained):
-        return price_s(pricer, replace(batch, gained_tokens=gained)) - (
-            run.base_s + gained * run.slope_s
-        )
-
-    assert error_s(limit) == pytest.approx(0, abs=1e-15)
-    assert error_s(limit + 2) > 1e-9
+    assert limit < run.room_tokens
+    assert error_s(pricer, batch, run, limit) == pytest.approx(0, abs=1e-15)
+    assert error_s(pricer, batch, run, limit + 2) > 1e-9
 
 
-def test_law_of_one_rank_or_even_ranks_has_no_end():
-    assert PRICERS["dense"].price(decode_batch(3, 100)).linear_tokens() >= 2**62
-    assert PRICERS["ep4"].price(decode_batch([3] * 4, [100] * 4)).linear_tokens() >= 2**62
+@pytest.mark.parametrize(("name", "ranks"), [("dense", 1), ("ep4", 4)])
+def test_law_of_one_rank_or_even_ranks_ends_at_the_next_knot(name, ranks):
+    batch = decode_batch([3] * ranks, [3 * 600] * ranks)
+    run = PRICERS[name].price(batch)
+    knots = CONTEXT_KNOTS[CONTEXT_KNOTS > 600]
+    assert run.linear_tokens() == int(knots[0] - 600)
+    assert error_s(PRICERS[name], batch, run, run.linear_tokens()) == pytest.approx(0, abs=1e-15)
 
 
 @given(st.data(), names, st.integers(1, 9))
@@ -200,11 +210,11 @@ def test_slowest_rank_decides_and_the_others_wait():
     slow = pricer.price(decode_batch([10] * 4, [160_000] * 4))
     assert even.base_s < uneven.base_s
     assert uneven.base_s == slow.base_s
-    assert part(uneven, "attention") == pytest.approx(part(even, "attention"))
+    assert part(uneven, "attention") == pytest.approx(part(even, "attention"), rel=0.01)
     assert part(even, "dispatch_wait") == pytest.approx(0, abs=1e-15)
     assert part(uneven, "dispatch_wait") == pytest.approx(uneven.rank_wait_s.mean())
     assert uneven.rank_wait_s[1] == 0
-    assert uneven.rank_wait_s[0] == pytest.approx(2 * uneven.rank_wait_s[2])
+    assert uneven.rank_wait_s[0] == pytest.approx(2 * uneven.rank_wait_s[2], rel=0.05)
 
 
 def test_idle_ranks_take_part():
@@ -213,7 +223,7 @@ def test_idle_ranks_take_part():
     assert prices.rank_wait_s[0] == 0
     assert np.all(prices.rank_wait_s[1:] > 0)
     busy = pricer.price(decode_batch([20, 1, 1, 1], [50_000, 1, 1, 1]))
-    assert prices.rank_wait_s[1:] == pytest.approx(busy.rank_wait_s[1:], rel=0.01)
+    assert prices.rank_wait_s[1:] == pytest.approx(busy.rank_wait_s[1:], rel=0.1)
     assert prices.base_s < busy.base_s  # fewer tokens at the experts
 
 

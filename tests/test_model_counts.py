@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
+from simpod.config import load_model
 from simpod.model import (
     AttentionSpec,
     ModelSpec,
@@ -288,3 +289,13 @@ def test_every_field_is_documented_in_the_schema() -> None:
         if "description" not in value
     ]
     assert [key for key in bare if key != "attention"] == []
+
+
+def test_gpt_oss_by_hand() -> None:
+    """Its model card: 116.8 B; layers with a window keep no KV for good."""
+    model = load_model("gpt-oss-120b")
+    attention = 2880 * (64 + 2 * 8) * 64 + (64 + 16) * 64 + 64 * 64 * 2880 + 2880
+    experts = 128 * (3 * 2880 * 2880 + 2 * 2880 + 2880) + 128 * (2880 + 1)
+    by_hand = 36 * (attention + experts + 2 * 2880) + 2 * 201088 * 2880 + 2880
+    assert model.parameters == by_hand
+    assert model.kv_elements_per_token == 18 * 2 * 8 * 64

@@ -5,7 +5,19 @@ from typing import Annotated, Final
 import typer
 
 import simpod
-from simpod.cli import bench, check, compare, explain, listing, plot, run, schema, trace
+from simpod.cli import (
+    bench,
+    calibrate,
+    check,
+    compare,
+    explain,
+    listing,
+    plot,
+    run,
+    schema,
+    trace,
+    validate,
+)
 from simpod.cli.failures import Commands
 
 _HELP: Final = """Simulate LLM serving on SuperPods: what an experiment file says, what it costs.
@@ -52,4 +64,6 @@ app.command(name="check", epilog=check.EPILOG)(check.check_command)
 app.add_typer(trace.app, name="trace")
 app.add_typer(plot.app, name="plot")
 app.command(name="schema", epilog=schema.EPILOG)(schema.schema_command)
+app.command(name="validate", epilog=validate.EPILOG)(validate.validate_command)
+app.command(name="calibrate", epilog=calibrate.EPILOG)(calibrate.calibrate_command)
 app.command(name="bench", epilog=bench.EPILOG)(bench.bench_command)

@@ -108,6 +108,18 @@ def count_progress(name: str, total: int, *, quiet: bool) -> Iterator[Callable[[
         yield lambda: progress.advance(task)
 
 
+@contextmanager
+def spinner(name: str, *, quiet: bool) -> Iterator[Callable[[str], None]]:
+    """What is being done now, on stderr; call the function with it."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda text: None
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(name) as status:
+        yield lambda text: status.update(f"{name}: {text}")
+
+
 def _bar(*fields: str) -> Any:
     from rich.console import Console
     from rich.progress import (

@@ -65,7 +65,7 @@ class Pool(_Section):
     """KV blocks of one rank; derived from memory when left out."""
     prefix_caching: bool = True
     """Reuse KV blocks of equal prompt prefixes."""
-    weight_dtype: Literal["auto", "bf16", "fp8", "int8", "fp4", "int4"] = "auto"
+    weight_dtype: Literal["auto", "bf16", "fp8", "int8", "fp4", "int4", "w4a8"] = "auto"
     """Data type of linear layers; auto: as published, int8 where a die has int8 but no fp8."""
     kv_dtype: Literal["auto", "bf16", "fp8", "int8"] = "auto"
     """Data type of the KV cache; auto: bf16."""

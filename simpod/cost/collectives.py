@@ -116,9 +116,19 @@ def expert_exchange(
 
 
 def kv_bytes_per_token(model: ModelSpec, layout: Layout) -> float:
-    """KV cache of one token on each die of its rank, loaded MTP layers included."""
-    layers = model.num_layers + min(layout.mtp_layers, model.num_mtp_layers)
+    """KV cache of one token on each die of its rank, loaded MTP layers included.
+
+    Layers with a sliding window are not in it: `window_kv_bytes`.
+    """
+    layers = model.num_full_layers + min(layout.mtp_layers, model.num_mtp_layers)
     elements = layers * kv_elements_per_die(model.attention, layout.tp)
+    return elements * BYTES_PER_ELEMENT[layout.kv_dtype]
+
+
+def window_kv_bytes(model: ModelSpec, layout: Layout) -> float:
+    """KV cache that one long sequence holds in the layers with a window, on each die."""
+    tokens = (model.attention.window_tokens or 0) * model.num_window_layers
+    elements = tokens * kv_elements_per_die(model.attention, layout.tp)
     return elements * BYTES_PER_ELEMENT[layout.kv_dtype]
 
 
@@ -132,10 +142,16 @@ class KvTransfer:
     latency_s: float
     bytes_per_token: float  # over the plane, all dies of the decode rank
     s_per_token: float
+    fixed_bytes: float = 0.0  # of layers with a window
+    fixed_s: float = 0.0
 
     def seconds(self, tokens: int) -> float:
         """Time of one sequence on idle links."""
-        return self.latency_s + self.s_per_token * tokens
+        return self.latency_s + self.fixed_s + self.s_per_token * tokens
+
+    def size_bytes(self, tokens: int) -> float:
+        """What one sequence sends, all dies of the decode rank."""
+        return self.fixed_bytes + self.bytes_per_token * tokens
 
 
 def kv_transfer(
@@ -152,10 +168,13 @@ def kv_transfer(
             f" {', '.join(sorted(hardware.planes))}"
         )
     link = plane_link(hardware, hardware.planes[plane], hardware.num_dies)
-    taken_in = kv_bytes_per_token(model, destination)
-    given_out = taken_in * destination.tp / source.tp
+    s_per_byte = max(1.0, destination.tp / source.tp) / link.bytes_per_s
+    per_token = kv_bytes_per_token(model, destination)
+    fixed = window_kv_bytes(model, destination)
     return KvTransfer(
         latency_s=link.latency_s,
-        bytes_per_token=taken_in * destination.tp,
-        s_per_token=max(taken_in, given_out) / link.bytes_per_s,
+        bytes_per_token=per_token * destination.tp,
+        s_per_token=per_token * s_per_byte,
+        fixed_bytes=fixed * destination.tp,
+        fixed_s=fixed * s_per_byte,
     )

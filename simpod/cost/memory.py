@@ -8,6 +8,7 @@ from simpod.cost.collectives import (
     dispatch_message_bytes,
     kv_bytes_per_token,
     meets_in_layers,
+    window_kv_bytes,
 )
 from simpod.cost.layout import Layout
 from simpod.cost.operators import (
@@ -34,6 +35,7 @@ class MemoryPlan:
     mtp_bytes: float
     activation_bytes: float
     exchange_bytes: float  # dispatch and combine buffers
+    window_kv_bytes: float  # KV of layers with a sliding window, of all sequences
     kv_bytes_per_token: float  # on one die
     kv_capacity_tokens: int  # of one rank; 0 if weights and buffers do not fit
     hbm_bytes: float
@@ -48,8 +50,8 @@ class MemoryPlan:
 
     @property
     def buffer_bytes(self) -> float:
-        """Everything else that is not KV cache."""
-        return self.activation_bytes + self.exchange_bytes
+        """Everything else that does not grow with the context."""
+        return self.activation_bytes + self.exchange_bytes + self.window_kv_bytes
 
     @property
     def kv_bytes(self) -> float:
@@ -82,6 +84,7 @@ def plan_memory(
         mtp_bytes=_mtp_bytes(model, layout, parts),
         activation_bytes=_activation_bytes(model, layout, max_step_tokens, max_num_seqs),
         exchange_bytes=_exchange_bytes(model, layout, max_step_tokens, max_num_seqs),
+        window_kv_bytes=max_num_seqs * window_kv_bytes(model, layout),
         kv_bytes_per_token=kv_bytes_per_token(model, layout),
         kv_capacity_tokens=0,
         hbm_bytes=hardware.die.hbm_bytes,

@@ -6,7 +6,6 @@ every operator", CloudMatrix-Infer 4.2.4), and all of its work is booked under `
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -20,20 +19,18 @@ from simpod.cost.collectives import (
     expert_exchange,
     meets_in_layers,
 )
+from simpod.cost.kernels.pricer import AttentionSite, KernelPricer
 from simpod.cost.layout import Layout
-from simpod.cost.roofline import Roofline, smooth_max
-from simpod.cost.work import Amount, Floats, Ints, Work
+from simpod.cost.passes import pass_s
+from simpod.cost.table import NUM_PARTS
+from simpod.cost.work import Amount, Floats, Product, Work
 from simpod.hardware.spec import HardwareProfile
 from simpod.model.spec import ModelSpec
 from simpod.records.columns import STEP_PARTS
 
-NUM_PARTS = len(STEP_PARTS)
 ATTENTION, DISPATCH_WAIT, COMBINE_WAIT, MTP = (
     STEP_PARTS.index(name) for name in ("attention", "dispatch_wait", "combine_wait", "mtp")
 )
-ATTENTION_KERNELS = 2  # the decode kernel's two launches; a prefill kernel replaces them
-
-FIRST_BLOCK = 256  # counts that a table starts with
 NO_EXCHANGE = Exchange(0.0, 0.0)
 
 
@@ -45,53 +42,18 @@ def by_part(size: int, **seconds: Amount) -> Floats:
     return table
 
 
-@dataclass(slots=True, eq=False)
-class Table:
-    """Seconds by part for every count 0, 1, 2, ...; computed once, in blocks that double.
-
-    fill(counts [n]) returns [n, NUM_PARTS]. Looking beyond the end raises IndexError: then `grow`.
-    """
-
-    fill: Callable[[Floats], Floats]
-    parts: Floats = field(default_factory=lambda: np.empty((0, NUM_PARTS)))
-    total: Floats = field(default_factory=lambda: np.empty(0))
-
-    def grow(self, count: int) -> None:
-        """Make room for `count`, block by block: an entry never depends on when it was made."""
-        while len(self.total) <= count:
-            start, end = len(self.total), max(FIRST_BLOCK, 2 * len(self.total))
-            more = self.fill(np.arange(start, end, dtype=np.float64))
-            self.parts = np.concatenate([self.parts, more])
-            self.total = np.concatenate([self.total, more.sum(axis=1)])
-
-    def seconds(self, count: int) -> float:
-        """Sum over the parts."""
-        self.grow(count)
-        return self.total.item(count)
-
-    def means(self, counts: Ints, mean: Floats) -> tuple[Floats, Floats]:
-        """For `counts` [num_ranks]: total of each rank, and parts averaged by weights `mean`."""
-        try:
-            total = self.total.take(counts)
-        except IndexError:
-            self.grow(int(counts.max()))
-            total = self.total.take(counts)
-        return total, mean.dot(self.parts.take(counts, axis=0))
-
-
 class PartCosts:
     """Prices the parts of one step of one die with arrays of token counts."""
 
     def __init__(self, model: ModelSpec, hardware: HardwareProfile, layout: Layout) -> None:
         self.model, self.hardware, self.layout = model, hardware, layout
-        self.roofline = Roofline(hardware)
+        self.kernels = KernelPricer(hardware)
         self.meets = meets_in_layers(model, layout)
         self.mtp = layout.mtp_layers
         self.num_layers = model.num_layers + self.mtp
+        self.window = model.attention.window_tokens or 0
+        self._full_layers = model.num_full_layers + self.mtp
         self.num_moe_layers = model.num_moe_layers + (self.mtp if model.moe else 0)
-        units = [op.prefill_attention(model, layout, *unit) for unit in np.eye(3).tolist()]
-        self._prefill_compute_s = [float(self.roofline.compute_s(unit)) for unit in units]
-        self._prefill_memory_s = [float(self.roofline.memory_s(unit)) for unit in units]
         self.dispatch = self.combine = NO_EXCHANGE
         if self.meets:
             sent = dispatch_message_bytes(model, layout)
@@ -99,24 +61,46 @@ class PartCosts:
             self.dispatch = expert_exchange(hardware, model, layout, sent)
             self.combine = expert_exchange(hardware, model, layout, returned)
 
-    def attention_s_per_kv_token(self) -> float:
-        """Decode attention of one layer, per cached token of the rank's sequences.
+    def decode_attention_s(self, seqs: Floats, context: Floats) -> Floats:
+        """All layers' attention of `seqs` sequences that hold `context` tokens each, on average.
 
-        Operations and bytes are both proportional to cached tokens, so their smooth maximum is too.
+        Each brings `tokens_per_decode` new tokens, which are in the cache when attention runs.
         """
-        return float(self.roofline.busy_s(op.decode_attention(self.model, self.layout, 1.0, 0.0)))
+        queries = self.layout.tokens_per_decode
 
-    def attention_s_per_query(self) -> float:
-        """Decode attention of one layer, per new token: its query in and its output out."""
-        return float(self.roofline.busy_s(op.decode_attention(self.model, self.layout, 0.0, 1.0)))
+        def one(window: int) -> Floats:
+            return self.kernels.decode_attention_s(
+                self._site(window), seqs, context + queries, queries
+            )
 
-    def prefill_attention_s(self, pairs: Amount, kv_tokens: Amount, queries: Amount) -> Amount:
-        """Attention of prompt chunks in one layer; its work is linear in each of the counts."""
-        compute, memory = self._prefill_compute_s, self._prefill_memory_s
-        return smooth_max(
-            pairs * compute[0] + kv_tokens * compute[1] + queries * compute[2],
-            pairs * memory[0] + kv_tokens * memory[1] + queries * memory[2],
+        return self._full_layers * one(0) + self._window_layers_s(one)
+
+    def prefill_attention_s(
+        self, num_seqs: Floats, query_tokens: Floats, resident_tokens: Floats
+    ) -> Floats:
+        """All layers' attention of `num_seqs` chunks of `query_tokens` behind `resident_tokens`."""
+
+        def one(window: int) -> Floats:
+            return self.kernels.prefill_attention_s(
+                self._site(window), num_seqs, query_tokens, resident_tokens
+            )
+
+        again = op.resident_projection(self.model, self.layout, num_seqs * resident_tokens)
+        again_s = np.where(resident_tokens > 0.0, self._price(again), 0.0)
+        return self._full_layers * (one(0) + again_s) + self._window_layers_s(one)
+
+    def _site(self, window: int) -> AttentionSite:
+        attention, tp = self.model.attention, self.layout.tp
+        return AttentionSite(
+            spec=attention,
+            num_heads=op.heads_per_die(attention, tp),
+            num_kv_heads=op.kv_heads_per_die(attention, tp),
+            kv_dtype=self.layout.kv_dtype,
+            window_tokens=window,
         )
+
+    def _window_layers_s(self, one: Callable[[int], Floats]) -> Amount:
+        return self.model.num_window_layers * one(self.window) if self.window else 0.0
 
     def tokens(self, tokens: Floats) -> Floats:
         """Everything that a rank does before it meets the others, but for its reads of KV.
@@ -125,7 +109,6 @@ class PartCosts:
         """
         t = np.maximum(tokens, 1.0)
         model, layers = self.model, self.model.num_layers
-        attention_s = ATTENTION_KERNELS * self.hardware.calibration.kernel_overhead_s
         projections_s = self._price(op.attention_projections(model, self.layout, t))
         passes_s = self._price((op.layer_elementwise(model, self.layout, t),))
         dense_s = self._price(op.dense_ffn(model, self.layout, t))
@@ -133,11 +116,10 @@ class PartCosts:
         sparse_s = shared_s + self._price(op.router(model, t))
         dense_reduce_s, sparse_reduce_s = self._all_reduces(t)
         last_s = sparse_s + sparse_reduce_s if model.moe else dense_s + dense_reduce_s
-        draft_s = attention_s + projections_s + passes_s + last_s
+        draft_s = projections_s + passes_s + last_s
         draft_s = draft_s + self._price((op.mtp_join(model, t), op.embedding(model, t)))
         return by_part(
             len(t),
-            attention=layers * attention_s,
             projections=layers * projections_s,
             ffn=model.num_dense_layers * dense_s + model.num_moe_layers * sparse_s,
             elementwise=layers * passes_s + self._price((op.embedding(model, t),)),
@@ -152,7 +134,9 @@ class PartCosts:
             return np.zeros((len(group_tokens), NUM_PARTS))
         layers = self.model.num_moe_layers
         mean_tokens = group_tokens / self.layout.dies
-        experts_s = self._price(op.routed_experts(self.model, self.layout, group_tokens))
+        dtype = op.part_dtype(self.model, "experts", self.layout.weight_dtype)
+        work = op.expert_work(self.model, self.layout, np.maximum(group_tokens, 1.0))
+        experts_s = self.kernels.experts_s(work, dtype)
         dispatch_s = self.dispatch.fixed_s + self.dispatch.s_per_token * mean_tokens
         combine_s = self.combine.fixed_s + self.combine.s_per_token * mean_tokens
         return by_part(
@@ -175,7 +159,14 @@ class PartCosts:
         )
 
     def _price(self, works: tuple[Work, ...]) -> Amount:
-        return self.roofline.seconds(*works)
+        """Seconds of operators that run one after another."""
+        total: Amount = 0.0
+        for work in works:
+            if isinstance(work, Product):
+                total = total + self.kernels.gemm_s(work.tokens, work.n, work.k, work.dtype)
+            else:
+                total = total + pass_s(self.hardware, work)
+        return total
 
     def _sampling_s(self, rows: Floats) -> Amount:
         return self._price((op.sampling(self.model, rows),))
@@ -193,5 +184,12 @@ class PartCosts:
         One rank alone whose experts lie on all its dies reduces their results like a feed-forward.
         """
         size_bytes = tokens * (self.model.hidden_size * op.BF16_BYTES)
-        once = all_reduce_s(self.hardware, size_bytes, self.layout.tp)
+        once = self._all_reduce_s(size_bytes)
         return 2.0 * once, (1.0 if self.meets else 2.0) * once
+
+    def _all_reduce_s(self, size_bytes: Amount) -> Amount:
+        """Over the dies of a rank: by measured kernels inside a node, else by link and latency."""
+        tp = self.layout.tp
+        if tp > 1 and tp <= self.hardware.dies_per_node and self.kernels.has_collectives:
+            return self.kernels.collective_s("all_reduce", size_bytes, tp)
+        return all_reduce_s(self.hardware, size_bytes, tp)

@@ -16,12 +16,12 @@ from functools import lru_cache
 import numpy as np
 
 from simpod.cost.layout import Layout
-from simpod.cost.parts import ATTENTION, COMBINE_WAIT, DISPATCH_WAIT, MTP, PartCosts, Table
+from simpod.cost.parts import ATTENTION, COMBINE_WAIT, DISPATCH_WAIT, MTP, PartCosts
+from simpod.cost.table import ContextTable, PromptTable, Table
 from simpod.cost.work import Floats, Ints
 from simpod.hardware.spec import HardwareProfile
 from simpod.model.spec import ModelSpec
 
-UNBOUNDED = 2**62
 MAX_COMPOSITIONS = 4096  # of one rank's steps, kept because most of them come again
 MAX_GROUP_TABLE_TOKENS = 2**18  # steps of more tokens are long and rare: priced one by one
 
@@ -74,6 +74,7 @@ class StepPrices:
     mtp_share: float  # of attention
     rank_busy_s: Floats | None  # [num_ranks] until dispatch, first step, all layers; None: one rank
     rank_slope_s: Floats | None  # [num_ranks] growth of rank_busy_s per token of g
+    room_tokens: int  # largest g before a rank's attention follows another line
 
     def parts(self, num_steps: int = 1, gained: int = 0) -> Floats:
         """[NUM_PARTS] seconds summed over `num_steps` steps, whose g add up to `gained`."""
@@ -87,16 +88,16 @@ class StepPrices:
         return total.reshape(-1)
 
     def linear_tokens(self) -> int:
-        """Largest g up to which the law holds: beyond it another rank is the slowest."""
+        """Largest g up to which the law holds: beyond it another rank is the slowest, say."""
         if self.rank_busy_s is None or self.rank_slope_s is None:
-            return UNBOUNDED
+            return self.room_tokens
         slowest = self.rank_busy_s.argmax()
         steeper = self.rank_slope_s - self.rank_slope_s[slowest]
         catching = steeper > 0
         if not catching.any():
-            return UNBOUNDED
+            return self.room_tokens
         lead_s = self.rank_busy_s[slowest] - self.rank_busy_s[catching]
-        return int((lead_s / steeper[catching]).min())
+        return min(self.room_tokens, int((lead_s / steeper[catching]).min()))
 
     @property
     def rank_wait_s(self) -> Floats:
@@ -138,8 +139,8 @@ def _largest(counts: Ints) -> int:
 class StepPricer:
     """Prices the steps of one group.
 
-    What depends on token counts alone is looked up; attention over the cache is linear in resident
-    tokens, so a run of like steps has a closed form.
+    Everything is looked up; attention over the cache is piecewise linear in resident tokens, so a
+    run of like steps has a closed form.
 
     price(batch): the next step, and those after it while nothing joins, leaves or sends a prompt.
     """
@@ -153,13 +154,10 @@ class StepPricer:
         self._costs = costs
         self._dies, self._tp = layout.dies, layout.tp
         self._tokens_per_decode = layout.tokens_per_decode
-        self._layers = costs.num_layers
         self.mtp_share = costs.mtp / costs.num_layers  # of attention
-        self._s_per_kv = costs.num_layers * costs.attention_s_per_kv_token()
-        per_query_s = costs.num_layers * costs.attention_s_per_query()
-        self._s_per_seq = self._tokens_per_decode * (per_query_s + self._s_per_kv)
+        self._attention = ContextTable(costs.decode_attention_s)
+        self._prompts = PromptTable(costs.prefill_attention_s)
         self._rank = Table(costs.tokens)
-        self._decode_rank = Table(self._decode_parts)
         self._group = Table(costs.experts)
         self._head = Table(costs.head)
         self._dispatch_s_per_excess_token = costs.num_moe_layers * costs.dispatch.s_per_token
@@ -169,11 +167,6 @@ class StepPricer:
         self._single = Table(lambda tokens: costs.tokens(tokens) + costs.experts(tokens))
         self._single_parts = lru_cache(MAX_COMPOSITIONS)(self._add_head)
 
-    def _decode_parts(self, seqs: Floats) -> Floats:
-        parts = self._costs.tokens(seqs * self._tokens_per_decode)
-        self._add_attention(parts, seqs * self._s_per_seq)
-        return parts
-
     def _add_attention(self, parts: Floats, seconds: Floats | float) -> None:
         parts[..., ATTENTION] += seconds * (1.0 - self.mtp_share)
         parts[..., MTP] += seconds * self.mtp_share
@@ -181,23 +174,17 @@ class StepPricer:
     def _price_single(self, batch: Batch) -> StepPrices:
         """One rank: scalars only."""
         seqs = batch.decode_seqs.item()
-        context = batch.context_tokens.item() + seqs * batch.gained_tokens
         prompt = batch.prefill_tokens.item()
-        chunk_s = seqs * self._s_per_seq
+        tokens = rows = seqs * self._tokens_per_decode
+        attention_s, slope_s, room = 0.0, 0.0, 0
+        if seqs:
+            context = batch.context_tokens.item() + seqs * batch.gained_tokens
+            attention_s, slope_s, room = self._attention.one(seqs, context)
         if prompt:
-            rows = seqs * self._tokens_per_decode + batch.num_chunks.item()
-            fixed = self._single_parts(seqs * self._tokens_per_decode + prompt, rows)
-            chunk_s += self._layers * float(
-                self._costs.prefill_attention_s(
-                    batch.prefill_pairs.item(), batch.prefill_context.item(), prompt
-                )
-            )
-        else:
-            rows = seqs * self._tokens_per_decode
-            fixed = self._single_parts(rows, rows)
-        fixed_s, parts = fixed
-        attention_s = chunk_s + self._s_per_kv * context
-        slope_s = self._s_per_kv * seqs
+            tokens += prompt
+            rows += batch.num_chunks.item()
+            attention_s += self._prompts.one(prompt, batch.prefill_pairs.item() / prompt)
+        fixed_s, parts = self._single_parts(tokens, rows)
         return StepPrices(
             fixed_s + attention_s,
             slope_s,
@@ -207,6 +194,7 @@ class StepPricer:
             self.mtp_share,
             None,
             None,
+            room,
         )
 
     def _add_head(self, tokens: int, rows: int) -> tuple[float, Floats]:
@@ -218,10 +206,10 @@ class StepPricer:
         """Many ranks: the slowest sets the pace up to dispatch."""
         if np.count_nonzero(batch.prefill_tokens):
             return self._meet(batch, self._mixed_meeting(batch))
-        seqs, per_seq = batch.decode_seqs, self._tokens_per_decode
-        base_s, mean_parts = self._decode_rank.means(seqs, self._mean)
-        fullest = per_seq * _largest(seqs)
-        group_tokens = per_seq * seqs.dot(self._ones).item()
+        tokens = batch.decode_seqs * self._tokens_per_decode
+        base_s, mean_parts = self._rank.means(tokens, self._mean)
+        fullest = _largest(tokens)
+        group_tokens = tokens.dot(self._ones).item()
         rest_s, parts = self._after_meeting(group_tokens, fullest, fullest)
         parts += mean_parts
         return self._meet(batch, _Meeting(base_s, rest_s, parts))
@@ -231,14 +219,11 @@ class StepPricer:
         decodes = batch.decode_seqs * self._tokens_per_decode
         tokens = decodes + batch.prefill_tokens
         base_s, mean_parts = self._rank.means(tokens, self._mean)
-        chunks_s = self._costs.prefill_attention_s(
-            batch.prefill_pairs,
-            batch.prefill_context.astype(np.float64),
-            batch.prefill_tokens.astype(np.float64),
-        )
-        attention_s = self._layers * chunks_s + batch.decode_seqs * self._s_per_seq
-        base_s += attention_s
-        self._add_attention(mean_parts, float(np.mean(attention_s)))
+        prompt = batch.prefill_tokens
+        keys = batch.prefill_pairs / np.maximum(prompt, 1)
+        chunks_s = self._prompts.many(prompt.astype(np.float64), keys)
+        base_s += chunks_s
+        self._add_attention(mean_parts, float(np.mean(chunks_s)))
         rows = _largest(decodes + batch.num_chunks)
         group_tokens = tokens.dot(self._ones).item()
         rest_s, parts = self._after_meeting(group_tokens, _largest(tokens), rows)
@@ -247,10 +232,9 @@ class StepPricer:
 
     def _meet(self, batch: Batch, meeting: _Meeting) -> StepPrices:
         """Add attention over the cache, and let the slowest rank decide."""
-        slope_s = np.multiply(batch.decode_seqs, self._s_per_kv, dtype=np.float64)
         context = batch.decode_seqs * batch.gained_tokens
         context += batch.context_tokens
-        attention_s = context * self._s_per_kv
+        attention_s, slope_s, room = self._attention.many(batch.decode_seqs, context)
         busy_s = attention_s + meeting.base_s
         slowest = busy_s.argmax()
         return StepPrices(
@@ -262,6 +246,7 @@ class StepPricer:
             mtp_share=self.mtp_share,
             rank_busy_s=busy_s,
             rank_slope_s=slope_s,
+            room_tokens=int(min(room.item(room.argmin()), 2.0**62)),
         )
 
     def _after_meeting(self, group_tokens: int, fullest: int, rows: int) -> tuple[float, Floats]:

@@ -215,7 +215,7 @@ class Simulation:
                 seq.decode_target,
                 start_s,
                 end_s,
-                law.bytes_per_token * seq.resident_tokens,
+                law.size_bytes(seq.resident_tokens),
             )
         )
         self.clock.call_at(end_s, DELIVER, lambda: self._delivered(seq, group, rank))

@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from annotated_types import Gt, Le
 
 from simpod.fields import STRICT, Count, Frac, NonNegative, Positive
+from simpod.hardware.kernels.fits import KernelFits
 from simpod.hardware.topology import TopologySpec
 
 Share = Annotated[float, Gt(0), Le(1)]
@@ -148,6 +149,8 @@ class HardwareProfile:
     """What the die achieves of its peaks."""
     topology: TopologySpec = field(default_factory=TopologySpec)
     """How the planes are wired."""
+    kernels: KernelFits = field(default_factory=KernelFits)
+    """Constants of its kernels."""
 
     def __post_init__(self) -> None:
         if "scale_up" not in self.planes:

@@ -58,27 +58,42 @@ def refusals(config: Config) -> list[str]:
     return found or _unknown(config)
 
 
+WINDOWED = "sliding_attention"
+
+
+def window_layers(config: Config) -> int:
+    """Layers with a sliding window, by `layer_types`; it means nothing if the window is off."""
+    return (config.get("layer_types") or []).count(WINDOWED) if _has_window(config) else 0
+
+
 def _layer_types(config: Config) -> list[str]:
     kinds = config.get("layer_types") or []
-    others = sorted({str(kind) for kind in kinds} - {"full_attention"})
+    known = {"full_attention", WINDOWED} if _has_window(config) else {"full_attention"}
+    others = sorted({str(kind) for kind in kinds} - known)
     if not others:
         return []
-    count = sum(kind == "full_attention" for kind in kinds)
+    count = sum(kind in known for kind in kinds)
     return [
         f"layer_types: not modelled: layers without full attention; got {', '.join(others)}"
         f" in {len(kinds) - count} of {len(kinds)} layers"
     ]
 
 
-def _sliding_window(config: Config) -> list[str]:
+def _has_window(config: Config) -> bool:
     """A window counts as in use unless `use_sliding_window` says otherwise (as in Qwen)."""
     window = config.get("sliding_window")
     if not window or config.get("use_sliding_window") is False:
-        return []
+        return False
     reach = config.get("max_position_embeddings")
-    if isinstance(window, int) and isinstance(reach, int) and window >= reach:
+    return not (isinstance(window, int) and isinstance(reach, int) and window >= reach)
+
+
+def _sliding_window(config: Config) -> list[str]:
+    """Without `layer_types`, which layers have the window is each architecture's own rule."""
+    if not _has_window(config) or window_layers(config):
         return []
-    return [f"sliding_window: not modelled: attention to the last tokens only; got {window!r}"]
+    window = config.get("sliding_window")
+    return [f"sliding_window: not modelled without layer_types; got {window!r}"]
 
 
 def _other_shapes(config: Config) -> list[str]:

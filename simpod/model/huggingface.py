@@ -15,7 +15,7 @@ from typing import Any
 from simpod.errors import ConfigError
 from simpod.model.hf_fields import Fields, text_part
 from simpod.model.hf_quantisation import published_weights
-from simpod.model.hf_refusals import refusals
+from simpod.model.hf_refusals import refusals, window_layers
 from simpod.model.spec import AttentionSpec, ModelSpec, MoeSpec
 
 Config = Mapping[str, Any]
@@ -39,6 +39,7 @@ FAMILIES = (
     "deepseek_v3",
     "kimi_k2",
     "glm4_moe",
+    "gpt_oss",
     "minimax_m2",
 )
 """Values of `model_type` that are read; all leave embeddings untied unless the file says so."""
@@ -107,6 +108,7 @@ def _read(fields: Fields, name: str, source: str) -> ModelSpec:
         vocab_size=fields.count("vocab_size"),
         attention=_attention(fields),
         moe=moe,
+        num_window_layers=window_layers(fields.config),
         num_mtp_layers=_mtp_layers(fields),
         tie_word_embeddings=fields.flag("tie_word_embeddings"),
         max_position_tokens=fields.count("max_position_embeddings"),
@@ -148,6 +150,7 @@ def _attention(fields: Fields) -> AttentionSpec:
         has_output_bias=has_bias and not only_qkv,
         has_qk_norm=fields.flag("use_qk_norm") or model_type in _QK_NORM_FAMILIES,
         qk_norm_per_head=fields.get("qk_norm_type") != "per_layer",
+        window_tokens=fields.count("sliding_window") if window_layers(fields.config) else None,
     )
 
 
@@ -186,7 +189,8 @@ def _moe(fields: Fields) -> tuple[MoeSpec | None, int]:
         else (fields.count(shared_key) if shared_key else 0),
         has_router_bias=fields.get("topk_method") == "noaux_tc"
         or fields.flag("use_routing_bias")
-        or fields.model_type == "glm4_moe",
+        or fields.model_type in ("glm4_moe", "gpt_oss"),
+        has_expert_bias=fields.model_type == "gpt_oss",
     )
     return moe, num_moe_layers
 

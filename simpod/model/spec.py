@@ -47,6 +47,8 @@ class AttentionSpec:
     """mla: part of a head with rotary embedding; its key is cached once for all heads."""
     v_head_dim: Index = 0
     """mla: width of a value head."""
+    window_tokens: Count | None = None
+    """gqa: tokens that a query of a windowed layer sees; null: there are no such layers."""
 
     def __post_init__(self) -> None:
         if self.num_heads % self.num_kv_heads:
@@ -81,6 +83,8 @@ class AttentionSpec:
             raise ValueError(
                 f"num_kv_heads {self.num_kv_heads} must equal num_heads {self.num_heads} in mla"
             )
+        if self.window_tokens:
+            raise ValueError("a sliding window is modelled for gqa only, kind is mla")
         if self.has_qkv_bias or self.has_output_bias or self.has_qk_norm:
             raise ValueError("biases and qk norm are counted for gqa only, kind is mla")
 
@@ -113,6 +117,8 @@ class MoeSpec:
     """Inner width of all shared experts together; 0: none."""
     has_router_bias: bool = False
     """One correction term an expert, added to the scores for choosing."""
+    has_expert_bias: bool = False
+    """Biases on the experts' projections (gpt-oss)."""
 
     def __post_init__(self) -> None:
         if self.experts_per_token > self.num_experts:
@@ -123,7 +129,7 @@ class MoeSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSpec:
-    """A decoder-only transformer; layers are dense or sparse, attention is the same in all.
+    """A decoder-only transformer; layers are dense or sparse, with or without a sliding window.
 
     Feed-forwards are gated (three matrices), norms are RMS norms. `_parameters` of a part mean one
     layer's unless the name says otherwise. MTP layers share embedding and head with the main model.
@@ -147,6 +153,8 @@ class ModelSpec:
     """Attention of every layer."""
     moe: MoeSpec | None
     """The sparse feed-forward; null in a dense model."""
+    num_window_layers: Index = 0
+    """Layers whose queries see the last `attention.window_tokens` tokens only."""
     num_mtp_layers: Index
     """Multi-token-prediction layers that the checkpoint holds."""
     tie_word_embeddings: bool
@@ -168,6 +176,15 @@ class ModelSpec:
             raise ValueError(
                 f"num_moe_layers {self.num_moe_layers} exceeds num_layers {self.num_layers}"
             )
+        if self.num_window_layers > self.num_layers:
+            raise ValueError(
+                f"num_window_layers {self.num_window_layers} exceeds num_layers {self.num_layers}"
+            )
+        if (self.attention.window_tokens is None) != (self.num_window_layers == 0):
+            raise ValueError(
+                f"num_window_layers is {self.num_window_layers}, so attention.window_tokens must be"
+                f" {'null' if self.attention.window_tokens else 'given'}"
+            )
         if (self.moe is None) != (self.num_moe_layers == 0):
             raise ValueError(
                 f"num_moe_layers is {self.num_moe_layers}, so moe must be"
@@ -180,14 +197,19 @@ class ModelSpec:
         return self.num_layers - self.num_moe_layers
 
     @property
+    def num_full_layers(self) -> int:
+        """Layers whose queries see the whole context."""
+        return self.num_layers - self.num_window_layers
+
+    @property
     def kv_elements_per_layer(self) -> int:
         """Cached numbers of one token in one layer (an MTP layer caches as many)."""
         return self.attention.kv_elements_per_token
 
     @property
     def kv_elements_per_token(self) -> int:
-        """Cached numbers of one token, all layers of the main model."""
-        return self.num_layers * self.kv_elements_per_layer
+        """Cached numbers of one token for good: all layers of the main model without a window."""
+        return self.num_full_layers * self.kv_elements_per_layer
 
     @property
     def attention_matrix_parameters(self) -> int:
@@ -235,8 +257,12 @@ class ModelSpec:
 
     @property
     def expert_parameters(self) -> int:
-        """Gate, up and down of one routed expert; 0 in a dense model."""
-        return 3 * self.hidden_size * self.moe.expert_intermediate_size if self.moe else 0
+        """Gate, up and down of one routed expert, with their biases; 0 in a dense model."""
+        if self.moe is None:
+            return 0
+        width = self.moe.expert_intermediate_size
+        biases = 2 * width + self.hidden_size if self.moe.has_expert_bias else 0
+        return 3 * self.hidden_size * width + biases
 
     @property
     def shared_expert_parameters(self) -> int:

@@ -1,0 +1,190 @@
+"""Closed-loop benchmark runs of whole deployments: mean TTFT and TPOT, row by row.
+
+Rows are those of AIConfigurator's `silicon` table: InferenceX and NVIDIA runs. What such a run is,
+in InferenceX's own scripts (`benchmarks/*.sh`): `concurrency` clients that each wait for their
+answer, 10 x concurrency requests, all clients starting at once; lengths drawn evenly between 0.8
+and 1.0 of isl and osl (random-range-ratio 0.8), end-of-sequence ignored; no prefix reuse; KV in
+fp8 with 8-bit and 4-bit weights.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from simpod.config import ResolvedExperiment, resolve_document
+from simpod.errors import ConfigError
+from simpod.validate.names import hardware_of, model_of
+from simpod.validate.report import Point, Refusal, Report
+from simpod.validate.runs import summaries
+
+LENGTH_FROM: Final = 0.8
+"""InferenceX: shortest prompt and output, as a share of the nominal length."""
+REQUESTS_PER_CLIENT: Final = 10
+MEMORY_FRAC: Final = 0.92
+DTYPES: Final[Mapping[str, str]] = {
+    "nvfp4": "fp4",
+    "mxfp4": "fp4",
+    "fp8": "fp8",
+    "fp8_block": "fp8",
+    "bfloat16": "bf16",
+    "int8_wo": "int8",
+    "int4_wo": "int4",
+}
+ENGINES: Final[Mapping[str, str]] = {"vllm": "vllm-v1", "sglang": "sglang", "trtllm": "trtllm"}
+NUMBERS: Final = ("isl", "osl", "concurrency", "silicon_ttft_ms", "silicon_tpot_ms")
+TEXTS: Final = ("model_path", "system", "backend", "mode", "gemm_quant_mode")
+POOLS: Final[Mapping[str, tuple[str, ...]]] = {
+    "agg": ("",),
+    "disagg": ("prefill_", "decode_"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _UnexpressedError(Exception):
+    """A row that simpod can't say; its reason."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deployment:
+    """One row: how it is called, where it belongs, what was measured."""
+
+    id: str
+    group: str
+    row: Mapping[str, Any]
+
+
+def read_deployments(path: Path) -> list[Deployment]:
+    """Rows of a CSV with the columns of the `silicon` table; ConfigError if it has others."""
+    import pandas as pd
+
+    try:
+        frame = pd.read_csv(path)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: cannot be read as CSV: {error}") from error
+    missing = [name for name in (*TEXTS, *NUMBERS) if name not in frame]
+    if missing:
+        raise ConfigError(
+            f"{path}: not a table of deployments: missing {', '.join(missing)};"
+            f" has {', '.join(frame.columns)}"
+        )
+    rows = []
+    for number, record in enumerate(frame.to_dict("records"), start=2):
+        row = {str(name): value for name, value in record.items()}
+        model = str(row["model_path"]).rsplit("/", 1)[-1]
+        group = f"deployments/{row['mode']}/{model}/{row['system']}/{row['backend']}"
+        rows.append(Deployment(id=str(row.get("id", number)), group=group, row=row))
+    return rows
+
+
+def validate_deployments(
+    rows: list[Deployment],
+    processes: int | None = None,
+    on_done: Callable[[], None] = lambda: None,
+) -> Report:
+    """Simulate every row that can be expressed; TTFT and TPOT in milliseconds."""
+    report = Report()
+    wanted: list[tuple[Deployment, ResolvedExperiment]] = []
+    for deployment in rows:
+        try:
+            wanted.append((deployment, experiment_of(deployment.row)))
+        except _UnexpressedError as error:
+            report.refusals.append(Refusal(group=deployment.group, reason=error.reason))
+            on_done()
+    found = summaries([experiment for _, experiment in wanted], processes, on_done)
+    for (deployment, _), summary in zip(wanted, found, strict=True):
+        report.points += list(_points(deployment, summary))
+    return report
+
+
+def _points(deployment: Deployment, summary: Mapping[str, Any]) -> Iterator[Point]:
+    for metric, column in (("ttft", "silicon_ttft_ms"), ("tpot", "silicon_tpot_ms")):
+        yield Point(
+            id=f"{deployment.id}/{metric}",
+            group=f"{deployment.group}/{metric}",
+            metric=f"mean_{metric}_ms",
+            measured=float(deployment.row[column]),
+            simulated=float(summary[f"mean_{metric}_ms"]),
+            source="AIConfigurator silicon table",
+        )
+
+
+def experiment_of(row: Mapping[str, Any]) -> ResolvedExperiment:
+    """The experiment that a row describes."""
+    try:
+        return resolve_document(document_of(row), source="row")
+    except ConfigError as error:
+        raise _UnexpressedError(error.problems[0].splitlines()[0]) from error
+
+
+def document_of(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The same as a document."""
+    if row["mode"] not in POOLS or row["backend"] not in ENGINES:
+        raise _UnexpressedError(f"mode {row['mode']}, backend {row['backend']}: not known")
+    concurrency = int(row["concurrency"])
+    layouts = [_layout(row, prefix) for prefix in POOLS[row["mode"]]]
+    dies = sum(layout["instances"] * layout["dies"] for layout in layouts)
+    try:
+        model, hardware = model_of(str(row["model_path"])), hardware_of(str(row["system"]), dies)
+    except ConfigError as error:
+        raise _UnexpressedError(str(error)) from error
+    roles = ("mixed",) if len(layouts) == 1 else ("prefill", "decode")
+    pools = {
+        role: {"role": role, **layout, **_limits(row, concurrency)}
+        for role, layout in zip(roles, layouts, strict=True)
+    }
+    return {
+        "model": model.name,
+        "hardware": hardware.name,
+        "workload": {
+            "arrivals": {"process": "closed_loop", "concurrency": concurrency},
+            "prompt_tokens": _lengths(int(row["isl"])),
+            "output_tokens": _lengths(int(row["osl"])),
+            "num_requests": REQUESTS_PER_CLIENT * concurrency,
+        },
+        "deployment": pools,
+        "measure": {"warmup_frac": 0.0, "drain_frac": 0.0},
+        # engine
+    }
+
+
+def _lengths(nominal: int) -> dict[str, Any]:
+    return {"distribution": "uniform", "min": int(nominal * LENGTH_FROM), "max": nominal}
+
+
+def _layout(row: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """Dies of one pool.
+
+    InferenceX's "tp 8, ep 8" is one server of 8, whose table here says moe_tp 8 x moe_ep 8 and
+    so tp 64 (or attention_dp 64): read back as what the scripts launch, `--tp 8 --ep 8`.
+    """
+    tp, dp, moe_tp, moe_ep = (
+        int(row[f"{prefix}{name}"])
+        for name in ("tp_size", "attention_dp_size", "moe_tp_size", "moe_ep_size")
+    )
+    if int(row[f"{prefix}pp_size"]) != 1:
+        raise _UnexpressedError("pipeline parallelism")
+    if moe_tp == moe_ep > 1 and tp * dp == moe_tp * moe_ep:
+        tp, dp = (moe_ep, 1) if dp == 1 else (1, moe_ep)
+        moe_tp = 1
+    gpus = tp * dp
+    workers = int(row[f"{prefix}num_workers"]) if prefix else max(1, int(row["gpus"]) // gpus)
+    if not prefix and int(row["gpus"]) == int(row["tp_size"]) * int(row["attention_dp_size"]):
+        workers = 1
+    return {"instances": workers, "dies": gpus, "tp": tp, "dp": dp, "ep": min(moe_ep, gpus)}
+
+
+def _limits(row: Mapping[str, Any], concurrency: int) -> dict[str, Any]:
+    dtype = DTYPES.get(str(row["gemm_quant_mode"]))
+    if dtype is None:
+        raise _UnexpressedError(f"gemm_quant_mode {row['gemm_quant_mode']}")
+    return {
+        "max_num_seqs": concurrency,
+        "max_step_tokens": max(8192, concurrency),
+        "memory_frac": MEMORY_FRAC,
+        "prefix_caching": False,
+        "weight_dtype": dtype,
+        "kv_dtype": "bf16" if dtype == "bf16" else "fp8",
+    }

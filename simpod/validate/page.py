@@ -1,0 +1,65 @@
+"""The accuracy page of the documentation: the last validation, group by group."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from simpod.errors import ConfigError
+from simpod.validate.fit import Errors
+from simpod.validate.report import GroupErrors, Report
+
+INTRODUCTION = """# How accurate is it
+
+Written by `simpod validate --page docs/accuracy.md`; nothing here is set by hand. Errors are
+relative, simulated / measured - 1: *median* and *p90* of their absolute values, *worst*, and
+*signed*, the median with its sign. Refused rows are those that simpod can't express; why, is said
+below.
+
+* `kernels/DEVICE/TABLE`: measured kernels. The constants of h100, a100 and b200 were fitted on
+  70 % of such rows; what the fit left on the other 30 % is in each profile, under `kernels`.
+* `requests/STATISTIC`: logs of real engines, replayed.
+* `deployments/MODE/MODEL/SYSTEM/ENGINE/METRIC`: closed-loop runs of whole deployments. No constant
+  was fitted on them but those of the engines' named semantics.
+* `forwards/DEVICE`: forward passes on Ascend.
+* `points/...`: published figures of whole systems; none was used in a fit.
+"""
+
+
+def write_page(path: Path, report: Report) -> None:
+    """Write the page; ConfigError if that is not possible."""
+    try:
+        path.write_text("\n".join(_lines(report)) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def _lines(report: Report) -> Iterator[str]:
+    yield INTRODUCTION
+    yield "| group | rows | median | p90 | worst | signed | refused |"
+    yield "| --- | ---: | ---: | ---: | ---: | ---: | ---: |"
+    yield from (_row(group) for group in report.groups())
+    shown = [point for point in report.points if not point.group.startswith("deployments/")]
+    if shown:
+        yield "\n## Points\n\n| point | metric | measured | simulated | error | source |"
+        yield "| --- | --- | ---: | ---: | ---: | --- |"
+    for point in shown:
+        yield (
+            f"| {point.id} | `{point.metric}` | {point.measured:.4g} | {point.simulated:.4g}"
+            f" | {point.error_frac:+.1%} | {point.source} |"
+        )
+    if report.refusals:
+        yield "\n## Refused\n\n| group | rows | reason |\n| --- | ---: | --- |"
+    for (group, reason), rows in report.reasons().items():
+        yield f"| {group} | {rows} | {reason} |"
+
+
+def _row(group: GroupErrors) -> str:
+    return f"| {group.group} | {_errors(group.errors)} | {group.refused or ''} |"
+
+
+def _errors(found: Errors | None) -> str:
+    if found is None:
+        return "0 | | | | "
+    return (
+        f"{found.rows:,} | {found.median_abs_error_frac:.1%} | {found.p90_abs_error_frac:.1%}"
+        f" | {found.worst_abs_error_frac:.1%} | {found.median_signed_error_frac:+.1%}"
+    )
