@@ -81,4 +81,4 @@ class TopologySpec:
     planes: Mapping[str, WiringSpec] = field(default_factory=dict)
     """By plane."""
     transfers: Mapping[str, TransferLaw] = field(default_factory=dict)
-    """What one transfer achieves, by operation (read_die, hixl_write, ...)."""
+    """What one transfer achieves, by operation (read_die, write_cpu, ...)."""
