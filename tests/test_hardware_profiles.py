@@ -25,7 +25,8 @@ def profile(name: str) -> HardwareProfile:
 
 def test_every_device_has_a_node_and_a_pod() -> None:
     whole = ["cloudmatrix384", "gb200", "gb200-nvl72"]  # a tray of 4, and a rack of trays
-    assert sorted([*GPUS, *(f"{gpu}-pod" for gpu in GPUS), *whole]) == NAMES
+    bins = ["atlas-a2-280t", "atlas-a2-313t", "atlas-a2-376t", "atlas-a3-560t"]
+    assert sorted([*GPUS, *(f"{gpu}-pod" for gpu in GPUS), *whole, *bins]) == NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -37,8 +38,6 @@ def test_profile_is_valid_and_sourced(name: str) -> None:
     assert spec.source
     links = [line for line in text.splitlines() if " bytes_per_s:" in line]
     assert all("unidirectional" in line for line in links)
-    assumed = spec.calibration.status == "assumed"
-    assert assumed or spec.calibration.fitted_on
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -54,7 +53,6 @@ def test_numbers_are_in_si_units(name: str) -> None:
         assert 1e-7 < plane.intra_node_latency_s <= plane.inter_node_latency_s < 1e-4
     assert spec.die.hbm_bytes < spec.host.dram_bytes < 1e13
     assert 1e-6 <= spec.calibration.kernel_overhead_s < 1e-5
-    assert 1e-4 < spec.calibration.step_overhead_s < 1e-2
 
 
 @pytest.mark.parametrize("gpu", GPUS)
@@ -82,7 +80,7 @@ def test_cloudmatrix384_adds_up_to_its_published_totals() -> None:
     assert set(spec.die.peak_flops_per_s) == {"bf16", "int8"}
 
 
-def test_cloudmatrix384_dispatch_constants_leave_the_stated_error() -> None:
+def test_cloudmatrix384_dispatch_constants_are_near_the_published_latencies() -> None:
     """CMI table 7: 128 tokens to 8 experts each; 7.5 KB out, 14 KB back; one copy in EP stays."""
     spec = profile("cloudmatrix384")
     fit = spec.calibration
@@ -94,9 +92,7 @@ def test_cloudmatrix384_dispatch_constants_leave_the_stated_error() -> None:
             copies = 128 * 8 * (ep - 1) / ep
             fixed = fit.dispatch_latency_s + ep * fit.dispatch_latency_per_rank_s
             errors.append(abs((fixed + copies * size / rate) / (latency_us * 1e-6) - 1))
-    assert sorted(errors)[2:4] == pytest.approx(
-        [fit.median_abs_error_frac["dispatch_combine"]] * 2, abs=0.02
-    )
+    assert sorted(errors)[2:4] == pytest.approx([0.15] * 2, abs=0.02)  # the middle two of six
     assert max(errors) < 0.19
 
 
@@ -129,10 +125,38 @@ def test_data_sheet_numbers(
     assert spec.planes["scale_up"].bytes_per_s == pytest.approx(scale_up_gb_per_s * 1e9)
 
 
+def statuses(name: str) -> dict[str, int]:
+    spec = profile(name)
+    return dict(spec.kernels.statuses(spec.die.name, spec.family))
+
+
 def test_relatives_share_constants_but_do_not_claim_their_own_fit() -> None:
-    h100 = profile("h100").calibration
-    for name in ("h800", "h200", "h20"):
-        fit = profile(name).calibration
-        assert fit.status == "family"
-        assert fit.matmul_compute_frac == h100.matmul_compute_frac
-    assert h100.status == "calibrated"
+    h100 = profile("h100")
+    assert statuses("h100")["calibrated"] > 30
+    for name in ("h200", "h20", "h100-pod"):
+        assert profile(name).kernels == h100.kernels
+    assert set(statuses("h200")) == set(statuses("h20")) == {"family"}
+    assert set(statuses("h800")) == {"calibrated", "family"}  # some tables are of the H800
+    assert statuses("h100-pod") == statuses("h100")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_fit_says_where_it_is_from(name: str) -> None:
+    spec = profile(name)
+    for operator, variant, fit in spec.kernels.each():
+        assert fit.source, (operator, variant)
+        assert fit.device, (operator, variant)
+        if fit.rows == 0:  # derived, as the source says: no fit has left an error
+            assert fit.median_abs_error_frac is None
+        status = fit.status(spec.die.name, spec.family)
+        assert (status == "calibrated") == (fit.device == spec.die.name and fit.rows > 0)
+
+
+SERVED = ("gemm", "grouped_gemm", "prefill_attention", "decode_attention", "prefill_mla")
+SERVED += ("decode_mla", "collective")
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith("rtx")])
+def test_profile_prices_every_operator_that_is_served(name: str) -> None:
+    kernels = profile(name).kernels
+    assert [operator for operator in SERVED if not getattr(kernels, operator)] == []

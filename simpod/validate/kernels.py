@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from simpod.hardware.spec import HardwareProfile
 from simpod.validate.fit import errors
 from simpod.validate.names import hardware_of
 from simpod.validate.report import GroupErrors, Refusal, Report
+from simpod.validate.tables.group import Group
 from simpod.validate.tables.kinds import KINDS, Floats, Kind
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ class TableFile:
 
 def find_tables(folder: Path) -> list[TableFile]:
     """Tables in a folder whose kind is known or not; ConfigError if there is none."""
+    if not folder.is_dir():
+        raise ConfigError(f"{folder}: not a folder of kernel tables")
     found = [
         TableFile(path=path, device=path.stem.partition(".")[0], kind=path.stem.partition(".")[2])
         for path in sorted(folder.iterdir())
@@ -82,15 +85,19 @@ def _compare(group: str, kind: Kind, hardware: HardwareProfile, table: TableFile
     return Report(tables=found)
 
 
+def groups_of(kind: Kind, table: TableFile) -> list[Group[Any]]:
+    """Rows of a table by variant; ConfigError if columns are missing."""
+    try:
+        return kind.read(table.read())
+    except KeyError as error:
+        raise ConfigError(f"{table.path}: missing column {error}") from error
+
+
 def _priced(
     kind: Kind, hardware: HardwareProfile, table: TableFile
 ) -> Iterator[tuple[str, Floats, Floats]]:
     """Variant, simulated and measured seconds [n] of each group of rows."""
-    try:
-        groups = kind.read(table.read())
-    except KeyError as error:
-        raise ConfigError(f"{table.path}: missing column {error}") from error
-    for group in groups:
+    for group in groups_of(kind, table):
         simulated_s = kind.seconds(hardware, group)
         if simulated_s is None:
             raise ConfigError(f"hardware {hardware.name} has no constants of {kind.operator}")
