@@ -13,6 +13,8 @@ from simpod.units import GB, GIGA, TB
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from simpod.hardware.kernels.fits import Status
+
 EPILOG: Final = """Examples:
 
 simpod list
@@ -178,7 +180,7 @@ def _hardware_line(row: Row) -> tuple[str, ...]:
     )
 
 
-def in_words(statuses: Mapping[str, int]) -> str:
+def in_words(statuses: "Mapping[Status, int]") -> str:
     """How many kernel constants are how sure: `28 calibrated, 3 family`."""
     return ", ".join(f"{number} {status}" for status, number in statuses.items()) or "none"
 
