@@ -27,15 +27,17 @@ from simpod.cost.step import MAX_GROUP_TABLE_TOKENS
 from simpod.cost.table import CONTEXT_KNOTS
 from simpod.records.columns import STEP_PARTS
 
+# flowserve: no step waits for the launches of the host, which would hide what the die does
 PRICERS = {
-    "dense": StepPricer(LLAMA_70B, GPU_NODES, Layout(dies=8, tp=8)),
-    "moe-tp": StepPricer(SMALL_MOE, GPU_NODES, Layout(dies=8, tp=8, mtp_layers=1)),
+    "dense": StepPricer(LLAMA_70B, GPU_NODES, Layout(dies=8, tp=8), "flowserve"),
+    "moe-tp": StepPricer(SMALL_MOE, GPU_NODES, Layout(dies=8, tp=8, mtp_layers=1), "flowserve"),
     "ep4": StepPricer(SMALL_MOE, NPU_POD, ep_layout(4)),
     "ep4-mtp": StepPricer(DEEPSEEK_R1, NPU_POD, ep_layout(4, mtp=1)),
     "dp2-tp2": StepPricer(DEEPSEEK_R1, NPU_POD, ep_layout(4, dp=2, tp=2, ep=2)),
     "dp3-dense": StepPricer(LLAMA_70B, NPU_POD, Layout(dies=3, dp=3)),
 }
 names = st.sampled_from(sorted(PRICERS))
+PEAK_DECODE = decode_batch([60] * 288, 184_320)
 
 
 def price_s(pricer, batch):
@@ -214,7 +216,6 @@ def test_decode_of_a_dense_model_by_hand_when_memory_binds():
             by_hand += 80 * 32 * 3 * 28672 * 2
         assert part(prices, name) == pytest.approx(by_hand / 3e12, rel=1e-9), name
     assert part(prices, "head") == pytest.approx(product_bytes(8192, 128256) / 3e12, rel=1e-9)
-    assert part(prices, "host_gap") == 0  # vLLM hides its scheduler behind the step
 
 
 def test_a_long_prompt_by_hand_when_compute_binds():
@@ -307,7 +308,7 @@ def test_steps_too_large_for_the_table_continue_it():
 @pytest.mark.parametrize(
     ("model", "hardware", "layout", "batch", "low_s", "high_s"),
     [
-        ("deepseek-r1", "cloudmatrix384", ep_layout(288, 1), decode_batch([60] * 288, 184_320), 0.07, 0.12),
+        ("deepseek-r1", "cloudmatrix384", ep_layout(288, 1), PEAK_DECODE, 0.07, 0.12),
         ("llama-3.1-70b", "h100", Layout(dies=8, tp=8), decode_batch(1, 1024), 0.007, 0.013),
     ],
     ids=["xdeepserve-288", "llama-h100"],
