@@ -101,6 +101,6 @@ def need(hardware: HardwareProfile, operator: str, variants: Sequence[str]) -> F
     if found is None:
         raise ConfigError(
             f"hardware {hardware.name}: kernels: has no constants of {operator};"
-            " fit them with simpod calibrate, or take those of another profile with kernels_of"
+            " fit them with simpod calibrate, or build on a profile that has them with base:"
         )
     return found

@@ -63,7 +63,7 @@ class Fit(Generic[C]):
     p90_abs_error_frac: NonNegative | None = None
     """The same, 90th percentile."""
     constants: C
-    """See the operator's page."""
+    """Those of the operator class."""
 
     def status(self, device: str, family: str) -> Status:
         """How far the constants are from the die `device` of `family`."""
