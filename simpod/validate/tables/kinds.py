@@ -14,6 +14,7 @@ from simpod.validate.tables import (
     decode_attention,
     decode_mla,
     encoder_attention,
+    exchange_kinds,
     prefill_attention,
     prefill_mla,
 )
@@ -31,7 +32,7 @@ class Kind:
 
     read(frame) gives its groups; price(hardware, variant, constants, shape) seconds [n];
     fit(hardware, group) the constants; fallbacks(variant) the variants that may stand in, nearest
-    first.
+    first; num_dies(frame) how many dies the hardware must have.
     """
 
     operator: str
@@ -39,6 +40,7 @@ class Kind:
     price: Callable[[HardwareProfile, str, Any, Any], Floats]
     fit: Callable[[HardwareProfile, Group[Any]], Any]
     fallbacks: Callable[[str], tuple[str, ...]]
+    num_dies: Callable[["pd.DataFrame"], int] = lambda _: 1
 
     def fit_for(self, hardware: HardwareProfile, variant: str) -> Fit[Any] | None:
         """The constants of a profile for a variant, or what stands in for it; None: it has none."""
@@ -108,6 +110,18 @@ COLLECTIVE: Final = Kind(
     fallbacks=collective.fallbacks,
 )
 
+
+def _of_exchange(table: exchange_kinds.ExchangeTable) -> Kind:
+    return Kind(
+        operator="exchange",
+        read=table.read,
+        price=exchange_kinds.price,
+        fit=exchange_kinds.calibrate,
+        fallbacks=exchange_kinds.fallbacks,
+        num_dies=table.num_dies,
+    )
+
+
 KINDS: Final[Mapping[str, Kind]] = {
     "context_attention": _of_die(
         "prefill_attention",
@@ -135,5 +149,6 @@ KINDS: Final[Mapping[str, Kind]] = {
     ),
     "nccl": COLLECTIVE,
     "allreduce": COLLECTIVE,
+    **{name: _of_exchange(table) for name, table in exchange_kinds.TABLES.items()},
 }
 """By the second part of the file's name, DEVICE.KIND.parquet."""
