@@ -5,7 +5,7 @@ Published points are priced row by row, each with its own reason if it can't be;
 """
 
 from collections.abc import Iterator, Mapping
-from math import isnan
+from math import inf, isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -104,7 +104,7 @@ def _measured(row: Row) -> tuple[str, float]:
     if metric not in METRICS:
         raise ConfigError(f"unknown metric {metric!r}; allowed: {', '.join(METRICS)}")
     measured = _number(row, "measured")
-    if not measured > 0:
+    if not 0 < measured < inf:
         raise ConfigError("measured is empty, or not above 0")
     return metric, measured
 
@@ -190,7 +190,7 @@ def _count(row: Row, name: str) -> int:
     value = _number(row, name)
     if isnan(value):
         return 0
-    if value != int(value) or value < 0:
+    if not 0 <= value < inf or value != int(value):
         raise ConfigError(f"{name} is {value:g}, not a whole number")
     return int(value)
 

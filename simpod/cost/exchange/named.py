@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
+from math import inf
 from typing import Any, Final, cast
 
 import numpy as np
@@ -35,6 +36,8 @@ WORDS: Final = {
     "top_k": "a top-k",
     "size_bytes": "a size in bytes",
     "num_cores": "a number of vector cores",
+    "num_attention_dies": "a number of attention dies",
+    "num_domains": "a number of domains",
 }
 """What a request can't do without, for messages."""
 
@@ -110,16 +113,20 @@ def priced(hardware: HardwareProfile, request: Request) -> Priced:
 def _require(hardware: HardwareProfile, request: Request) -> None:
     """What the operation needs is there, and the dies are."""
     needed: tuple[str, ...] = ("num_ranks", "tokens", "hidden_size", "top_k")
-    if request.operation in TRANSFERS:
+    if request.operation in SPLITS:
+        needed = (*needed, "num_attention_dies", "num_domains")
+    elif request.operation in TRANSFERS:
         needed = ("size_bytes", "num_cores") if request.operation == "p2p_send" else ("size_bytes",)
     elif request.operation in COLLECTIVES:
         needed = ("num_ranks", "size_bytes")
-    empty = [WORDS[name] for name in needed if not getattr(request, name) > 0]
+    empty = [WORDS[name] for name in needed if not 0 < getattr(request, name) < inf]
     if empty:
         raise ConfigError(f"{request.operation} needs {', '.join(empty)}")
     if request.sent_as != "none" and request.sent_as not in BYTES_PER_ELEMENT:
         known = ", ".join(BYTES_PER_ELEMENT)
         raise ConfigError(f"unknown data type {request.sent_as!r}; allowed: {known}")
+    if request.top_k > request.experts:
+        raise ConfigError(f"a token goes to {request.top_k} of {request.experts} experts")
     dies = request.num_ranks
     if request.operation in SPLITS:
         dies += request.num_attention_dies * request.num_domains

@@ -55,7 +55,8 @@ class ExchangeTable:
         plain = self.plain(frame)
         columns = (*self.counts, *self.times)
         numbers = plain.assign(**{name: _numbers(plain, name) for name in columns})
-        return numbers[np.all([numbers[name] > 0 for name in columns], axis=0)]
+        good = [(numbers[name] > 0) & np.isfinite(numbers[name]) for name in columns]
+        return numbers[np.all(good, axis=0)]
 
     def ranks(self, frame: "pd.DataFrame") -> Floats:
         """Ranks of every row [n]."""
