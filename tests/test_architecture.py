@@ -33,6 +33,7 @@ UNIT = re.compile(
 )
 NO_UNIT = {
     "acceptance": "a share, called so by every engine",
+    "alpha": "exponent of a power law, called so by AIConfigurator",
     "cv": "standard deviation / mean",
     "shape": "of a Weibull distribution",
     "exponent": "of a power law",
@@ -51,6 +52,14 @@ NO_UNIT = {
     "p99": "of whatever the distribution is of",
     "mtp_acceptance": "a share, called so by every engine",
     "mtp_share": "a share",
+    "topk": "experts of a token; a float where it is an array's scalar",
+    "num_slots": "a count, as above",
+    "num_up_matrices": "a count, as above",
+    "hidden_size": "elements, called so by every model",
+    "inter_size": "elements, called so by AIConfigurator",
+    "columns": "elements of a matrix",
+    "inner": "elements of a matrix",
+    "source_rows": "elements of a matrix",
     "mean_in_system": "a number of requests",
     "tile_rows": "rows of a matrix tile; a float so that it is a constant like the others",
     "small_tile_rows": "the same",

@@ -112,10 +112,12 @@ class Policies(_Section):
 
 
 class Engine(_Section):
-    """How the simulator works, never what it answers."""
+    """How the simulator works, and which engine it imitates."""
 
     skip_ahead: bool = True
     """Take steps in which nothing joins or leaves in one go; the records are the same without."""
+    semantics: Literal["vllm-v1", "sglang", "trtllm", "flowserve"] | None = None
+    """Whose rules a step follows; default: flowserve on Ascend, vllm-v1 elsewhere."""
 
 
 class Experiment(_Section):

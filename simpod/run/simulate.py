@@ -157,7 +157,7 @@ def _pool(experiment: ResolvedExperiment, spec: PoolSpec, key: str, stream: Stre
     ref = experiment.policies[key]
     return PoolInputs(
         spec=spec,
-        pricer=StepPricer(experiment.model, hardware, spec.layout),
+        pricer=StepPricer(experiment.model, hardware, spec.layout, experiment.semantics.name),
         dies_per_npu=hardware.dies_per_npu,
         make_router=resolve(key, ref),
         router_name=f"{ref.use} (policies.{key})",

@@ -22,6 +22,8 @@ from simpod.hardware.kernels.exchange import (
     PullConstants,
     PushConstants,
 )
+from simpod.hardware.kernels.gemm import GemmConstants
+from simpod.hardware.kernels.grouped_gemm import GroupedGemmConstants
 from simpod.hardware.kernels.prefill_attention import PrefillAttentionConstants
 from simpod.hardware.kernels.prefill_mla import PrefillMlaConstants
 
@@ -82,6 +84,10 @@ class KernelFits:
 
     __pydantic_config__: ClassVar[Any] = STRICT
 
+    gemm: Fits[GemmConstants] = field(default_factory=dict)
+    """Dense matrix products, by data type."""
+    grouped_gemm: Fits[GroupedGemmConstants] = field(default_factory=dict)
+    """Routed experts of a layer: number format/library."""
     prefill_attention: Fits[PrefillAttentionConstants] = field(default_factory=dict)
     """Causal attention of prompts and of chunks of prompts, grouped heads."""
     decode_attention: Fits[DecodeAttentionConstants] = field(default_factory=dict)

@@ -9,12 +9,15 @@ from numpy.typing import NDArray
 
 from simpod.hardware.kernels.fits import Fit
 from simpod.hardware.spec import DieSpec, HardwareProfile
+from simpod.validate.fit import fit
 from simpod.validate.tables import (
     collective,
     decode_attention,
     decode_mla,
     encoder_attention,
     exchange_kinds,
+    gemm,
+    grouped_gemm,
     prefill_attention,
     prefill_mla,
 )
@@ -83,6 +86,13 @@ def _of_die(
     )
 
 
+def _fit_gemm(die: DieSpec, group: Group[Any]) -> Any:
+    def price_s(constants: Any) -> Floats:
+        return gemm.price(die, group.variant, constants, group.shape)
+
+    return fit(price_s, group.measured_s, gemm.start_of(group.variant))
+
+
 def _fit_prefill_mla(die: DieSpec, group: Group[Any]) -> Any:
     return prefill_mla.calibrate(die, group.variant, group.shape, group.measured_s)
 
@@ -123,6 +133,10 @@ def _of_exchange(table: exchange_kinds.ExchangeTable) -> Kind:
 
 
 KINDS: Final[Mapping[str, Kind]] = {
+    "gemm": _of_die("gemm", gemm, gemm.read_gemm, _fit_gemm),
+    "moe": _of_die(
+        "grouped_gemm", grouped_gemm, grouped_gemm.read_grouped_gemm, grouped_gemm.calibrated
+    ),
     "context_attention": _of_die(
         "prefill_attention",
         prefill_attention,
