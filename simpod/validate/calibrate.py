@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
+from simpod.config.kernel_section import split_kernels, with_kernels
 from simpod.errors import ConfigError
 from simpod.hardware.kernels.fits import Fit
 from simpod.hardware.spec import HardwareProfile
@@ -18,7 +18,6 @@ from simpod.validate.names import hardware_of
 from simpod.validate.tables.group import Group
 from simpod.validate.tables.kinds import KINDS
 
-SECTION: Final = "kernels:"
 MIN_ROWS: Final = 30
 """Fewer rows than this say nothing about a dozen constants."""
 
@@ -106,19 +105,13 @@ def write_fits(path: Path, fitted: Fitted) -> None:
 
     Fits of other operators and variants stay. The file is replaced in one step.
     """
-    text = path.read_text(encoding="utf-8")
-    head, _, tail = text.partition(f"\n{SECTION}\n")
-    section: dict[str, Any] = yaml.safe_load(tail and f"{SECTION}\n{tail}") or {}
-    kernels: dict[str, Any] = section.pop("kernels", {})
-    if section:
-        raise ConfigError(f"{path}: kernels: must be the last section, after {', '.join(section)}")
+    head, kernels = split_kernels(path.read_text(encoding="utf-8"), str(path))
     for operator, variants in fitted.items():
         kernels.setdefault(operator, {}).update(
             {variant: dict(_plain(fit)) for variant, fit in variants.items()}
         )
-    body = yaml.safe_dump({"kernels": kernels}, sort_keys=False, default_flow_style=None, width=100)
     draft = path.with_suffix(".draft")
-    draft.write_text(head.rstrip("\n") + "\n" + body, encoding="utf-8")
+    draft.write_text(with_kernels(head, kernels), encoding="utf-8")
     draft.replace(path)
 
 
