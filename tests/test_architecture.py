@@ -115,7 +115,13 @@ def test_functions_are_short() -> None:
 
 @pytest.mark.parametrize(
     ("library", "layer"),
-    [("pydantic", "config"), ("yaml", "config"), ("simpy", "engine")],
+    [
+        ("pydantic", "config"),
+        ("yaml", "config"),
+        ("simpy", "engine"),
+        ("networkx", "cluster"),
+        ("matplotlib", "report"),
+    ],
 )
 def test_library_stays_in_its_layer(library: str, layer: str) -> None:
     assert {layer_of(path) for path in MODULES if library in imported(path)} == {layer}
@@ -185,7 +191,18 @@ def test_float_fields_carry_their_unit() -> None:
 
 
 def test_import_is_light() -> None:
-    heavy = ("pandas", "pyarrow", "pydantic", "simpy", "yaml", "rich", "typer", "numpy")
+    heavy = (
+        "networkx",
+        "matplotlib",
+        "pandas",
+        "pyarrow",
+        "pydantic",
+        "simpy",
+        "yaml",
+        "rich",
+        "typer",
+        "numpy",
+    )
     code = f"import json, sys, simpod; print(json.dumps([n for n in {heavy} if n in sys.modules]))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == []

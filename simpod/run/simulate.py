@@ -1,6 +1,8 @@
 """The composition root: a resolved experiment in, records and their summary out."""
 
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +33,9 @@ Progress = Callable[[int, int, float], None]
 """Called now and then with requests ended, requests in all, simulated seconds."""
 
 
+COLLECT_AFTER_OBJECTS = 100_000
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Result:
     """One run: what happened, its statistics, and what it takes to make it again."""
@@ -47,7 +52,8 @@ def run(experiment: ResolvedExperiment, on_progress: Progress | None = None) -> 
     """
     stream = streams(experiment.seed)
     requests = build(experiment.workload, stream)
-    with threadpool_limits(1, user_api="blas"):  # its threads would spin beside the simulation
+    # BLAS threads would spin beside the simulation
+    with threadpool_limits(1, user_api="blas"), _rare_collections():
         records = Simulation(run_inputs(experiment, requests, stream, on_progress)).run()
         statistics = summarise(experiment, requests, records)
     return Result(
@@ -57,6 +63,20 @@ def run(experiment: ResolvedExperiment, on_progress: Progress | None = None) -> 
             experiment.document, seed=experiment.seed, hardware=experiment.hardware
         ),
     )
+
+
+@contextmanager
+def _rare_collections() -> Iterator[None]:
+    """Let the cycle collector look seldom: the engine leaves no cycles (only a policy might).
+
+    At its usual pace it visits all that lives after every few hundred new sequences.
+    """
+    usual = gc.get_threshold()
+    gc.set_threshold(COLLECT_AFTER_OBJECTS, *usual[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*usual)
 
 
 def run_inputs(

@@ -118,6 +118,13 @@ class KernelPricer:
         )
         return self._in_graph(served)
 
+    def _expert_constants(self, fmt: str) -> GroupedGemmConstants:
+        """The same for experts: the shorter of a variant's launches and those of bf16."""
+        bf16: Fit[GroupedGemmConstants] = need(self._hardware, "grouped_gemm", GROUPED_GEMM["bf16"])
+        own: Fit[GroupedGemmConstants] = need(self._hardware, "grouped_gemm", GROUPED_GEMM[fmt])
+        launch_s = min(bf16.constants.launch_s, own.constants.launch_s)
+        return self._in_graph(replace(own.constants, launch_s=launch_s))
+
     def _in_graph(self, constants: C) -> C:
         """The same with the launch that is left in a graph."""
         changed: Any = constants
@@ -127,7 +134,7 @@ class KernelPricer:
     def experts_s(self, work: ExpertWork, dtype: str) -> Floats:
         """Gate and up, activation, down of all experts of a die, with permuting and summing."""
         fmt = grouped_format(self._hardware, dtype)
-        fit: Fit[GroupedGemmConstants] = need(self._hardware, "grouped_gemm", GROUPED_GEMM[fmt])
+        constants = self._expert_constants(fmt)
         shape = GroupedGemmShape(
             loads=uniform_loads(work.group_tokens, work.num_experts, work.top_k, work.num_slots),
             num_tokens=work.arriving_tokens,
@@ -136,9 +143,7 @@ class KernelPricer:
             hidden_size=float(work.hidden_size),
             inter_size=float(work.inter_size),
         )
-        return grouped_gemm_s(
-            self._die, self._in_graph(fit.constants), shape, dtype=fmt, is_cold=True
-        )
+        return grouped_gemm_s(self._die, constants, shape, dtype=fmt, is_cold=True)
 
     def decode_attention_s(
         self, site: AttentionSite, seqs: Floats, context: Floats, query_tokens: int

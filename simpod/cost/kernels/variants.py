@@ -5,6 +5,7 @@ types are those of `Layout`: as weights and caches are held.
 """
 
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from typing import Final, TypeVar
 
 from simpod.cost.kernels.decode_split import LIBRARY_OF_FAMILY
@@ -26,16 +27,15 @@ GEMM: Final = {
 """Format -> variants. fp8 kernels first that do not quantise their input: engines fuse that."""
 
 GROUPED_GEMM: Final = {
-    "bf16": ("bf16",),
-    "fp8": ("fp8_block", "fp8"),
-    "int8": ("int8", "fp8_block", "fp8"),
-    "nvfp4": ("nvfp4/generated", "nvfp4", "w4a8_mxfp4_mxfp8", "fp8"),
-    "w4a8_mxfp4_mxfp8": ("w4a8_mxfp4_mxfp8", "nvfp4/generated", "fp8"),
-    "w4a8": ("w4a8", "int8", "fp8"),
-    "int4": ("int4", "w4a16_mxfp4", "bf16"),
-    "w4a16_mxfp4": ("w4a16_mxfp4", "int4", "bf16"),
+    "bf16": ("bf16/cutlass", "bf16/*"),
+    "fp8": ("fp8_block/*", "fp8/*"),
+    "int8": ("int8/*", "fp8_block/*", "fp8/*"),
+    "nvfp4": ("nvfp4/generated", "nvfp4/*", "w4a8_mxfp4_mxfp8/*", "fp8/*"),
+    "w4a8": ("w4a8/*", "int8/*", "fp8/*"),
+    "int4": ("int4/*", "w4a16_mxfp4/*", "bf16/*"),
+    "w4a16_mxfp4": ("w4a16_mxfp4/*", "int4/*", "bf16/*"),
 }
-"""The same for experts; a variant may have a library behind a slash."""
+"""The same for experts; behind the slash is the library, any of them if it is *."""
 
 
 def gemm_format(hardware: HardwareProfile, dtype: str) -> str:
@@ -86,8 +86,8 @@ def collective_variants(operation: str) -> tuple[tuple[str, ...], ...]:
 def find(fits: Fits[C], variants: Sequence[str]) -> Fit[C] | None:
     """The fit of the first variant that is there, else of any of the class; None: it is empty."""
     for variant in variants:
-        found = fits.get(variant) or next(
-            (fit for name, fit in fits.items() if name.startswith(f"{variant}/")), None
+        found = fits.get(variant.removesuffix("/*")) or next(
+            (fit for name, fit in fits.items() if fnmatchcase(name, variant)), None
         )
         if found is not None:
             return found
