@@ -262,6 +262,7 @@ def test_a_data_folder_has_its_collectives(tmp_path: Path) -> None:
     file.write_text(f"{HEADER}\n{exchange()}\n")
     sources = sources_in(tmp_path)
     assert sources.collectives == (file,)
+    assert not sources.is_bare
     assert sources.only(["collectives/cloudmatrix384"]).collectives == (file,)
     assert sources.only(["kernels"]).collectives == ()
     with pytest.raises(ConfigError, match=r"nowhere\.csv: not found"):

@@ -57,7 +57,7 @@ class Sources:
     @property
     def is_bare(self) -> bool:
         """Nothing but the points that ship."""
-        return self.with_shipped_points and not (self.kernels or self.deployments or self.requests)
+        return self.with_shipped_points and not any(getattr(self, kind) for kind in KINDS)
 
 
 def data_folder(given: Path | None) -> Path | None:
