@@ -237,6 +237,7 @@ def mtp_join(model: ModelSpec, tokens: Amount) -> Product:
 
 EXPERT_KERNELS = 7  # sort, permute, quantise, gate and up, activation, down, sum
 ATTENTION_KERNELS = 2  # write into the cache, attend
+MLA_KERNELS = 8  # split, rotate and join queries and latents; quantise the input of each product
 
 
 def step_kernels(model: ModelSpec, layout: Layout) -> int:
@@ -244,6 +245,7 @@ def step_kernels(model: ModelSpec, layout: Layout) -> int:
     passes = layer_elementwise(model, layout, 1.0).kernels
     reduces = 2 if layout.tp > 1 else 0
     layer = len(attention_matrices(model, layout.tp)) + ATTENTION_KERNELS + passes + reduces
+    layer += MLA_KERNELS if model.attention.kind == "mla" else 0
     dense = len(dense_ffn(model, layout, 1.0))
     sparse = EXPERT_KERNELS + len(router(model, 1.0)) + len(shared_experts(model, layout, 1.0))
     exchanges = 2 if layout.dp > 1 else 0
