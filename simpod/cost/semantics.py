@@ -40,7 +40,7 @@ SEMANTICS: Final[Mapping[str, Semantics]] = {
             batching="fcfs",
             launch_frac=1.0,
             step_gap_s=0.35e-3,
-            eager_launch_s=55e-6,
+            eager_launch_s=60e-6,
             frontend_s=20e-3,
             frontend_s_per_token=5e-6,
         ),
