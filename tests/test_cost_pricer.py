@@ -5,6 +5,7 @@ from dataclasses import replace
 import kernel_examples
 import numpy as np
 import pytest
+from cli_runs import ROOT, tiny
 from cost_examples import DEEPSEEK_R1, GPU_NODES, LLAMA_70B, NPU_POD, SMALL_MOE, ideal
 from kernel_examples import FREE, REAL, REAL_GEMM, REAL_GROUPED_GEMM, fit_of
 
@@ -29,6 +30,7 @@ from simpod.cost.kernels.variants import (
 from simpod.cost.layout import Layout
 from simpod.errors import ConfigError
 from simpod.hardware.kernels.fits import KernelFits
+from simpod.run import run
 
 DEVICES = {name: load_hardware(name) for name in ("a100", "h100", "b200", "cloudmatrix384")}
 
@@ -113,13 +115,12 @@ def test_a_profile_without_constants_is_refused_with_what_to_do(operator):
         need(bare, operator, ("bf16",))
 
 
-def test_an_experiment_on_such_a_profile_is_refused():
-    from simpod.run import run
-
-    experiment = load_experiment(
-        "llama70b-h100-colocated", ["hardware=rtx-pro-6000", "workload.num_requests=3"]
-    )
-    with pytest.raises(ConfigError, match="no constants of"):
+def test_an_experiment_on_such_a_profile_is_refused(tmp_path):
+    shipped = (ROOT / "hardware_profiles" / "rtx-4090.yaml").read_text()
+    bare = tmp_path / "bare.yaml"
+    bare.write_text(shipped.replace("\nkernels_of: a100\n", "\n"))
+    experiment = load_experiment(str(tiny(tmp_path)), [f"hardware={bare}"])
+    with pytest.raises(ConfigError, match="hardware rtx-4090: kernels: has no constants of"):
         run(experiment)
 
 

@@ -30,6 +30,7 @@ PAGES = (
     "docs/tutorial.md",
     "docs/fabric.md",
     "docs/calibration.md",
+    "docs/communication.md",
 )
 ALL_PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md")])
 

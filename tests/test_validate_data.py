@@ -67,14 +67,16 @@ def test_parquet_is_read_like_csv(tmp_path: Path) -> None:
 def test_tables_that_cannot_be_priced_are_refused(tmp_path: Path) -> None:
     gemm_table(tmp_path, "h100.sparse_gemm.csv")
     gemm_table(tmp_path, "tpu.gemm.csv")
-    gemm_table(tmp_path, "rtx_4090.gemm.csv")
+    encoder = {"batch_size": [1], "isl": 64, "num_heads": 16, "head_dim": 64}
+    encoder |= {"attn_dtype": "bfloat16", "kernel_source": "x", "latency_us": 9.0}
+    pd.DataFrame(encoder).to_csv(tmp_path / "a100.encoder_attention.csv", index=False)
     gemm_rows().drop(columns="m").to_csv(tmp_path / "h100.gemm.csv", index=False)
     (tmp_path / "h100.moe.parquet").write_text("not a table")
     reasons = " ".join(refusals(validate_kernels(tmp_path)))
     for part in (
         "no kernel model for tables of kind 'sparse_gemm'",
         "no hardware profile for 1 dies of 'tpu'",
-        "hardware rtx-4090 has no constants of gemm",
+        "hardware a100 has no constants of encoder_attention",
         "missing column 'm'",
         "cannot be read as a table",
     ):

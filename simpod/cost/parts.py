@@ -29,8 +29,9 @@ from simpod.hardware.spec import HardwareProfile
 from simpod.model.spec import ModelSpec
 from simpod.records.columns import STEP_PARTS
 
-ATTENTION, DISPATCH_WAIT, COMBINE_WAIT, MTP = (
-    STEP_PARTS.index(name) for name in ("attention", "dispatch_wait", "combine_wait", "mtp")
+ATTENTION, DISPATCH_WAIT, COMBINE_WAIT, MTP, HOST_GAP = (
+    STEP_PARTS.index(name)
+    for name in ("attention", "dispatch_wait", "combine_wait", "mtp", "host_gap")
 )
 NO_EXCHANGE = Exchange(0.0, 0.0)
 
@@ -58,6 +59,7 @@ class PartCosts:
         self.window = model.attention.window_tokens or 0
         self._full_layers = model.num_full_layers + self.mtp
         self.num_moe_layers = model.num_moe_layers + (self.mtp if model.moe else 0)
+        self.eager_s = semantics.eager_launch_s * op.step_kernels(model, layout)
         self.dispatch = self.combine = NO_EXCHANGE
         if self.meets:
             sent = dispatch_message_bytes(model, layout)

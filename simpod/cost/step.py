@@ -16,7 +16,14 @@ from functools import lru_cache
 import numpy as np
 
 from simpod.cost.layout import Layout
-from simpod.cost.parts import ATTENTION, COMBINE_WAIT, DISPATCH_WAIT, MTP, PartCosts
+from simpod.cost.parts import (
+    ATTENTION,
+    COMBINE_WAIT,
+    DISPATCH_WAIT,
+    HOST_GAP,
+    MTP,
+    PartCosts,
+)
 from simpod.cost.semantics import SEMANTICS, default_semantics
 from simpod.cost.table import ContextTable, PromptTable, Table
 from simpod.cost.work import Floats, Ints
@@ -137,6 +144,13 @@ def _largest(counts: Ints) -> int:
     return counts.item(counts.argmax())
 
 
+def _host_bound(parts: Floats, host_s: float) -> Floats:
+    """The parts of a step in which the die waits `host_s` longer for its next launches."""
+    parts = parts.copy()
+    parts[HOST_GAP] += host_s
+    return parts
+
+
 class StepPricer:
     """Prices the steps of one group.
 
@@ -165,6 +179,7 @@ class StepPricer:
         self.mtp_share = costs.mtp / costs.num_layers  # of attention
         self._attention = ContextTable(costs.decode_attention_s)
         self._prompts = PromptTable(costs.prefill_attention_s)
+        self._eager_s = costs.eager_s
         self._rank = Table(costs.tokens)
         self._group = Table(costs.experts)
         self._head = Table(costs.head)
@@ -193,6 +208,9 @@ class StepPricer:
             rows += batch.num_chunks.item()
             attention_s += self._prompts.one(prompt, batch.prefill_pairs.item() / prompt)
         fixed_s, parts = self._single_parts(tokens, rows)
+        if prompt and fixed_s + attention_s < self._eager_s:
+            parts = _host_bound(parts, self._eager_s - fixed_s - attention_s)
+            fixed_s = self._eager_s - attention_s
         return StepPrices(
             fixed_s + attention_s,
             slope_s,
@@ -236,6 +254,10 @@ class StepPricer:
         group_tokens = tokens.dot(self._ones).item()
         rest_s, parts = self._after_meeting(group_tokens, _largest(tokens), rows)
         parts += mean_parts
+        host_s = self._eager_s - float(base_s.max()) - rest_s
+        if host_s > 0.0:
+            parts = _host_bound(parts, host_s)
+            rest_s += host_s
         return _Meeting(base_s, rest_s, parts)
 
     def _meet(self, batch: Batch, meeting: _Meeting) -> StepPrices:

@@ -1,17 +1,18 @@
 """Fitting a device's kernel constants on its measured tables."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from simpod.errors import ConfigError
 from simpod.hardware.kernels.fits import Fit
 from simpod.hardware.spec import HardwareProfile
 from simpod.validate.fit import errors, split
-from simpod.validate.kernels import TableFile, find_tables, groups_of
+from simpod.validate.kernels import TableFile, find_tables, read_groups
 from simpod.validate.names import hardware_of
 from simpod.validate.tables.group import Group
 from simpod.validate.tables.kinds import KINDS
@@ -19,6 +20,7 @@ from simpod.validate.tables.kinds import KINDS
 MIN_ROWS: Final = 30
 """Fewer rows than this say nothing about a dozen constants."""
 
+Mask = NDArray[np.bool_]
 Fitted = dict[str, dict[str, Fit[Any]]]
 """Operator class -> variant -> fit."""
 
@@ -62,14 +64,18 @@ def calibrate(
     found: Fitted = {}
     for table in tables:
         kind = KINDS[table.kind]
-        for group in groups_of(kind, table):
+        needed, groups = read_groups(kind, table)
+        priced_on = hardware
+        if needed > hardware.num_dies:
+            priced_on = hardware_of(hardware.name, needed)
+        for group in groups:
             if len(group.measured_s) < MIN_ROWS:
                 continue
             on_fit(f"{kind.operator} {group.variant}")
             fitted, kept = (rows(group, mask) for mask in split(len(group.measured_s)))
-            constants = kind.fit(hardware, fitted)
+            constants = kind.fit(priced_on, fitted)
             left = errors(
-                kind.price(hardware, group.variant, constants, kept.shape), kept.measured_s
+                kind.price(priced_on, group.variant, constants, kept.shape), kept.measured_s
             )
             found.setdefault(kind.operator, {})[group.variant] = Fit(
                 device=hardware.die.name,
@@ -85,18 +91,24 @@ def calibrate(
     return found
 
 
-def rows(group: Group[Any], mask: np.ndarray[Any, np.dtype[np.bool_]]) -> Group[Any]:
+def rows(group: Group[Any], mask: Mask) -> Group[Any]:
     """The rows of a group where `mask` [n] is true."""
-    size = len(group.measured_s)
-    kind = type(group.shape)
-    columns = {each.name: getattr(group.shape, each.name) for each in fields(kind)}
-    chosen = {
-        name: value[mask] if isinstance(value, np.ndarray) and value.shape == (size,) else value
-        for name, value in columns.items()
-    }
     return Group(
         operator=group.operator,
         variant=group.variant,
-        shape=kind(**chosen),
+        shape=_shape_rows(group.shape, mask),
         measured_s=group.measured_s[mask],
     )
+
+
+def _shape_rows(shape: Any, mask: Mask) -> Any:
+    """A shape's columns, and those of a shape inside it; what is no column [n] stays."""
+    kind = type(shape)
+    columns = {each.name: getattr(shape, each.name) for each in fields(kind)}
+
+    def chosen(value: Any) -> Any:
+        if isinstance(value, np.ndarray) and value.shape == mask.shape:
+            return value[mask]
+        return _shape_rows(value, mask) if is_dataclass(value) else value
+
+    return kind(**{name: chosen(value) for name, value in columns.items()})
