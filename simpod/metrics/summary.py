@@ -18,18 +18,20 @@ from simpod.metrics.saturation import saturation
 from simpod.metrics.tokens import Ledgers, inter_token_gaps, join_ledgers, tokens_per_second
 from simpod.metrics.window import Window, measure
 from simpod.records.columns import FINISHED, LIVE, REFUSED, RunRecords
+from simpod.records.measure import Measure
 from simpod.records.slo import Slo
 from simpod.units import MS
 
 Json = dict[str, Any]
+
+WHOLE_RUN = Measure(warmup_frac=0.0, drain_frac=0.0)
 
 
 def summary(
     records: RunRecords,
     *,
     slo: Slo,
-    warmup_frac: float = 0.0,
-    drain_frac: float = 0.0,
+    window_rule: Measure = WHOLE_RUN,
     is_closed_loop: bool = False,
     metadata: Mapping[str, Any] | None = None,
     statuses: Mapping[str, Mapping[str, str]] | None = None,
@@ -40,7 +42,7 @@ def summary(
     waited for answers. statuses: by pool and part of a step, what its price rests on. Of the same
     records it is the same to the byte.
     """
-    window = measure(records.requests, warmup_frac, drain_frac)
+    window = measure(records.requests, window_rule.warmup_frac, window_rule.drain_frac)
     ledgers = join_ledgers(records)
     body = {
         **_accounts(records, window),

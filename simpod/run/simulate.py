@@ -116,8 +116,7 @@ def summarise(
     return summary(
         records,
         slo=experiment.slo,
-        warmup_frac=experiment.measure.warmup_frac,
-        drain_frac=experiment.measure.drain_frac,
+        window_rule=experiment.measure,
         is_closed_loop=requests.concurrency is not None,
         metadata={
             "label": experiment.name,
