@@ -117,7 +117,9 @@ def resident_projection(model: ModelSpec, layout: Layout, tokens: Amount) -> tup
 
 
 def layer_elementwise(model: ModelSpec, layout: Layout, tokens: Amount) -> Pass:
-    """Two fused add-norms, rotary embedding and the write into the cache; 8-bit: two quantisations.
+    """Two fused add-norms, rotary embedding, the write into the cache; 8-bit: two quantisations.
+
+    Norms of queries and keys are a kernel each.
 
     A fused add-norm reads input and residual and writes both: 4 passes over the hidden state.
     """
@@ -131,7 +133,7 @@ def layer_elementwise(model: ModelSpec, layout: Layout, tokens: Amount) -> Pass:
     return Pass(
         flops=tokens * (2.0 * NORM_FLOPS * model.hidden_size + ROPE_FLOPS * rotated),
         hbm_bytes=tokens * (elements * BF16_BYTES + cached),
-        kernels=6 if quantised else 4,
+        kernels=4 + (2 if quantised else 0) + (2 if a.has_qk_norm else 0),
     )
 
 

@@ -18,7 +18,9 @@ import numpy as np
 from simpod.cost.layout import Layout
 from simpod.cost.parts import (
     ATTENTION,
+    COMBINE,
     COMBINE_WAIT,
+    DISPATCH,
     DISPATCH_WAIT,
     HOST_GAP,
     MTP,
@@ -174,7 +176,6 @@ class StepPricer:
         chosen = SEMANTICS[semantics or default_semantics(hardware.family)]
         costs = PartCosts(model, hardware, layout, chosen)
         self._costs = costs
-        self._dies, self._tp = layout.dies, layout.tp
         self._tokens_per_decode = layout.tokens_per_decode
         self.mtp_share = costs.mtp / costs.num_layers  # of attention
         self._attention = ContextTable(costs.decode_attention_s)
@@ -183,8 +184,9 @@ class StepPricer:
         self._rank = Table(costs.tokens)
         self._group = Table(costs.experts)
         self._head = Table(costs.head)
-        self._dispatch_s_per_excess_token = costs.num_moe_layers * costs.dispatch.s_per_token
-        self._combine_s_per_excess_token = costs.num_moe_layers * costs.combine.s_per_token
+        self._meets = costs.meets
+        self._exchange = Table(costs.exchanges)
+        self._moe_passes = costs.num_moe_layers / max(1, model.num_moe_layers)  # with MTP layers
         self._mean = np.full(layout.dp, 1.0 / layout.dp)
         self._ones = np.ones(layout.dp, dtype=np.int64)
         self._single = Table(lambda tokens: costs.tokens(tokens) + costs.experts(tokens))
@@ -287,10 +289,21 @@ class StepPricer:
         else:
             parts = self._costs.experts(np.array([float(group_tokens)]))[0]
             group_s = float(parts.sum())
-        excess_tokens = max(0.0, fullest / self._tp - group_tokens / self._dies)
-        combine_wait_s = excess_tokens * self._combine_s_per_excess_token
-        dispatch_wait_s = excess_tokens * self._dispatch_s_per_excess_token
+        dispatch_wait_s, combine_wait_s = self._exchange_waits_s(fullest, parts)
         head_s = self._head.seconds(rows)
         parts = parts + self._head.parts[rows]
         parts[COMBINE_WAIT] = combine_wait_s
         return group_s + head_s + dispatch_wait_s + combine_wait_s, parts
+
+    def _exchange_waits_s(self, fullest: int, parts: Floats) -> tuple[float, float]:
+        """What dispatch and combine of the fullest rank take longer than those of the mean die."""
+        if not self._meets:
+            return 0.0, 0.0
+        self._exchange.grow(fullest)
+        longest = self._exchange.parts[fullest]
+        dispatch_s = longest.item(DISPATCH) - parts.item(DISPATCH)
+        combine_s = longest.item(COMBINE) - parts.item(COMBINE)
+        return (
+            max(0.0, dispatch_s) * self._moe_passes,
+            max(0.0, combine_s) * self._moe_passes,
+        )
