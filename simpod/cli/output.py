@@ -80,7 +80,7 @@ def run_progress(name: str, *, quiet: bool) -> Iterator[RunProgress | None]:
     if quiet or not sys.stderr.isatty():
         yield None
         return
-    with _bar("{task.fields[simulated]}", "{task.fields[speed]}") as progress:
+    with bar("{task.fields[simulated]}", "{task.fields[speed]}") as progress:
         task = progress.add_task(name, total=None, simulated="", speed="")
         start_s = time.perf_counter()
 
@@ -103,12 +103,13 @@ def count_progress(name: str, total: int, *, quiet: bool) -> Iterator[Callable[[
     if quiet or not sys.stderr.isatty():
         yield lambda: None
         return
-    with _bar() as progress:
+    with bar() as progress:
         task = progress.add_task(name, total=total)
         yield lambda: progress.advance(task)
 
 
-def _bar(*fields: str) -> Any:
+def bar(*fields: str) -> Any:
+    """A progress bar on stderr with count and time left; `fields` are shown between them."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,

@@ -1,0 +1,4 @@
+"""stub"""
+EPILOG = ""
+def search_command() -> None:
+    """stub"""
