@@ -58,6 +58,23 @@ def add_rows(table: "Table", rows: Iterable[Sequence[object]]) -> "Table":
     return table
 
 
+def markdown_lines(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """A table in GitHub's Markdown."""
+    lines = [header, ["---"] * len(header), *rows]
+    cells = [[cell.replace("|", "\\|").replace("\n", "<br>") for cell in line] for line in lines]
+    return [f"| {' | '.join(line)} |" for line in cells]
+
+
+def csv_lines(rows: Iterable[Sequence[object]]) -> list[str]:
+    """Rows as CSV (RFC 4180, without its carriage returns); None is empty."""
+    import csv
+    import io
+
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue().splitlines()
+
+
 def in_yaml(value: object) -> str:
     """A value in one line, as it would stand in a YAML file."""
     if isinstance(value, str):
@@ -105,6 +122,17 @@ def count_progress(name: str, total: int, *, quiet: bool) -> Iterator[Callable[[
         return
     with bar() as progress:
         task = progress.add_task(name, total=total)
+        yield lambda: progress.advance(task)
+
+
+@contextmanager
+def open_progress(name: str, *, quiet: bool) -> Iterator[Callable[[], None]]:
+    """A count on stderr of runs whose number nobody knows yet."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda: None
+        return
+    with bar() as progress:
+        task = progress.add_task(name, total=None)
         yield lambda: progress.advance(task)
 
 

@@ -110,4 +110,3 @@ def _fitting(value: Any, kind: Any) -> Any:
     if str(kind) == "string" and not isinstance(value, str):
         return json.dumps(value)
     return value
-

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
+from simpod.config import ResolvedExperiment
 from simpod.sweep.compact import TABLE, compact
 from simpod.sweep.engines import Engine
 from simpod.sweep.identity import version
@@ -46,6 +47,7 @@ class Tally:
 @dataclass(slots=True)
 class _Flight:
     run: PlannedRun
+    experiment: ResolvedExperiment
     attempts: int = 1
 
 
@@ -102,7 +104,7 @@ class Driver:
             elif run.experiment is None:
                 self._write(run, None, run.error or "", attempts=0)
             else:
-                yield _Flight(run)
+                yield _Flight(run, run.experiment)
 
     def _offset(self, run: PlannedRun) -> int:
         offset = self.writer.journal.offset(run.run_id)
@@ -122,16 +124,19 @@ class Driver:
             self._submit(flight)
 
     def _submit(self, flight: _Flight) -> None:
-        spec, run = self.plan.file.spec, flight.run
-        if self._executor is None:
-            self._executor = self.engine.make()
-        self._started.add(run.run_id)
+        self._started.add(flight.run.run_id)
         try:
-            future = self._executor.submit(execute, run.experiment, spec.time_limit_s, spec.metrics)
+            future = self._start(flight)
         except BrokenExecutor:  # it broke since the last look: nothing of this run was started
             self._rebuild()
-            future = self._executor.submit(execute, run.experiment, spec.time_limit_s, spec.metrics)
+            future = self._start(flight)
         self._in_flight[future] = flight
+
+    def _start(self, flight: _Flight) -> "Future[Outcome]":
+        if self._executor is None:
+            self._executor = self.engine.make()
+        spec = self.plan.file.spec
+        return self._executor.submit(execute, flight.experiment, spec.time_limit_s, spec.metrics)
 
     def _collect(self, done: "set[Future[Outcome]]") -> None:
         was_alone = len(self._in_flight) == 1
@@ -163,7 +168,7 @@ class Driver:
 
     def _take(self, flight: _Flight, outcome: Outcome) -> None:
         if outcome.is_out_of_time and flight.attempts <= self.plan.file.spec.retries:
-            self._again.append(_Flight(flight.run, flight.attempts + 1))
+            self._again.append(replace(flight, attempts=flight.attempts + 1))
             return
         self._write(flight.run, outcome, outcome.error, flight.attempts)
 
@@ -173,9 +178,11 @@ class Driver:
             self._suspects.append(flight)
         elif flight.attempts <= self.plan.file.spec.retries:
             queue = self._suspects if self.engine.breaks_whole else self._again
-            queue.append(_Flight(flight.run, flight.attempts + 1))
+            queue.append(replace(flight, attempts=flight.attempts + 1))
         else:
-            error = "WorkerDiedError: the process that made this run was killed or ran out of memory"
+            error = (
+                "WorkerDiedError: the process that made this run was killed or ran out of memory"
+            )
             self._write(flight.run, None, error, flight.attempts)
 
     def _rebuild(self) -> None:

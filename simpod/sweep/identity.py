@@ -48,25 +48,24 @@ def run_id(experiment: ResolvedExperiment) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:ID_DIGITS]
 
 
-def _by_content(value: Any) -> Any:
+def _by_content(value: Any, key: str = "") -> Any:
+    """Traces (`path: FILE`) and policies (`use: FILE.py:NAME`) by a hash of the file."""
     if isinstance(value, Mapping):
-        return {key: _by_content(item) for key, item in value.items()}
+        return {name: _by_content(item, name) for name, item in value.items()}
     if isinstance(value, list | tuple):
         return [_by_content(item) for item in value]
-    if isinstance(value, str) and "/" in value:
-        file, colon, name = value.rpartition(":")
-        for path, rest in ((value, ""), (file, colon + name)):
-            if path.startswith("/") and (found := _stamp(path)) is not None:
-                return _file_sha256(path, *found) + rest
-    return value
+    if not isinstance(value, str) or key not in {"path", "use"}:
+        return value
+    path, colon, name = value.rpartition(":") if key == "use" else (value, "", "")
+    found = _stamp(path)
+    return value if found is None else _file_sha256(path, *found) + colon + name
 
 
 def _stamp(path: str) -> tuple[int, int] | None:
     """Size and time of change of a file; None if there is none."""
-    try:
-        status = Path(path).stat()
-    except OSError:
+    if not Path(path).is_file():
         return None
+    status = Path(path).stat()
     return status.st_size, status.st_mtime_ns
 
 

@@ -81,7 +81,7 @@ def open_journal(folder: Path) -> Iterator[JournalWriter]:
         journal = read_journal(folder)
         with (folder / JOURNAL).open("ab", buffering=0) as file:
             os.ftruncate(file.fileno(), journal.end)
-            yield JournalWriter(file, journal)  # type: ignore[arg-type]
+            yield JournalWriter(file, journal)
             os.fsync(file.fileno())
 
 

@@ -81,7 +81,7 @@ class SweepSpec:
     time_limit_s: Positive | None = None
     """Wall time of one run, after which it fails."""
     retries: Index = 1
-    """Further attempts after a worker's death or a time limit; an error of the run is its result."""
+    """Further attempts after a worker's death or a time limit; a run's own error is its result."""
     metrics: tuple[str, ...] = ()
     """Columns of the summary that are kept, dotted; all when left out."""
     invalid: Literal["stop", "keep"] = "stop"
