@@ -40,6 +40,9 @@ With --fail-if the exit code is 4 if a condition holds; the table is printed all
 GATE_FAILED: Final = 4
 """Exit code when a condition of --fail-if holds."""
 
+_MOST_COLUMNS: Final = 4
+"""Variants that stand beside each other on a line of 120 characters."""
+
 _NO_DIFFERENCE: Final = "no difference shown"
 
 
@@ -238,10 +241,8 @@ def _csv_rows(comparison: "Comparison") -> list[list[object]]:
 
 
 def _print(comparison: "Comparison", *, markdown: bool) -> None:
-    header = [", ".join(comparison.keys), *comparison.labels]
-    rows = [
-        [metric, *(_in_words(cell) for cell in cells)] for metric, cells in comparison.cells.items()
-    ]
+    is_wide = len(comparison.labels) > _MOST_COLUMNS
+    header, rows = _long_table(comparison) if is_wide else _wide_table(comparison)
     _print_table(header, rows, markdown=markdown)
     if len(comparison.seeds) > 1:
         typer.echo()
@@ -249,6 +250,24 @@ def _print(comparison: "Comparison", *, markdown: bool) -> None:
     typer.echo()
     for note in _notes(comparison):
         typer.echo(note)
+
+
+def _wide_table(comparison: "Comparison") -> tuple[list[str], list[list[str]]]:
+    """One row a metric, one column a variant."""
+    rows = [
+        [metric, *(_in_words(cell) for cell in cells)] for metric, cells in comparison.cells.items()
+    ]
+    return [", ".join(comparison.keys), *comparison.labels], rows
+
+
+def _long_table(comparison: "Comparison") -> tuple[list[str], list[list[str]]]:
+    """One row a metric and variant, where variants are too many for columns."""
+    rows = []
+    for metric, cells in comparison.cells.items():
+        for label, cell in zip(comparison.labels, cells, strict=True):
+            mean, _, difference = _in_words(cell).partition("\n")
+            rows.append([metric, label, mean, difference])
+    return ["metric", ", ".join(comparison.keys), "mean", f"to {comparison.labels[0]}"], rows
 
 
 def _print_table(

@@ -95,13 +95,11 @@ def cheapest(question: Question, space: Space, trials: int) -> Choice:
     """TPE over NPUs with the SLO as a constraint, successive halving on shorter runs."""
     optuna = _optuna()
     study = _study_of(question, space, with_pruning=True)
-    sampler = optuna.samplers.TPESampler(
-        seed=question.measure.first_seed, constraints_func=_constraints, multivariate=True
-    )
+    sampler = optuna.samplers.TPESampler(seed=question.measure.first_seed)
 
     def objective(trial: Any) -> float:
         scored = study.evaluate(study.suggest(trial))
-        trial.set_user_attr("short_frac", [_short_of(scored)])
+        trial.set_constraint("missing_attainment_frac", _missing_frac(scored))
         if scored is None:
             raise optuna.TrialPruned
         return scored.candidate.num_npus
@@ -135,13 +133,8 @@ def _study_of(question: Question, space: Space, *, with_pruning: bool) -> _Study
     return _Study(question, space, int(requests or 0), with_pruning)
 
 
-def _constraints(trial: Any) -> list[float]:
+def _missing_frac(scored: Scored | None) -> float:
     """How much attainment is missing; at most 0 is within the SLO."""
-    found: list[float] = trial.user_attrs.get("short_frac", [1.0])
-    return found
-
-
-def _short_of(scored: Scored | None) -> float:
     if scored is None:
         return 1.0
     missing = scored.attainment_frac - scored.probe.attainment_frac
