@@ -5,6 +5,7 @@ import json
 import random
 import signal
 import time
+from concurrent.futures import Executor, Future
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,14 @@ from sweep_runs import made, start, sweep_file
 from simpod.config import load_experiment
 from simpod.errors import ConfigError
 from simpod.sweep.compact import compact
+from simpod.sweep.driver import IN_FLIGHT_PER_WORKER, Driver, write_table
+from simpod.sweep.engines import Engine
 from simpod.sweep.identity import run_id, version, with_seed
 from simpod.sweep.journal import JOURNAL, lines_of, open_journal, read_journal
 from simpod.sweep.plan import Plan
 from simpod.sweep.points import points_of, unit_sample
 from simpod.sweep.spec import Axis, Sample, SweepSpec, load_sweep, sweep_names
-from simpod.sweep.worker import OutOfTimeError, execute, flat, time_limit
+from simpod.sweep.worker import Outcome, OutOfTimeError, execute, flat, time_limit
 
 # --- points ------------------------------------------------------------------------------------
 
@@ -403,3 +406,39 @@ def test_engines_that_are_not_there(tmp_path: Path) -> None:
     local = call("sweep", path, "--out", tmp_path / "o", "--address", "tcp://x:1")
     assert local.exit_code == 2
     assert "--address" in local.stderr
+
+
+# --- many runs ---------------------------------------------------------------------------------
+
+
+class _AtOnce(Executor):
+    """Every run is done when asked for; remembers how many were asked for and not yet looked at."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        self.outcome, self.submitted = outcome, 0
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> "Future[Any]":
+        future: Future[Any] = Future()
+        future.set_result(self.outcome)
+        self.submitted += 1
+        return future
+
+
+def test_submissions_are_bounded_and_the_plan_is_walked_as_runs_finish(tmp_path: Path) -> None:
+    path = sweep_file(tmp_path, grid={"workload.arrivals.rate_per_s": list(range(1, 501))}, seeds=4)
+    outcome = Outcome(summary={"x": 1.5}, wall_s=0.0, cpu_s=0.0)
+    executor = _AtOnce(outcome)
+    engine = Engine(
+        name="test", workers=2, make=lambda: executor, end=lambda _: None, lost=(),
+        breaks_whole=False,
+    )  # fmt: skip
+    ahead: list[int] = []
+    with open_journal(tmp_path) as writer:
+        driver = Driver(
+            Plan(load_sweep(str(path))), writer, engine,
+            on_done=lambda tally: ahead.append(executor.submitted - tally.done),
+        )  # fmt: skip
+        tally = driver.run()
+        assert write_table(driver, tmp_path) == 2000
+    assert (tally.ok, executor.submitted) == (2000, 2000)
+    assert max(ahead) < IN_FLIGHT_PER_WORKER * 2
