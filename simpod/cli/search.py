@@ -10,12 +10,19 @@ import typer
 
 from simpod.cli.options import ExperimentArgument, JsonOption, QuietOption, SetOption
 from simpod.cli.output import add_rows, markdown_lines, open_progress, plain_table, print_json, show
+from simpod.cli.search_answers import (
+    choice_notes,
+    deployment_row,
+    probe_json,
+    rate_json,
+    scored_json,
+)
 from simpod.errors import ConfigError
 
 if TYPE_CHECKING:
-    from simpod.sweep.search.deploy import Choice, Scored
+    from simpod.sweep.search.deploy import Choice
     from simpod.sweep.search.max_rate import MaxRate, RateTarget
-    from simpod.sweep.search.measure import Measure, Probe
+    from simpod.sweep.search.measure import Measure
 
 EPILOG: Final = """Examples:
 
@@ -250,39 +257,6 @@ def _max_rates(asked: _Asked, along_text: str | None) -> dict[str, Any]:
     }
 
 
-def rate_json(found: "MaxRate") -> dict[str, Any]:
-    """A highest rate in plain data; what is unknown is null."""
-    return {
-        "status": found.status,
-        "max_rate": found.rate,
-        "low": found.low,
-        "high": _finite(found.high),
-        "error_frac": _finite(found.error_frac),
-        "seeds": found.seeds,
-        "runs": found.runs,
-        "probes": [probe_json(probe) for probe in found.probes],
-    }
-
-
-def probe_json(probe: "Probe") -> dict[str, Any]:
-    """A measured rate in plain data: means over seeds."""
-    return {
-        "rate": _finite(probe.rate),
-        "attainment_frac": probe.attainment_frac,
-        "attainment_error_frac": probe.attainment_error_frac,
-        "beyond_saturation": probe.is_saturated,
-        "request_throughput": probe.mean("requests_per_s"),
-        "output_throughput_per_npu": probe.mean("tokens_per_s_per_npu"),
-        "p99_ttft_ms": probe.mean("ttft_p99_ms"),
-        "p99_tpot_ms": probe.mean("tpot_p99_ms"),
-        "seeds": len(probe.by_seed),
-    }
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
-
-
 def _rate_row(value: str, found: "MaxRate") -> list[str]:
     error = "-" if math.isinf(found.error_frac) else f"{found.error_frac:.1%}"
     ends = [f"{end:.4g}" for end in (found.rate, found.low, found.high)]
@@ -388,8 +362,8 @@ def _deployments(
             "pareto" if is_pareto else "measured": [scored_json(each) for each in listed],
         },
         "header": ["Deployment", "NPUs", "attainment", "tokens/s/NPU", "tokens/s/user", "verdict"],
-        "rows": [_deployment_row(each, is_pareto=is_pareto) for each in listed],
-        "notes": _choice_notes(choice, is_pareto=is_pareto),
+        "rows": [deployment_row(each) for each in listed],
+        "notes": choice_notes(choice, is_pareto=is_pareto),
     }
 
 
@@ -399,46 +373,3 @@ def _choose(question: Any, space: Any, trials: int | None, *, is_pareto: bool) -
     if trials is None or len(space) <= deploy.SMALL_SPACE:
         return (deploy.pareto if is_pareto else deploy.cheapest)(question, space)
     return (opt.pareto if is_pareto else opt.cheapest)(question, space, trials)
-
-
-def scored_json(scored: "Scored") -> dict[str, Any]:
-    """A measured deployment in plain data."""
-    per_user = scored.tokens_per_s_per_user
-    return {
-        "values": dict(scored.candidate.values),
-        "num_npus": scored.candidate.num_npus,
-        "within_slo": scored.is_within_slo,
-        **{k: v for k, v in probe_json(scored.probe).items() if k != "rate"},
-        "tokens_per_s_per_user": _finite(per_user),
-    }
-
-
-def _deployment_row(scored: "Scored", *, is_pareto: bool) -> list[str]:
-    from simpod.sweep.search.choices import in_words
-
-    within = "within SLO" if scored.is_within_slo else "misses SLO"
-    verdict = "beyond saturation" if scored.probe.is_saturated else within
-    return [
-        in_words(scored.candidate.values),
-        f"{scored.candidate.num_npus:g}",
-        f"{scored.probe.attainment_frac:.4f}",
-        f"{scored.tokens_per_s_per_npu:.4g}",
-        f"{scored.tokens_per_s_per_user:.4g}",
-        verdict,
-    ]
-
-
-def _choice_notes(choice: "Choice", *, is_pareto: bool) -> list[str]:
-    from simpod.sweep.search.choices import in_words
-
-    counts = (
-        f"{choice.method}: {len(choice.measured)} of {choice.space} combinations measured,"
-        f" {choice.skipped} dearer or given up early, {choice.invalid} no deployment;"
-        f" {choice.runs} runs."
-    )
-    if is_pareto:
-        return [counts, "Listed: those that no other beats in both, the fastest for a user first."]
-    if choice.best is None:
-        return [counts, "Nothing serves this load within the SLO; the nearest are listed first."]
-    best = choice.best.candidate
-    return [counts, f"Cheapest: {in_words(best.values)}, {best.num_npus:g} NPUs."]
