@@ -71,6 +71,7 @@ def pool_spec(**changes: Any) -> PoolSpec:
         "block_tokens": 1,
         "kv_blocks": AMPLE,
         "prefix_caching": False,
+        "reserve_full_prompt": True,
     }
     return PoolSpec(**(given | changes))
 

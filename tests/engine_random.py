@@ -31,6 +31,7 @@ class Experiment:
     block_tokens: int
     kv_tokens: int  # of one rank, rounded up to blocks
     prefix_caching: bool
+    reserve_full_prompt: bool
     acceptance: float
     batching: str
     router: str
@@ -70,6 +71,7 @@ def random_experiment(number: int, fixed: dict[str, Any]) -> Experiment:
         "first_token_from_decode": choose([False, True]),
         "load": choose(["poisson", "ticks", "sessions", "closed"]),
         "num_requests": choose(range(1, 40)),
+        "reserve_full_prompt": choose([False, True]),
         "seed": number,
     }
     return Experiment(**(drawn | fixed))
@@ -129,6 +131,7 @@ def pool_of(case: Experiment, role: str, time_scale: float, router: Any = None) 
         block_tokens=case.block_tokens,
         kv_blocks=-(-case.kv_tokens // case.block_tokens),
         prefix_caching=case.prefix_caching,
+        reserve_full_prompt=case.reserve_full_prompt,
         mtp={} if role == "prefill" else mtp,
     )
     return pool_inputs(spec, pricer_of(case, spec, time_scale), router or case.router)
@@ -195,6 +198,7 @@ FIXED = Experiment(
     block_tokens=4,
     kv_tokens=80,
     prefix_caching=True,
+    reserve_full_prompt=True,
     acceptance=0.9,
     batching="fcfs",
     router="power_of_two",

@@ -33,9 +33,14 @@ UNIT = re.compile(
 )
 NO_UNIT = {
     "acceptance": "a share, called so by every engine",
+    "alpha": "exponent of a power law, called so by AIConfigurator",
     "cv": "standard deviation / mean",
     "shape": "of a Weibull distribution",
     "exponent": "of a power law",
+    "overlap_exponent": "of a smooth maximum",
+    "wide_head_exponent": "of a power law",
+    "latency_exponent": "of a p-norm of times",
+    "switch_power": "of a power of dies",
     "mean": "of whatever the distribution is of",
     "std": "of whatever the distribution is of",
     "difference": "of any metric",
@@ -50,7 +55,20 @@ NO_UNIT = {
     "p99": "of whatever the distribution is of",
     "mtp_acceptance": "a share, called so by every engine",
     "mtp_share": "a share",
+    "topk": "experts of a token; a float where it is an array's scalar",
+    "num_slots": "a count, as above",
+    "num_up_matrices": "a count, as above",
+    "hidden_size": "elements, called so by every model",
+    "inter_size": "elements, called so by AIConfigurator",
+    "columns": "elements of a matrix",
+    "inner": "elements of a matrix",
+    "source_rows": "elements of a matrix",
     "mean_in_system": "a number of requests",
+    "tile_rows": "rows of a matrix tile; a float so that it is a constant like the others",
+    "small_tile_rows": "the same",
+    "cast_passes": "a multiple of the bytes of a cache",
+    "head_passes": "a multiple of the bytes of a key and a value",
+    "latent_passes": "a multiple of the bytes of a latent",
 }
 """Float fields without a unit, and why."""
 
@@ -97,7 +115,13 @@ def test_functions_are_short() -> None:
 
 @pytest.mark.parametrize(
     ("library", "layer"),
-    [("pydantic", "config"), ("yaml", "config"), ("simpy", "engine")],
+    [
+        ("pydantic", "config"),
+        ("yaml", "config"),
+        ("simpy", "engine"),
+        ("networkx", "cluster"),
+        ("matplotlib", "report"),
+    ],
 )
 def test_library_stays_in_its_layer(library: str, layer: str) -> None:
     assert {layer_of(path) for path in MODULES if library in imported(path)} == {layer}
@@ -167,7 +191,18 @@ def test_float_fields_carry_their_unit() -> None:
 
 
 def test_import_is_light() -> None:
-    heavy = ("pandas", "pyarrow", "pydantic", "simpy", "yaml", "rich", "typer", "numpy")
+    heavy = (
+        "networkx",
+        "matplotlib",
+        "pandas",
+        "pyarrow",
+        "pydantic",
+        "simpy",
+        "yaml",
+        "rich",
+        "typer",
+        "numpy",
+    )
     code = f"import json, sys, simpod; print(json.dumps([n for n in {heavy} if n in sys.modules]))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == []

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from simpod.config import explain, load_experiment
+from simpod.config import explain, load_experiment, names
 from simpod.errors import ConfigError
 
 GOOD = """\
@@ -84,6 +84,27 @@ def test_one_number_of_a_named_model_or_profile(load):
     assert got.memory["server"].weight_bytes < plain.memory["server"].weight_bytes
     other = load("model=qwen3-32b", "model.num_layers=8").model
     assert (other.name, other.num_layers) == ("qwen3-32b", 8)
+
+
+def test_a_workload_by_name_or_path(load, tmp_path):
+    """A trace that a workload file names lies beside that file."""
+    named = load("workload=bursty-chat", "workload.num_requests=30")
+    assert named.workload.arrivals.states[1].rate_per_s == 40
+    assert named.workload.num_requests == 30
+    (tmp_path / "loads").mkdir()
+    (tmp_path / "loads" / "t.csv").write_text("num_prefill_tokens,num_decode_tokens\n5,6\n")
+    (tmp_path / "loads" / "mine.yaml").write_text(
+        "arrivals: {process: burst}\nnum_requests: 4\ntrace: {format: lengths, path: t.csv}\n"
+    )
+    mine = load("workload=loads/mine.yaml")
+    assert mine.workload.trace.path == str(tmp_path / "loads" / "t.csv")
+    with pytest.raises(ConfigError, match='unknown workload "bursty"; did you mean "bursty-chat"'):
+        load("workload=bursty")
+
+
+@pytest.mark.parametrize("name", names("workloads"))
+def test_every_shipped_workload_can_be_used(load, name):
+    assert load(f"workload={name}").workload.num_requests
 
 
 def test_a_policy_in_short_form_can_be_set_below(load, tmp_path):

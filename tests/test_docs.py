@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = (
     "README.md",
     "CONTRIBUTING.md",
-    *(f"docs/{name}.md" for name in ("tutorial", "compare", "sweep", "search")),
+    *(f"docs/{name}.md" for name in ("tutorial", "fabric", "compare", "sweep", "search")),
 )
 ALL_PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md")])
 
@@ -125,6 +125,7 @@ def test_every_key_of_an_experiment_is_documented() -> None:
     shown = {name for names in sections for name in names} | set(generator().TRACES)
     elsewhere = {"ModelSpec", "AttentionSpec", "MoeSpec", "HardwareProfile", "DieSpec"}
     elsewhere |= {"PlaneSpec", "HostSpec", "Calibration"}  # model and hardware files
+    elsewhere |= {"TopologySpec", "WiringSpec", "TransferLaw"}
     assert set(experiment_schema()["$defs"]) == shown | elsewhere
 
 

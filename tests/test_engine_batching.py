@@ -44,6 +44,14 @@ def test_chunked_prefill_of_three_requests(run) -> None:
     assert requests.num_preemptions.tolist() == [0, 0, 0]
 
 
+def test_draft_tokens_count_in_the_budget(run) -> None:
+    """As in vLLM: with two draft tokens a decode takes three of the ten, seven are left."""
+    drafts = {"mtp_layers": 2, "mtp_acceptance": 0.0}
+    records = simulate(at([0.0, 0.5], [4, 16], [5, 1]), max_step_tokens=10, mtp=drafts, run=run)
+    assert each_step(records, "prefill_tokens") == [4, 7, 7, 2, 0]
+    assert each_step(records, "decode_seqs") == [0, 1, 1, 1, 1]
+
+
 def test_one_long_prompt_is_cut_into_steps(run) -> None:
     records = simulate(at([0.0], 25, 1), max_step_tokens=10, run=run)
     assert each_step(records, "prefill_tokens") == [10, 10, 5]
@@ -107,14 +115,22 @@ def test_a_sequence_preempted_before_it_decodes_keeps_its_token(run) -> None:
 
 
 def test_a_long_prompt_in_part_is_preempted_for_an_older_decode(run) -> None:
-    """The second prompt is computed in chunks of 3 while the first decodes into the same blocks."""
-    records = simulate(
-        at([0.0, 1.0], [3, 9], [6, 1]), block_tokens=2, kv_blocks=6, max_step_tokens=4, run=run
-    )
+    """The second prompt is computed in chunks of 3 while the first decodes into the same blocks.
+
+    Where only chunks must fit: at 3 s its last chunk finds no block, so it makes way for itself. At
+    4 s its first chunk fits again, the second at 5 s does not; from 6 s on it is alone.
+    """
+    requests = at([0.0, 1.0], [3, 9], [6, 1])
+    limits = {"block_tokens": 2, "kv_blocks": 6, "max_step_tokens": 4, "run": run}
+    waits = simulate(requests, **limits)  # for room for all of it
+    assert waits.requests.scheduled_s.tolist() == [0.0, 6.0]
+    assert waits.requests.num_preemptions.tolist() == [0, 0]
+    records = simulate(requests, reserve_full_prompt=False, **limits)
     requests = records.requests
-    assert requests.num_preemptions.tolist() == [0, 1]
-    assert requests.finish_s[0] == 6.0
-    assert np.all(records.steps.prefill_tokens + records.steps.decode_seqs <= 4)
+    assert requests.num_preemptions.tolist() == [0, 2]
+    assert each_step(records, "prefill_tokens") == [3, 3, 3, 0, 3, 0, 4, 4, 1]
+    assert each_step(records, "decode_seqs") == [0, 1, 1, 1, 1, 1, 0, 0, 0]
+    assert requests.finish_s.tolist() == [6.0, 9.0]
     assert requests.status.tolist() == [FINISHED, FINISHED]
 
 
@@ -298,6 +314,21 @@ def test_what_policies_raise_is_blamed_on_them() -> None:
         simulate(at([0.0]), instances=2, router=broken)
     with pytest.raises(PolicyError, match="raised ZeroDivisionError"):
         simulate(at([0.0]), run={"batching": lambda: broken})
+
+
+def test_held_requests_are_the_waiting_and_the_running() -> None:
+    seen = []
+
+    def router(view, seq) -> int:
+        seen.append((view.held_seqs.copy(), view.waiting_seqs + view.running_seqs))
+        return int(view.held_seqs.argmin())
+
+    load = at(0.1 * np.arange(200), 5, np.arange(200) % 23 + 1)
+    records = simulate(load, instances=3, router=router, max_num_seqs=4, kv_blocks=20)
+    assert records.groups[0].num_preemptions > 0
+    assert max(held.max() for held, _ in seen) > 4
+    for held, both in seen:
+        np.testing.assert_array_equal(held, both)
 
 
 def test_views_cannot_be_written_to() -> None:

@@ -114,7 +114,9 @@ def test_weighted_is_the_same_as_written_out(pairs: list[tuple[float, int]]) -> 
     )
 
 
-@pytest.mark.parametrize("shape", ["lognormal", "two_values", "one_outlier", "ties"])
+@pytest.mark.parametrize(
+    "shape", ["lognormal", "two_values", "one_outlier", "ties", "every_scale", "neighbours"]
+)
 def test_percentiles_of_a_large_weighted_sample_are_exact(shape: str) -> None:
     rng = np.random.default_rng(3)
     values = {
@@ -122,6 +124,8 @@ def test_percentiles_of_a_large_weighted_sample_are_exact(shape: str) -> None:
         "two_values": rng.choice([0.01, 0.5], 50_000),
         "one_outlier": np.append(rng.uniform(0.01, 0.02, 49_999), 1e6),
         "ties": np.round(rng.normal(1.0, 0.01, 50_000), 3),
+        "every_scale": 10.0 ** rng.uniform(-300, 300, 50_000),
+        "neighbours": 1.0 + 2.0**-52 * rng.integers(0, 9000, 50_000),
     }[shape]
     weights = rng.integers(1, 9, 50_000)
     expected = np.percentile(np.repeat(values, weights), PERCENTILES)

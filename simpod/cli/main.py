@@ -7,10 +7,12 @@ import typer
 import simpod
 from simpod.cli import (
     bench,
+    calibrate,
     check,
     compare,
     explain,
     listing,
+    plot,
     run,
     schema,
     search,
@@ -64,6 +66,8 @@ app.command(name="explain", epilog=explain.EPILOG)(explain.explain_command)
 app.command(name="list", epilog=listing.EPILOG)(listing.list_command)
 app.command(name="check", epilog=check.EPILOG)(check.check_command)
 app.add_typer(trace.app, name="trace")
+app.add_typer(plot.app, name="plot")
 app.command(name="schema", epilog=schema.EPILOG)(schema.schema_command)
 app.command(name="validate", epilog=validate.EPILOG)(validate.validate_command)
+app.command(name="calibrate", epilog=calibrate.EPILOG)(calibrate.calibrate_command)
 app.command(name="bench", epilog=bench.EPILOG)(bench.bench_command)

@@ -136,6 +136,18 @@ def open_progress(name: str, *, quiet: bool) -> Iterator[Callable[[], None]]:
         yield lambda: progress.advance(task)
 
 
+@contextmanager
+def spinner(name: str, *, quiet: bool) -> Iterator[Callable[[str], None]]:
+    """What is being done now, on stderr; call the function with it."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda text: None
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(name) as status:
+        yield lambda text: status.update(f"{name}: {text}")
+
+
 def bar(*fields: str) -> Any:
     """A progress bar on stderr with count and time left; `fields` are shown between them."""
     from rich.console import Console

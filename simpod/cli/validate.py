@@ -133,7 +133,7 @@ def _print(report: "Report", sources: "Sources") -> None:
         typer.echo(f"refused, {rows} of {group}: {reason}")
     if sources.is_bare:
         typer.echo(
-            "No measurements found, only the points that ship with simpod: name a folder with --data"
+            "No measurements found, only the points that ship with it: name a folder with --data"
         )
 
 

@@ -1,22 +1,16 @@
 """State of the cluster without a clock: KV blocks, prefix caches, what a pool is made of."""
 
-from simpod.cluster.counters import (
-    float_array,
-    float_counters,
-    integer_array,
-    integer_counters,
-)
+from simpod.cluster.counters import Counters, float_array, integer_array
 from simpod.cluster.kv import KvBlocks
 from simpod.cluster.pool_spec import PoolSpec, Role
 from simpod.cluster.prefix import PrefixCache
 
 __all__ = [
+    "Counters",
     "KvBlocks",
     "PoolSpec",
     "PrefixCache",
     "Role",
     "float_array",
-    "float_counters",
     "integer_array",
-    "integer_counters",
 ]

@@ -15,12 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from simpod.cluster.counters import (
-    float_array,
-    float_counters,
-    integer_array,
-    integer_counters,
-)
+from simpod.cluster.counters import Counters, float_array, integer_array
 from simpod.cluster.prefix import PrefixCache
 from simpod.errors import InvariantError
 
@@ -53,9 +48,10 @@ class KvBlocks:
         self.clock = 0
         self.tokens_beside = 0  # of blocks held on all ranks, less resident tokens of the growing
         self._held = [0] * num_ranks  # blocks that do not grow (less those counted as growing)
-        self._growing = integer_counters(num_ranks)
-        self._offsets = integer_counters(num_ranks)
-        self._residues = float_counters(num_ranks * block_tokens)
+        counters = Counters(num_ranks * (2 + block_tokens))
+        self._growing = counters.integers(num_ranks)
+        self._offsets = counters.integers(num_ranks)
+        self._residues = counters.floats(num_ranks * block_tokens)
         self.growing = integer_array(self._growing)
         self.offsets = integer_array(self._offsets)
         self._by_residue = float_array(self._residues).reshape(num_ranks, block_tokens)

@@ -22,3 +22,4 @@ class PoolSpec:
     block_tokens: int
     kv_blocks: int  # capacity of one rank
     prefix_caching: bool
+    reserve_full_prompt: bool  # a waiting prompt starts only where all of it would fit

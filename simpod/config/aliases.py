@@ -32,6 +32,7 @@ POOL_ALIASES: Final[Mapping[str, str]] = {
     "num_gpu_blocks_override": "kv_blocks",
     "enable_prefix_caching": "prefix_caching",
     "disable_radix_cache": "prefix_caching",
+    "scheduler_reserve_full_isl": "reserve_full_prompt",
     "kv_cache_dtype": "kv_dtype",
 }
 """Key of vLLM, SGLang or a paper -> simpod's key, in a pool."""
@@ -54,7 +55,13 @@ NOT_MODELLED: Final[Mapping[str, str]] = {
     "pipeline_parallel_size": "pipeline parallelism is not modelled",
     "pp_size": "pipeline parallelism is not modelled",
     "pp": "pipeline parallelism is not modelled",
+    "long_prefill_token_threshold": "write policies.batching: {use: fcfs, max_chunk_tokens: ...}",
+    "quantization": "write weight_dtype, and kv_dtype for the cache",
+    "dtype": "write weight_dtype, and kv_dtype for the cache",
+    "max_total_tokens": "write kv_blocks: tokens / block_tokens, or leave it to the memory",
     "speculative_config": "write mtp: {layers: ..., acceptance: ...}",
+    "speculative_num_steps": "write mtp: {layers: ..., acceptance: ...}",
+    "num_speculative_tokens": "write mtp: {layers: ..., acceptance: ...}",
     "scheduling_policy": "choose a scheduler with policies.batching",
     "schedule_policy": "choose a scheduler with policies.batching",
 }

@@ -20,7 +20,7 @@ def experiment_schema() -> Schema:
     """Of experiments/*.yaml, aliases and short forms included."""
     schema = _headed(adapter_of(Experiment).json_schema(), "simpod experiment")
     properties, definitions = schema["properties"], schema["$defs"]
-    for key in ("model", "hardware"):
+    for key in ("model", "hardware", "workload"):
         properties[key] = _or_text(properties[key])
     pool = definitions["Pool"]["properties"]
     pool["hardware"] = _or_text(pool["hardware"])

@@ -23,6 +23,7 @@ from simpod.config.resolved import ResolvedExperiment
 from simpod.config.schema import Experiment
 from simpod.config.strict_yaml import read_yaml
 from simpod.config.validate import validate
+from simpod.cost.semantics import SEMANTICS, Semantics, default_semantics
 from simpod.errors import ConfigError, InvariantError
 from simpod.hardware.spec import HardwareProfile
 from simpod.policies.resolve import resolve
@@ -87,8 +88,11 @@ def _resolve(experiment: Experiment, root: Node, problems: Problems) -> Resolved
     problems.stop()
     if order is None:
         raise InvariantError("a deployment without a shape and without a problem")
-    policies = _policies(experiment, policy_keys(len(order)))
+    semantics = _semantics(experiment)
+    policies = _policies(experiment, policy_keys(len(order)), semantics)
     derived = _derived(experiment, pools, policies, plane)
+    if experiment.engine.semantics is None:
+        derived["engine", "semantics"] = (semantics.name, f"usual on {experiment.hardware.family}")
     document = build_document(experiment, order, derived)
     return ResolvedExperiment(
         name=experiment.name,
@@ -103,6 +107,7 @@ def _resolve(experiment: Experiment, root: Node, problems: Problems) -> Resolved
         slo=experiment.slo,
         measure=experiment.measure,
         skip_ahead=experiment.engine.skip_ahead,
+        semantics=semantics,
         memory={name: pools[name].memory for name in order},
         document=document,
         origins=origins_of(document, root, derived),
@@ -127,12 +132,18 @@ def _derived(
     return derived
 
 
-def _policies(experiment: Experiment, keys: Sequence[str]) -> dict[str, PolicyRef]:
+def _semantics(experiment: Experiment) -> Semantics:
+    return SEMANTICS[experiment.engine.semantics or default_semantics(experiment.hardware.family)]
+
+
+def _policies(
+    experiment: Experiment, keys: Sequence[str], semantics: Semantics
+) -> dict[str, PolicyRef]:
     refs: dict[str, PolicyRef] = {}
     for key in keys:
         entry = getattr(experiment.policies, key)
         refs[key] = (
-            PolicyRef(use=DEFAULT_POLICIES[key])
+            PolicyRef(use=semantics.batching if key == "batching" else DEFAULT_POLICIES[key])
             if entry is None
             else PolicyRef(use=entry.use, params=entry.params)
         )

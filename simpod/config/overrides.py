@@ -9,15 +9,15 @@ from simpod.config.strict_yaml import parse_yaml
 from simpod.errors import ConfigError
 
 Expand = Callable[[Path], None]
-"""Replaces the name at a path by its content, if it is that of a model or a profile."""
+"""Replaces the name at a path by its content, if it is one of a model, profile or workload."""
 
 
 def apply_override(root: Node, text: str, expand: Expand, problems: Problems) -> None:
     """Set one key of `root`; the value is YAML (also `[1, 2]` and `{a: 1}`).
 
     New keys under a mapping are made (the validation judges them), items of lists are replaced by
-    index. A key below `model` or `hardware` changes one number of the named model or profile. A new
-    `use` of a policy starts without the parameters of the old one.
+    index. A key below `model`, `hardware` or `workload` changes one value of what is named there. A
+    new `use` of a policy starts without the parameters of the old one.
     """
     place = Place(f"--set {text}")
     key, sign, value = text.partition("=")

@@ -75,6 +75,7 @@ def _resolve_pool(
         block_tokens=pool.block_tokens,
         kv_blocks=kv_blocks,
         prefix_caching=pool.prefix_caching,
+        reserve_full_prompt=pool.reserve_full_prompt,
     )
     return ResolvedPool(spec=spec, memory=memory, derived=derived)
 

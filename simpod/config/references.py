@@ -1,8 +1,8 @@
-"""Models and hardware profiles by name or path, as trees that remember where each number stands."""
+"""Models, profiles and workloads by name or path, as trees that know where each value stands."""
 
 from dataclasses import asdict
 from pathlib import Path as FilePath
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from simpod.config import library
 from simpod.config.nodes import Node, Path, Place, from_plain
@@ -65,12 +65,26 @@ def hardware_tree(name_or_path: str, beside: FilePath | None, found: list[Proble
     return _located(merged, list(trees)) if len(trees) > 1 else trees[0]
 
 
+def workload_tree(name_or_path: str, beside: FilePath | None, found: list[Problem]) -> Node:
+    """A workload, not validated yet; files beside its own are found. found: as for `model_tree`."""
+    path = library.find("workloads", name_or_path, beside)
+    tree = read_yaml(path, library.label(path), found)
+    for at, node in tree.walk(()):
+        if at[-1:] == ("path",) and isinstance(node.value, str):
+            near = path.parent / node.value
+            node.value = str(near.absolute()) if near.is_file() else node.value
+    return tree
+
+
+_TREES: Final = {"model": model_tree, "workload": workload_tree, "hardware": hardware_tree}
+
+
 def expand_reference(root: Node, path: Path, beside: FilePath | None, problems: Problems) -> None:
     """Replace a name or path at `path` by its numbers; if that fails, tell it, leave the name."""
     node = root.find(path)
     if node is None or not isinstance(node.value, str):
         return
-    read = model_tree if path[-1] == "model" else hardware_tree
+    read = _TREES[str(path[-1])]
     found: list[Problem] = []
     with problems.below(path):
         node.value = read(node.value, beside, found).value
@@ -78,10 +92,15 @@ def expand_reference(root: Node, path: Path, beside: FilePath | None, problems: 
 
 
 def reference_paths(root: Node) -> list[Path]:
-    """Where an experiment may name a model or a profile."""
+    """Where an experiment may name a model, a profile or a workload."""
     pools = root.child("deployment")
     names = pools.children() if pools else {}
-    return [("model",), ("hardware",), *(("deployment", name, "hardware") for name in names)]
+    return [
+        ("model",),
+        ("hardware",),
+        ("workload",),
+        *(("deployment", name, "hardware") for name in names),
+    ]
 
 
 def _checked(kind: type[T], root: Node, found: list[Problem]) -> T:

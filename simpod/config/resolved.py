@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from simpod.cluster.pool_spec import PoolSpec
 from simpod.cost.memory import MemoryPlan
+from simpod.cost.semantics import Semantics
 from simpod.hardware.spec import HardwareProfile
 from simpod.model.spec import ModelSpec
 from simpod.policies.roles import PolicyRef
@@ -40,6 +41,7 @@ class ResolvedExperiment:
     slo: Slo
     measure: Measure
     skip_ahead: bool
+    semantics: Semantics
     memory: Mapping[str, MemoryPlan]
     document: Mapping[str, Any]
     origins: Mapping[str, str]

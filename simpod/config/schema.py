@@ -65,6 +65,8 @@ class Pool(_Section):
     """KV blocks of one rank; derived from memory when left out."""
     prefix_caching: bool = True
     """Reuse KV blocks of equal prompt prefixes."""
+    reserve_full_prompt: bool = True
+    """Start a waiting prompt only where all of it would fit, not just its first chunk."""
     weight_dtype: Literal["auto", "bf16", "fp8", "int8", "fp4", "int4", "w4a8"] = "auto"
     """Data type of linear layers; auto: as published, int8 where a die has int8 but no fp8."""
     kv_dtype: Literal["auto", "bf16", "fp8", "int8"] = "auto"
@@ -112,10 +114,12 @@ class Policies(_Section):
 
 
 class Engine(_Section):
-    """How the simulator works, never what it answers."""
+    """How the simulator works, and which engine it imitates."""
 
     skip_ahead: bool = True
     """Take steps in which nothing joins or leaves in one go; the records are the same without."""
+    semantics: Literal["vllm-v1", "sglang", "trtllm", "flowserve"] | None = None
+    """Whose rules a step follows; default: flowserve on Ascend, vllm-v1 elsewhere."""
 
 
 class Experiment(_Section):
@@ -130,7 +134,7 @@ class Experiment(_Section):
     hardware: HardwareProfile
     """A name of hardware_profiles/, a path, or the numbers."""
     workload: WorkloadSpec
-    """The requests: a trace, or arrivals and lengths."""
+    """The requests: a trace, or arrivals and lengths; or a name of workloads/, or a path."""
     deployment: dict[PoolName, Pool] = Field(min_length=1)
     """Pools by name: one mixed, one prefill and one decode, or one of these alone."""
     kv_transfer: KvTransfer = KvTransfer()

@@ -3,19 +3,18 @@
 from simpod.cost.collectives import KvTransfer, kv_bytes_per_token, kv_transfer
 from simpod.cost.layout import Layout
 from simpod.cost.memory import MemoryPlan, plan_memory
-from simpod.cost.roofline import Roofline
 from simpod.cost.step import Batch, StepPricer, StepPrices, breakdown
-from simpod.cost.work import Work
+from simpod.cost.work import Pass, Product
 
 __all__ = [
     "Batch",
     "KvTransfer",
     "Layout",
     "MemoryPlan",
-    "Roofline",
+    "Pass",
+    "Product",
     "StepPricer",
     "StepPrices",
-    "Work",
     "breakdown",
     "kv_bytes_per_token",
     "kv_transfer",

@@ -1,20 +1,16 @@
 """The operators of a transformer: counts of one die in one layer, no seconds.
 
-A matrix product of [tokens, rows] by [rows, cols] is 2 * tokens * rows * cols operations. It reads
-its weights once, its input in the data type of the product and writes its output in bf16.
 Counts hold for one die of a rank of `layout.tp` dies, which all see the rank's tokens.
 `kernels` are the launches of a fused production implementation (vLLM, CANN), counted per operator.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import ceil
 
-import numpy as np
-
+from simpod.cost.kernels.pricer import ExpertWork
 from simpod.cost.layout import Layout
-from simpod.cost.work import Amount, Work
+from simpod.cost.work import Amount, Floats, Pass, Product, Work
 from simpod.model.spec import AttentionSpec, ModelSpec
-from simpod.model.weights import bytes_per_weight
 from simpod.units import BYTES_PER_ELEMENT, PRODUCT_DTYPE
 
 BF16_BYTES = BYTES_PER_ELEMENT["bf16"]
@@ -53,23 +49,9 @@ def input_bytes(dtype: str) -> float:
     return 1.0 if BYTES_PER_ELEMENT[PRODUCT_DTYPE.get(dtype, dtype)] == 1.0 else BF16_BYTES
 
 
-def matmul(
-    tokens: Amount, matrix: Matrix, dtype: str = "bf16", weight_bytes: float | None = None
-) -> Work:
-    """One product of [tokens, rows] by [rows, cols], or `count` of them in one kernel.
-
-    weight_bytes: of one weight, where scales add to those of its data type.
-    """
-    each = BYTES_PER_ELEMENT[dtype] if weight_bytes is None else weight_bytes
-    flops_per_row = 2.0 * matrix.parameters
-    activations = matrix.count * (matrix.rows * input_bytes(dtype) + matrix.cols * BF16_BYTES)
-    return Work(
-        unit="matmul",
-        flops=tokens * flops_per_row,
-        hbm_bytes=tokens * activations + matrix.parameters * each,
-        row_flops=flops_per_row,
-        dtype=dtype,
-    )
+def product(tokens: Amount, matrix: Matrix, dtype: str = "bf16") -> Product:
+    """One product with a matrix, or with `count` of them side by side in one kernel."""
+    return Product(tokens=tokens, n=matrix.cols * matrix.count, k=matrix.rows, dtype=dtype)
 
 
 def heads_per_die(attention: AttentionSpec, tp: int) -> int:
@@ -118,69 +100,23 @@ def attention_matrices(model: ModelSpec, tp: int) -> tuple[Matrix, ...]:
     return *down, *up, Matrix(heads * a.v_head_dim, hidden)
 
 
-def attention_projections(model: ModelSpec, layout: Layout, tokens: Amount) -> tuple[Work, ...]:
-    """Everything in attention that multiplies weights.
-
-    Input and output of the absorbed matrices stay on chip or are counted with attention (queries).
-    """
+def attention_projections(model: ModelSpec, layout: Layout, tokens: Amount) -> tuple[Product, ...]:
+    """Everything in attention that multiplies weights."""
     dtype = part_dtype(model, "attention", layout.weight_dtype)
-    each = bytes_per_weight(model, "attention", layout.weight_dtype)
-    works = []
-    for matrix in attention_matrices(model, layout.tp):
-        work = matmul(tokens, matrix, dtype, each)
-        if matrix.count > 1:
-            work = replace(work, hbm_bytes=matrix.parameters * each)
-        works.append(work)
-    return tuple(works)
+    return tuple(product(tokens, matrix, dtype) for matrix in attention_matrices(model, layout.tp))
 
 
-def decode_attention(model: ModelSpec, layout: Layout, kv_tokens: Amount, queries: Amount) -> Work:
-    """Attention of `queries` new tokens over `kv_tokens` cached ones, summed over sequences.
-
-    A sequence's `layout.tokens_per_decode` queries share one pass over its cache; the masked corner
-    among them is computed, as kernels do. gqa: scores and values, 4 * head_dim operations a pair
-    and head. mla (absorbed): 2 * (2 * kv_lora + rope); the latent is read once for all heads.
-    """
+def resident_projection(model: ModelSpec, layout: Layout, tokens: Amount) -> tuple[Product, ...]:
+    """mla: latents of resident tokens are projected up again for a chunk that runs un-absorbed."""
     a = model.attention
-    heads = heads_per_die(a, layout.tp)
-    cached = kv_elements_per_die(a, layout.tp) * BYTES_PER_ELEMENT[layout.kv_dtype]
-    if a.kind == "mla":
-        key, value = a.kv_lora_rank + a.qk_rope_head_dim, a.kv_lora_rank
-    else:
-        key = value = a.head_dim
-    pairs = kv_tokens * layout.tokens_per_decode
-    return Work(
-        unit="decode_attention",
-        flops=pairs * (2.0 * heads * (key + value)),
-        hbm_bytes=kv_tokens * cached + queries * (heads * (key + value) * BF16_BYTES),
-        kernels=2,  # split over the cache, then merged
-    )
+    if a.kind != "mla":
+        return ()
+    up = heads_per_die(a, layout.tp) * (a.qk_nope_head_dim + a.v_head_dim)
+    dtype = part_dtype(model, "attention", layout.weight_dtype)
+    return (product(tokens, Matrix(a.kv_lora_rank, up), dtype),)
 
 
-def prefill_attention(
-    model: ModelSpec, layout: Layout, pairs: Amount, kv_tokens: Amount, queries: Amount
-) -> Work:
-    """Attention of prompt chunks: `pairs` of query and key under the causal mask.
-
-    kv_tokens: tokens whose KV is read (resident and chunk); queries: tokens of the chunks.
-    mla runs un-absorbed (keys nope + rope wide, values v wide), so the latents of resident tokens
-    are projected up again, written and read in bf16.
-    """
-    a = model.attention
-    heads = heads_per_die(a, layout.tp)
-    key, value = a.head_dim, a.value_dim
-    flops = pairs * (2.0 * heads * (key + value))
-    hbm_bytes = queries * (heads * (key + value) * BF16_BYTES) + kv_tokens * (
-        kv_elements_per_die(a, layout.tp) * BYTES_PER_ELEMENT[layout.kv_dtype]
-    )
-    if a.kind == "mla":
-        up = a.kv_lora_rank * heads * (a.qk_nope_head_dim + value)
-        flops = flops + (kv_tokens - queries) * (2.0 * up)
-        hbm_bytes = hbm_bytes + kv_tokens * (2 * heads * (key + value) * BF16_BYTES)
-    return Work(unit="prefill_attention", flops=flops, hbm_bytes=hbm_bytes)
-
-
-def layer_elementwise(model: ModelSpec, layout: Layout, tokens: Amount) -> Work:
+def layer_elementwise(model: ModelSpec, layout: Layout, tokens: Amount) -> Pass:
     """Two fused add-norms, rotary embedding and the write into the cache; 8-bit: two quantisations.
 
     A fused add-norm reads input and residual and writes both: 4 passes over the hidden state.
@@ -192,8 +128,7 @@ def layer_elementwise(model: ModelSpec, layout: Layout, tokens: Amount) -> Work:
     cached = kv_elements_per_die(a, layout.tp) * BYTES_PER_ELEMENT[layout.kv_dtype]
     elements = 8 * model.hidden_size + 2 * rotated
     quantised = input_bytes(layout.weight_dtype) == 1.0
-    return Work(
-        unit="vector",
+    return Pass(
         flops=tokens * (2.0 * NORM_FLOPS * model.hidden_size + ROPE_FLOPS * rotated),
         hbm_bytes=tokens * (elements * BF16_BYTES + cached),
         kernels=6 if quantised else 4,
@@ -201,20 +136,19 @@ def layer_elementwise(model: ModelSpec, layout: Layout, tokens: Amount) -> Work:
 
 
 def gated_ffn(
-    tokens: Amount, hidden: int, intermediate: int, dtype: str, weight_bytes: float
-) -> tuple[Work, Work, Work]:
+    tokens: Amount, hidden: int, intermediate: int, dtype: str
+) -> tuple[Product, Pass, Product]:
     """Gate and up in one product, silu(gate) * up, down. intermediate: columns on this die."""
     return (
-        matmul(tokens, Matrix(hidden, 2 * intermediate), dtype, weight_bytes),
+        product(tokens, Matrix(hidden, 2 * intermediate), dtype),
         activation(tokens, intermediate),
-        matmul(tokens, Matrix(intermediate, hidden), dtype, weight_bytes),
+        product(tokens, Matrix(intermediate, hidden), dtype),
     )
 
 
-def activation(rows: Amount, width: int) -> Work:
+def activation(rows: Amount, width: int) -> Pass:
     """silu(gate) * up of [rows, 2 * width]."""
-    return Work(
-        unit="vector",
+    return Pass(
         flops=rows * float(ACTIVATION_FLOPS * width),
         hbm_bytes=rows * (3 * width * BF16_BYTES),
     )
@@ -223,9 +157,8 @@ def activation(rows: Amount, width: int) -> Work:
 def dense_ffn(model: ModelSpec, layout: Layout, tokens: Amount) -> tuple[Work, ...]:
     """Feed-forward of a dense layer, split over the rank's dies."""
     dtype = part_dtype(model, "dense_ffn", layout.weight_dtype)
-    each = bytes_per_weight(model, "dense_ffn", layout.weight_dtype)
     width = ceil(model.intermediate_size / layout.tp)
-    return gated_ffn(tokens, model.hidden_size, width, dtype, each)
+    return gated_ffn(tokens, model.hidden_size, width, dtype)
 
 
 def shared_experts(model: ModelSpec, layout: Layout, tokens: Amount) -> tuple[Work, ...]:
@@ -234,8 +167,7 @@ def shared_experts(model: ModelSpec, layout: Layout, tokens: Amount) -> tuple[Wo
         return ()
     dtype = part_dtype(model, "shared_experts", layout.weight_dtype)
     width = ceil(model.moe.shared_intermediate_size / layout.tp)
-    each = bytes_per_weight(model, "shared_experts", layout.weight_dtype)
-    return gated_ffn(tokens, model.hidden_size, width, dtype, each)
+    return gated_ffn(tokens, model.hidden_size, width, dtype)
 
 
 def router(model: ModelSpec, tokens: Amount) -> tuple[Work, ...]:
@@ -243,9 +175,8 @@ def router(model: ModelSpec, tokens: Amount) -> tuple[Work, ...]:
     if model.moe is None:
         return ()
     experts = model.moe.num_experts
-    scores = matmul(tokens, Matrix(model.hidden_size, experts))
-    choice = Work(
-        unit="vector",
+    scores = product(tokens, Matrix(model.hidden_size, experts))
+    choice = Pass(
         flops=tokens * float(SAMPLING_FLOPS * experts),
         hbm_bytes=tokens * (2 * experts * FP32_BYTES),
     )
@@ -257,66 +188,48 @@ def expert_slots(model: ModelSpec, layout: Layout) -> int:
     return ceil(model.moe.num_experts / layout.ep) if model.moe else 0
 
 
-def distinct_experts_hit(model: ModelSpec, layout: Layout, group_tokens: Amount) -> Amount:
-    """Expected number of a die's expert slots that get at least one token, routing balanced.
+def expert_work(model: ModelSpec, layout: Layout, group_tokens: Floats) -> ExpertWork:
+    """Routed experts of one die for all tokens of the group [n], spread evenly.
 
-    Each token visits a given slot with probability k / (ep * slots), independently of others.
+    Where ranks meet, a die gets the tokens that chose an expert of its; a rank alone has them all.
     """
-    if model.moe is None:
-        return 0.0
+    moe = model.moe
+    if moe is None:
+        raise ValueError(f"{model.name} has no experts")
     slots = expert_slots(model, layout)
-    missed = 1.0 - model.moe.experts_per_token / (layout.ep * slots)
-    return slots * (1.0 - np.power(missed, group_tokens))
+    share = 1.0
+    if layout.dp > 1:
+        share = 1.0 - (1.0 - 1.0 / layout.ep) ** moe.experts_per_token
+    return ExpertWork(
+        group_tokens=group_tokens,
+        arriving_tokens=group_tokens * share,
+        num_experts=layout.ep * slots,
+        top_k=moe.experts_per_token,
+        num_slots=slots,
+        hidden_size=model.hidden_size,
+        inter_size=ceil(moe.expert_intermediate_size / layout.moe_tp),
+    )
 
 
-def routed_experts(model: ModelSpec, layout: Layout, group_tokens: Amount) -> tuple[Work, ...]:
-    """Grouped products of one die for all tokens of the group, spread evenly.
-
-    Only the weights of experts that are hit are read.
-    """
-    if model.moe is None:
-        return ()
-    dtype = part_dtype(model, "experts", layout.weight_dtype)
-    each = bytes_per_weight(model, "experts", layout.weight_dtype)
-    width = ceil(model.moe.expert_intermediate_size / layout.moe_tp)
-    copies = group_tokens * (model.moe.experts_per_token / layout.ep)
-    hit = distinct_experts_hit(model, layout, group_tokens)
-
-    def grouped(rows: int, cols: int) -> Work:
-        one = matmul(0.0, Matrix(rows, cols), dtype, each)
-        activations = rows * input_bytes(dtype) + cols * BF16_BYTES
-        return Work(
-            unit="grouped_matmul",
-            flops=copies * one.row_flops,
-            hbm_bytes=copies * activations + hit * one.hbm_bytes,
-            row_flops=hit * one.row_flops,
-            dtype=dtype,
-        )
-
-    up, down = grouped(model.hidden_size, 2 * width), grouped(width, model.hidden_size)
-    return up, activation(copies, width), down
-
-
-def embedding(model: ModelSpec, tokens: Amount) -> Work:
+def embedding(model: ModelSpec, tokens: Amount) -> Pass:
     """Look-up of [tokens, hidden] rows."""
-    return Work(unit="vector", flops=0.0, hbm_bytes=tokens * (2 * model.hidden_size * BF16_BYTES))
+    return Pass(flops=0.0, hbm_bytes=tokens * (2 * model.hidden_size * BF16_BYTES))
 
 
-def lm_head(model: ModelSpec, layout: Layout, rows: Amount) -> Work:
+def lm_head(model: ModelSpec, layout: Layout, rows: Amount) -> Product:
     """Logits of the rows that sample, vocabulary split over the rank's dies."""
-    return matmul(rows, Matrix(model.hidden_size, ceil(model.vocab_size / layout.tp)))
+    return product(rows, Matrix(model.hidden_size, ceil(model.vocab_size / layout.tp)))
 
 
-def sampling(model: ModelSpec, rows: Amount) -> Work:
+def sampling(model: ModelSpec, rows: Amount) -> Pass:
     """Softmax and choice over gathered fp32 logits."""
-    return Work(
-        unit="vector",
+    return Pass(
         flops=rows * float(SAMPLING_FLOPS * model.vocab_size),
         hbm_bytes=rows * (SAMPLING_PASSES * model.vocab_size * FP32_BYTES),
         kernels=SAMPLING_KERNELS,
     )
 
 
-def mtp_join(model: ModelSpec, tokens: Amount) -> Work:
+def mtp_join(model: ModelSpec, tokens: Amount) -> Product:
     """The MTP layer's product of [embedding, hidden state] by [2 * hidden, hidden], in bf16."""
-    return matmul(tokens, Matrix(2 * model.hidden_size, model.hidden_size))
+    return product(tokens, Matrix(2 * model.hidden_size, model.hidden_size))

@@ -5,6 +5,8 @@ MTP draft is one more pass of a whole layer over the same tokens ("two tokens pe
 every operator", CloudMatrix-Infer 4.2.4), and all of its work is booked under `mtp`.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
 from simpod.cost import operators as op
@@ -17,10 +19,12 @@ from simpod.cost.collectives import (
     expert_exchange,
     meets_in_layers,
 )
+from simpod.cost.kernels.pricer import AttentionSite, KernelPricer
 from simpod.cost.layout import Layout
-from simpod.cost.roofline import Roofline
+from simpod.cost.passes import pass_s
+from simpod.cost.semantics import Semantics
 from simpod.cost.table import NUM_PARTS
-from simpod.cost.work import Amount, Floats, Work
+from simpod.cost.work import Amount, Floats, Product, Work
 from simpod.hardware.spec import HardwareProfile
 from simpod.model.spec import ModelSpec
 from simpod.records.columns import STEP_PARTS
@@ -42,9 +46,12 @@ def by_part(size: int, **seconds: Amount) -> Floats:
 class PartCosts:
     """Prices the parts of one step of one die with arrays of token counts."""
 
-    def __init__(self, model: ModelSpec, hardware: HardwareProfile, layout: Layout) -> None:
+    def __init__(
+        self, model: ModelSpec, hardware: HardwareProfile, layout: Layout, semantics: Semantics
+    ) -> None:
+        self.semantics = semantics
         self.model, self.hardware, self.layout = model, hardware, layout
-        self.roofline = Roofline(hardware)
+        self.kernels = KernelPricer(hardware, semantics.launch_frac)
         self.meets = meets_in_layers(model, layout)
         self.mtp = layout.mtp_layers
         self.num_layers = model.num_layers + self.mtp
@@ -64,30 +71,40 @@ class PartCosts:
         Each brings `tokens_per_decode` new tokens, which are in the cache when attention runs.
         """
         queries = self.layout.tokens_per_decode
-        seen = context + queries
-        work = op.decode_attention(self.model, self.layout, seqs * seen, seqs * queries)
-        total = self._full_layers * self._price((work,))
-        if self.window:
-            cached = seqs * np.minimum(seen, self.window)
-            work = op.decode_attention(self.model, self.layout, cached, seqs * queries)
-            total = total + self.model.num_window_layers * self._price((work,))
-        return np.asarray(total)
+
+        def one(window: int) -> Floats:
+            return self.kernels.decode_attention_s(
+                self._site(window), seqs, context + queries, queries
+            )
+
+        return self._full_layers * one(0) + self._window_layers_s(one)
 
     def prefill_attention_s(
         self, num_seqs: Floats, query_tokens: Floats, resident_tokens: Floats
     ) -> Floats:
         """All layers' attention of `num_seqs` chunks of `query_tokens` behind `resident_tokens`."""
-        queries = num_seqs * query_tokens
-        keys = resident_tokens + (query_tokens + 1) / 2
-        cached = queries + num_seqs * resident_tokens
-        work = op.prefill_attention(self.model, self.layout, queries * keys, cached, queries)
-        total = self._full_layers * self._price((work,))
-        if self.window:
-            pairs = queries * np.minimum(keys, self.window)
-            cached = queries + num_seqs * np.minimum(resident_tokens, self.window)
-            work = op.prefill_attention(self.model, self.layout, pairs, cached, queries)
-            total = total + self.model.num_window_layers * self._price((work,))
-        return np.asarray(total)
+
+        def one(window: int) -> Floats:
+            return self.kernels.prefill_attention_s(
+                self._site(window), num_seqs, query_tokens, resident_tokens
+            )
+
+        again = op.resident_projection(self.model, self.layout, num_seqs * resident_tokens)
+        again_s = np.where(resident_tokens > 0.0, self._price(again), 0.0)
+        return self._full_layers * (one(0) + again_s) + self._window_layers_s(one)
+
+    def _site(self, window: int) -> AttentionSite:
+        attention, tp = self.model.attention, self.layout.tp
+        return AttentionSite(
+            spec=attention,
+            num_heads=op.heads_per_die(attention, tp),
+            num_kv_heads=op.kv_heads_per_die(attention, tp),
+            kv_dtype=self.layout.kv_dtype,
+            window_tokens=window,
+        )
+
+    def _window_layers_s(self, one: Callable[[int], Floats]) -> Amount:
+        return self.model.num_window_layers * one(self.window) if self.window else 0.0
 
     def tokens(self, tokens: Floats) -> Floats:
         """Everything that a rank does before it meets the others, but for its reads of KV.
@@ -121,7 +138,9 @@ class PartCosts:
             return np.zeros((len(group_tokens), NUM_PARTS))
         layers = self.model.num_moe_layers
         mean_tokens = group_tokens / self.layout.dies
-        experts_s = self._price(op.routed_experts(self.model, self.layout, group_tokens))
+        dtype = op.part_dtype(self.model, "experts", self.layout.weight_dtype)
+        work = op.expert_work(self.model, self.layout, np.maximum(group_tokens, 1.0))
+        experts_s = self.kernels.experts_s(work, dtype)
         dispatch_s = self.dispatch.fixed_s + self.dispatch.s_per_token * mean_tokens
         combine_s = self.combine.fixed_s + self.combine.s_per_token * mean_tokens
         return by_part(
@@ -140,11 +159,18 @@ class PartCosts:
             head=self._head_s(rows),
             sampling=self._sampling_s(rows),
             mtp=self.mtp * (self._head_s(drafted) + self._sampling_s(drafted)),
-            host_gap=self.hardware.calibration.step_overhead_s,
+            host_gap=self.semantics.step_gap_s,
         )
 
     def _price(self, works: tuple[Work, ...]) -> Amount:
-        return self.roofline.seconds(*works)
+        """Seconds of operators that run one after another."""
+        total: Amount = 0.0
+        for work in works:
+            if isinstance(work, Product):
+                total = total + self.kernels.gemm_s(work.tokens, work.n, work.k, work.dtype)
+            else:
+                total = total + pass_s(self.hardware, work, self.semantics.launch_frac)
+        return total
 
     def _sampling_s(self, rows: Floats) -> Amount:
         return self._price((op.sampling(self.model, rows),))
@@ -162,5 +188,12 @@ class PartCosts:
         One rank alone whose experts lie on all its dies reduces their results like a feed-forward.
         """
         size_bytes = tokens * (self.model.hidden_size * op.BF16_BYTES)
-        once = all_reduce_s(self.hardware, size_bytes, self.layout.tp)
+        once = self._all_reduce_s(size_bytes)
         return 2.0 * once, (1.0 if self.meets else 2.0) * once
+
+    def _all_reduce_s(self, size_bytes: Amount) -> Amount:
+        """Over the dies of a rank: by measured kernels inside a node, else by link and latency."""
+        tp = self.layout.tp
+        if tp > 1 and tp <= self.hardware.dies_per_node and self.kernels.has_collectives:
+            return self.kernels.collective_s("all_reduce", size_bytes, tp)
+        return all_reduce_s(self.hardware, size_bytes, tp)

@@ -17,6 +17,7 @@ import numpy as np
 
 from simpod.cost.layout import Layout
 from simpod.cost.parts import ATTENTION, COMBINE_WAIT, DISPATCH_WAIT, MTP, PartCosts
+from simpod.cost.semantics import SEMANTICS, default_semantics
 from simpod.cost.table import ContextTable, PromptTable, Table
 from simpod.cost.work import Floats, Ints
 from simpod.hardware.spec import HardwareProfile
@@ -145,12 +146,19 @@ class StepPricer:
     price(batch): the next step, and those after it while nothing joins, leaves or sends a prompt.
     """
 
-    def __init__(self, model: ModelSpec, hardware: HardwareProfile, layout: Layout) -> None:
+    def __init__(
+        self,
+        model: ModelSpec,
+        hardware: HardwareProfile,
+        layout: Layout,
+        semantics: str | None = None,
+    ) -> None:
         self.num_ranks = layout.dp
         self.price: Callable[[Batch], StepPrices] = (
             self._price_single if layout.dp == 1 else self._price_group
         )
-        costs = PartCosts(model, hardware, layout)
+        chosen = SEMANTICS[semantics or default_semantics(hardware.family)]
+        costs = PartCosts(model, hardware, layout, chosen)
         self._costs = costs
         self._dies, self._tp = layout.dies, layout.tp
         self._tokens_per_decode = layout.tokens_per_decode

@@ -1,7 +1,6 @@
 """How much work an operator is, before anyone says how long that takes."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,31 +10,35 @@ Ints = NDArray[np.int64]
 Amount = float | Floats
 """A count, or an array of counts: operators take both."""
 
-Unit = Literal["matmul", "grouped_matmul", "prefill_attention", "decode_attention", "vector"]
-"""What runs the operator; each has its own calibrated share of a peak."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Product:
+    """A matrix product of [tokens, k] by [k, n] on one die."""
+
+    tokens: Amount
+    n: int
+    k: int
+    dtype: str
+    """How the matrix is held; see `units.PRODUCT_DTYPE` for how it is multiplied."""
+
+    @property
+    def flops(self) -> Amount:
+        """Operations."""
+        return self.tokens * (2.0 * self.n * self.k)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Work:
-    """Work of one operator on one die.
+class Pass:
+    """Element-wise work of one operator on one die: norms, rotary embedding, softmax, copies."""
 
-    row_flops is what one more row in each of its matrix products would add; the price of small
-    batches is a number of such rows (see `Roofline`), so that no rows at all need no division.
-    """
-
-    unit: Unit
     flops: Amount
     hbm_bytes: Amount
-    row_flops: Amount = 0.0
-    dtype: str = "bf16"  # of the products
     kernels: int = 1
+
+
+Work = Product | Pass
 
 
 def total_flops(works: tuple[Work, ...]) -> Amount:
     """Sum of the operators' operation counts."""
     return sum((work.flops for work in works), start=0.0)
-
-
-def total_bytes(works: tuple[Work, ...]) -> Amount:
-    """Sum of the operators' HBM traffic."""
-    return sum((work.hbm_bytes for work in works), start=0.0)

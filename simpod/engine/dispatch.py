@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from simpod.cluster import PoolSpec, integer_array, integer_counters
+from simpod.cluster import Counters, PoolSpec, integer_array
 from simpod.engine.clock import Clock
 from simpod.engine.sequence import Sequence, SequenceFacade
 from simpod.errors import PolicyError
@@ -25,6 +25,7 @@ class RouterFacade:
     kv_capacity_tokens: int
     waiting_seqs: Ints
     running_seqs: Ints
+    held_seqs: Ints
     queued_tokens: Ints
     kv_tokens: Ints
 
@@ -44,8 +45,9 @@ def _live_array(counts: "memoryview[int]") -> Ints:
 class Dispatcher:
     """Counts per target [num_targets] and the policy that chooses among them.
 
-    Ranks keep `waiting_seqs`, `running_seqs` and `queued_tokens` current; `kv_tokens` is what a
-    rank reported at its last admission or release, so it may be old, as in a real deployment.
+    Ranks keep `waiting_seqs`, `running_seqs`, `held_seqs` and `queued_tokens` current; `kv_tokens`
+    is what a rank reported at its last admission or release, so it may be old, as in a real
+    deployment.
     """
 
     def __init__(
@@ -53,10 +55,12 @@ class Dispatcher:
     ) -> None:
         self.spec = spec
         self.num_targets = spec.instances * spec.layout.dp
-        self.waiting_seqs = integer_counters(self.num_targets)
-        self.running_seqs = integer_counters(self.num_targets)
-        self.queued_tokens = integer_counters(self.num_targets)
-        self.kv_tokens = integer_counters(self.num_targets)
+        counters = Counters(5 * self.num_targets)
+        self.waiting_seqs = counters.integers(self.num_targets)
+        self.running_seqs = counters.integers(self.num_targets)
+        self.held_seqs = counters.integers(self.num_targets)  # the sum of these two, read most
+        self.queued_tokens = counters.integers(self.num_targets)
+        self.kv_tokens = counters.integers(self.num_targets)
         self._name = name
         self._policy = policy
         self._view = RouterFacade(
@@ -67,6 +71,7 @@ class Dispatcher:
             kv_capacity_tokens=spec.kv_blocks * spec.block_tokens,
             waiting_seqs=_live_array(self.waiting_seqs),
             running_seqs=_live_array(self.running_seqs),
+            held_seqs=_live_array(self.held_seqs),
             queued_tokens=_live_array(self.queued_tokens),
             kv_tokens=_live_array(self.kv_tokens),
         )

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING
 import simpy
 
 from simpod.cluster import (
+    Counters,
     KvBlocks,
     PoolSpec,
     float_array,
-    float_counters,
     integer_array,
-    integer_counters,
 )
 from simpod.cost import Batch, StepPricer, StepPrices
 from simpod.engine.clock import PLAN, STEP_END, Alarm, Clock
@@ -20,7 +19,7 @@ from simpod.engine.dispatch import Dispatcher
 from simpod.engine.ledger import Ledger
 from simpod.engine.rank import Rank
 from simpod.engine.sequence import Sequence
-from simpod.engine.steps import StepRun
+from simpod.engine.steps import StepRun, token_clock
 from simpod.errors import InvariantError
 from simpod.policies import BatchScheduler
 
@@ -36,10 +35,11 @@ class PromptCounters:
     """Prompt chunks of the next step, per rank: what `Batch` says of them, written one by one."""
 
     def __init__(self, num_ranks: int) -> None:
-        self.tokens = integer_counters(num_ranks)
-        self.pairs = float_counters(num_ranks)
-        self.context = integer_counters(num_ranks)
-        self.chunks = integer_counters(num_ranks)
+        counters = Counters(4 * num_ranks)
+        self.tokens = counters.integers(num_ranks)
+        self.pairs = counters.floats(num_ranks)
+        self.context = counters.integers(num_ranks)
+        self.chunks = counters.integers(num_ranks)
 
     def batch(self, kv: KvBlocks) -> Batch:
         """A batch that always shows the present counts."""
@@ -92,8 +92,8 @@ class Group:
         self.next_tokens = 0  # of a decoding sequence in the next step: their room is set aside
         first = instance * num_ranks
         self.ranks = [Rank(self, r, first + r, make_policy()) for r in range(num_ranks)]
-        self.tokens = sim.token_clock(self.spec)
-        self.ledger = Ledger(self.tokens)
+        self.tokens = token_clock(self.spec.layout)
+        self.ledger = Ledger(sim.log, index, self.tokens)
         self.dirty: list[Rank] = []
         self.num_decoding = 0
         self.context_tokens = 0
@@ -116,6 +116,7 @@ class Group:
         """A request arrives at a rank; it is seen by the step that starts now or next."""
         (rank.inbox if self.spec.role == "decode" else rank.waiting)[seq.seq_id] = seq
         self.dispatch.waiting_seqs[rank.target] += 1
+        self.dispatch.held_seqs[rank.target] += 1
         self.dispatch.queued_tokens[rank.target] += seq.goal_tokens
         rank.touch()
         self.poke()
@@ -208,7 +209,7 @@ class Group:
                 clock.now,
                 prices,
                 self.ledger.num_decode_steps,
-                1 if self.prefill_tokens else self._horizon(prices),
+                1 if self.prefill_tokens or self.dirty else self._horizon(prices),
                 self.tokens,
             )
             if skip_ahead or run.steps == 1:

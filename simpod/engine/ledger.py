@@ -1,4 +1,4 @@
-"""The step ledger of a group: one row a run of like steps, from which every time follows."""
+"""The step ledgers: one row a run of like steps, from which every time follows."""
 
 from struct import Struct
 
@@ -12,6 +12,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 ROW = (
+    "group",
     "first_step",
     "num_steps",
     "start_s",
@@ -31,16 +32,57 @@ PACK_ROW = Struct(f"{len(ROW)}d").pack  # three times as fast as array.extend
 EXPAND_AT_ONCE = 2**20
 
 
-class Ledger:
-    """Append-only; token times follow from the runs and a sequence's span of steps."""
+class RunLog:
+    """The runs of all groups in the order in which they ended.
 
-    def __init__(self, clock: TokenClock) -> None:
+    One log, not one a group: with a thousand groups each has few rows, and appending to many
+    arrays in turn finds none of them in the processor's cache.
+    """
+
+    def __init__(self) -> None:
+        self.rows = bytearray()
+        self.fixed_s: list[Floats] = []
+
+    def by_group(self, num_groups: int) -> list[tuple[Floats, Floats]]:
+        """For each group its rows [num_runs, len(ROW)] and `fixed_s` [num_runs, parts of a step].
+
+        The log takes no more runs while anybody holds them.
+        """
+        table = np.frombuffer(self.rows).reshape(-1, len(ROW))
+        fixed_s = np.array(self.fixed_s).reshape(-1, len(STEP_PARTS))  # also if nothing ran
+        if num_groups == 1:
+            return [(table, fixed_s)]
+        groups = table[:, ROW.index("group")]
+        order = np.argsort(groups, kind="stable")
+        cuts = np.searchsorted(groups[order], np.arange(1, num_groups))
+        parts = (np.split(array[order], cuts) for array in (table, fixed_s))
+        return list(zip(*parts, strict=True))
+
+
+class Ledger:
+    """Append-only; token times follow from the runs and a sequence's span of steps.
+
+    Its tables, `close`d, are there when the simulation is over.
+    """
+
+    def __init__(self, log: RunLog, group: int, clock: TokenClock) -> None:
         self.clock = clock
         self.num_decode_steps = 0
         self.num_steps = 0
         self.busy_s = 0.0
-        self._rows = bytearray()
-        self._fixed: list[Floats] = []
+        self.table: Floats = np.empty((0, len(ROW)))
+        self.fixed_s: Floats = np.empty((0, len(STEP_PARTS)))
+        self._group = group
+        self._rows = log.rows
+        self._fixed = log.fixed_s
+
+    def close(self, table: Floats, fixed_s: Floats) -> None:
+        """Keep the group's part of the log.
+
+        table [num_runs, len(ROW)]; fixed_s [num_runs, parts of a step]: seconds of one step,
+        without what grows with the context.
+        """
+        self.table, self.fixed_s = table, fixed_s
 
     def add(  # one packed row: a tuple would only hide the columns
         self, run: StepRun, decoding: int, context: int, prompt: int, slots: int, kv_tokens: int
@@ -48,6 +90,7 @@ class Ledger:
         """Enter a run that is done, with what was in its steps: sequences and tokens."""
         prices, end_s = run.prices, run.end_s
         self._rows += PACK_ROW(
+            self._group,
             self.num_steps,
             run.steps,
             run.start_s,
@@ -68,16 +111,6 @@ class Ledger:
         self.busy_s += end_s - run.start_s
         if decoding:
             self.num_decode_steps += run.steps
-
-    @property
-    def table(self) -> Floats:
-        """[num_runs, len(ROW)]; the ledger takes no more runs while anybody holds it."""
-        return np.frombuffer(self._rows).reshape(-1, len(ROW))
-
-    @property
-    def fixed_s(self) -> Floats:
-        """[num_runs, parts of a step] seconds of one step, without what grows with the context."""
-        return np.array(self._fixed).reshape(-1, len(STEP_PARTS))  # also for a group without steps
 
     def decode_ends(self) -> Floats:
         """[num_decode_steps] end of each decode step, by the formula of `StepRun`."""

@@ -20,13 +20,17 @@ class RankFacade:
     """Read-only view of a rank before a step: `policies.BatchView`."""
 
     _rank: "Rank"
-    max_step_tokens: int
     block_tokens: int
 
     @property
     def now_s(self) -> float:
         """Start of the step."""
         return self._rank.group.clock.now
+
+    @property
+    def max_step_tokens(self) -> int:
+        """Token budget of the step, less the draft tokens that running decodes bring."""
+        return self._rank.group.spec.max_step_tokens - self._rank.draft_tokens
 
     @property
     def num_decoding(self) -> int:
@@ -67,11 +71,11 @@ class Rank:
         self.index = index
         self.target = target
         self.policy = policy
-        self.view = RankFacade(self, group.spec.max_step_tokens, group.spec.block_tokens)
+        self.view = RankFacade(self, group.spec.block_tokens)
         self.inbox: OrderedDict[int, Sequence] = OrderedDict()
         self.waiting: OrderedDict[int, Sequence] = OrderedDict()
-        self.partial: OrderedDict[int, Sequence] = OrderedDict()
-        self.running: OrderedDict[int, Sequence] = OrderedDict()
+        self.partial: dict[int, Sequence] = {}
+        self.running: dict[int, Sequence] = {}
         self.pinned: dict[int, tuple[int, ReadOnly[int]]] = {}  # own blocks and prefix units
         self.chunks: dict[int, tuple[Sequence, int]] = {}
         self.num_decoding = 0
@@ -82,6 +86,11 @@ class Rank:
     def free_slots(self) -> int:
         """Sequences that could still take part in the next step."""
         return self.group.spec.max_num_seqs - self.num_decoding - self.num_pulling
+
+    @property
+    def draft_tokens(self) -> int:
+        """Tokens that running decodes verify in a step, beside the one that each takes anyway."""
+        return self.num_decoding * self.group.spec.layout.mtp_layers
 
     @property
     def free_blocks(self) -> int:
@@ -126,7 +135,9 @@ class Rank:
         if not chunks:
             return plan
         spec = self.group.spec
-        budget = spec.max_step_tokens - (self.num_decoding if plan.decode else 0)
+        budget = spec.max_step_tokens
+        if plan.decode:
+            budget -= self.num_decoding + self.draft_tokens
         for seq_id, chunk in chunks.items():
             if seq_id not in self.waiting and seq_id not in self.partial:
                 self._blame(f"chunk for sequence {seq_id}, which has no prompt to compute here")
@@ -157,9 +168,10 @@ class Rank:
     def _start(self, seq: Sequence, chunk: int, *, whole: bool) -> bool:
         """Admit a prompt with its first chunk; change nothing and return False without room.
 
-        Decodes go on beside chunks, so only the chunk must fit (vLLM v1). Where they pause for it,
-        a prompt that had to make way before needs room for the `whole` of it: else two ranks of a
-        group could in turn start and drop theirs, and no decode would ever end to make room.
+        With `reserve_full_prompt` all of the prompt must find room, though only the chunk's blocks
+        are taken (vLLM: scheduler_reserve_full_isl); else the chunk. Where decodes pause for it, a
+        prompt that had to make way before needs room for the `whole` of it all the same: else two
+        ranks of a group could in turn start and drop theirs, and no decode would ever end.
         """
         group = self.group
         kv = group.kv
@@ -170,7 +182,7 @@ class Rank:
         ids = seq.prefix_hashes[:hit]
         shared = kv.blocks_to_pin(self.index, ids) if hit else 0
         need = own + shared
-        if whole and seq.num_preemptions:
+        if group.spec.reserve_full_prompt or (whole and seq.num_preemptions):
             need += kv.blocks_for(seq.goal_tokens) - kv.blocks_for(resident + chunk)
         if not kv.fits(self.index, need, group.next_tokens):
             return False
@@ -232,10 +244,10 @@ class Rank:
             seq.resident_tokens += chunk
             if seq.prefill_end_s != seq.prefill_end_s:  # later ones recompute: no part of the TTFT
                 seq.barrier_wait_s += wait_s
+            if seq.prefix_hashes:
+                self._publish(seq)  # with each chunk: others need not wait for the whole prompt
             if seq.resident_tokens == seq.goal_tokens:
                 del self.partial[seq.seq_id]
-                if seq.prefix_hashes:
-                    self._publish(seq)
                 done.append(seq)
         self.chunks.clear()
         prompts, index = self.group.prompts, self.index
@@ -356,6 +368,7 @@ class Rank:
 
     def _make_way(self) -> None:
         self.group.dispatch.running_seqs[self.target] -= 1
+        self.group.dispatch.held_seqs[self.target] -= 1
         if self.waiting or self.inbox or self.partial:
             self.touch()
 

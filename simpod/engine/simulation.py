@@ -12,10 +12,10 @@ from simpod.engine.clock import DELIVER, Clock
 from simpod.engine.collect import PACK_REQUEST, collect
 from simpod.engine.dispatch import Dispatcher
 from simpod.engine.group import Group
+from simpod.engine.ledger import RunLog
 from simpod.engine.rank import Rank
 from simpod.engine.sequence import NAN, Sequence
 from simpod.engine.source import Source
-from simpod.engine.steps import TokenClock
 from simpod.errors import InvariantError
 from simpod.policies import BatchScheduler, Router
 from simpod.records.columns import FINISHED, LIVE, REFUSED, RunRecords
@@ -96,6 +96,7 @@ class Simulation:
         self.skip_ahead = inputs.skip_ahead
         self.batching_name = inputs.batching_name
         self.output_tokens: list[int] = inputs.requests.output_tokens.tolist()
+        self.log = RunLog()
         self.rows = bytearray()  # REQUEST_FIELDS of every request that has ended
         self.segments = array("q")  # seq_id, ledger, first, last decode step before a preemption
         self.transfers = array("d")
@@ -127,6 +128,9 @@ class Simulation:
             )
         for group in self.groups:
             group.stop()
+        parts = self.log.by_group(len(self.groups))
+        for group, part in zip(self.groups, parts, strict=True):
+            group.ledger.close(*part)
         for seq in self.live.values():
             self._record(seq, LIVE)
         return collect(self)
@@ -144,12 +148,6 @@ class Simulation:
                 f"prefix blocks of {block} and KV blocks of {spec.block_tokens} tokens don't match"
             )
         return unit
-
-    def token_clock(self, spec: PoolSpec) -> TokenClock:
-        """Mean tokens per decode step as a fraction: 1 + draft tokens x acceptance."""
-        thousandths = round(1000 * (1 + spec.layout.mtp_layers * spec.layout.mtp_acceptance))
-        divisor = int(np.gcd(thousandths, 1000))
-        return TokenClock(thousandths // divisor, 1000 // divisor)
 
     def _longest_of(self, spec: PoolSpec) -> int:
         """Longest prompt + output that a rank can hold alone, with the last step's surplus."""

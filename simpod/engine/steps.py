@@ -6,12 +6,13 @@ number of tokens that each decoding sequence has gained since the run's start. S
     start_s + (j * base_s + slope_s * G(j)),    G(j) = g(0) + ... + g(j - 1).
 """
 
-from math import sqrt
+from functools import lru_cache
+from math import gcd, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
 
-from simpod.cost import StepPrices
+from simpod.cost import Layout, StepPrices
 
 Ints = NDArray[np.int64]
 
@@ -60,6 +61,14 @@ class TokenClock:
         begins = np.flatnonzero(steps == 1)  # where g = 0: the sum up to there belongs to others
         before: Ints = np.repeat(total[begins], np.diff(np.append(begins, len(steps))))
         return total - before
+
+
+@lru_cache(64)  # groups that are alike share one
+def token_clock(layout: Layout) -> TokenClock:
+    """Mean tokens per decode step as a fraction: 1 + draft tokens x acceptance."""
+    thousandths = round(1000 * (1 + layout.mtp_layers * layout.mtp_acceptance))
+    divisor = gcd(thousandths, 1000)
+    return TokenClock(thousandths // divisor, 1000 // divisor)
 
 
 class StepRun:

@@ -2,6 +2,7 @@
 
 from simpod.hardware.base import merge_base
 from simpod.hardware.spec import Calibration, DieSpec, HardwareProfile, HostSpec, PlaneSpec
+from simpod.hardware.topology import TopologySpec, TransferLaw, WiringSpec
 
 __all__ = [
     "Calibration",
@@ -9,5 +10,8 @@ __all__ = [
     "HardwareProfile",
     "HostSpec",
     "PlaneSpec",
+    "TopologySpec",
+    "TransferLaw",
+    "WiringSpec",
     "merge_base",
 ]

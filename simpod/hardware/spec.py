@@ -7,6 +7,8 @@ from typing import Annotated, Any, ClassVar, Literal
 from annotated_types import Gt, Le
 
 from simpod.fields import STRICT, Count, Frac, NonNegative, Positive
+from simpod.hardware.kernels.fits import KernelFits
+from simpod.hardware.topology import TopologySpec
 
 Share = Annotated[float, Gt(0), Le(1)]
 """An efficiency that something is divided by."""
@@ -145,6 +147,10 @@ class HardwareProfile:
     """The CPU side of each node."""
     calibration: Calibration
     """What the die achieves of its peaks."""
+    topology: TopologySpec = field(default_factory=TopologySpec)
+    """How the planes are wired."""
+    kernels: KernelFits = field(default_factory=KernelFits)
+    """Constants of its kernels."""
 
     def __post_init__(self) -> None:
         if "scale_up" not in self.planes:
@@ -160,8 +166,18 @@ class HardwareProfile:
                 f"network_frac names {', '.join(strange)}, which is not among"
                 f" the planes {', '.join(self.planes)}"
             )
+        self._check_topology()
         if self.num_nodes > 1 and all(plane.scope == "node" for plane in self.planes.values()):
             raise ValueError(f"{self.num_nodes} nodes, but no plane of scope pod joins them")
+
+    def _check_topology(self) -> None:
+        used = {*self.topology.planes, *(law.plane for law in self.topology.transfers.values())}
+        strange = sorted(used - set(self.planes))
+        if strange:
+            raise ValueError(
+                f"topology names {', '.join(strange)}, which is not among"
+                f" the planes {', '.join(self.planes)}"
+            )
 
     @property
     def dies_per_node(self) -> int:

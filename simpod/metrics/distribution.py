@@ -8,7 +8,7 @@ from simpod.records.columns import Floats, Ints
 
 PERCENTILES = (50, 90, 95, 99)
 
-NUM_BINS = 4096  # of weighted_percentiles
+NUM_BINS = 4096  # smaller samples are sorted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,31 +50,31 @@ def weighted_percentiles(values: Floats, weights: Ints, percentiles: tuple[int, 
     """Equal `np.percentile(np.repeat(values, weights), percentiles)`, without writing it out."""
     position = np.asarray(percentiles) / 100 * (int(weights.sum()) - 1)
     below = np.floor(position)
-    values, weights = _thinned(values, weights, np.concatenate([below, np.ceil(position)]))
-    order = np.argsort(values)
-    ordered = values[order]
-    last_index = np.cumsum(weights[order])  # exclusive: entries up to and including each value
-    low = ordered[np.searchsorted(last_index, below, side="right")]
-    high = ordered[np.searchsorted(last_index, np.ceil(position), side="right")]
+    ends = _at_ranks(values, weights, np.concatenate([below, np.ceil(position)]).astype(np.int64))
+    low, high = np.split(ends, 2)
     return low + (high - low) * (position - below)
 
 
-def _thinned(values: Floats, weights: Ints, ranks: Floats) -> tuple[Floats, Ints]:
-    """The sample with whole bins merged that hold none of `ranks`: little is left to sort."""
+def _at_ranks(values: Floats, weights: Ints, ranks: Ints) -> Floats:
+    """[len(ranks)] entries of the sample in ascending order, from 0: sorts only where they are.
+
+    Values go into equal bins; each bin that holds a wanted rank is searched in the same way. The
+    least and the largest value are never in one bin, so every bin is smaller than the sample.
+    """
     low, high = values.min(), values.max()
     if len(values) < NUM_BINS or not high > low:
-        return values, weights
-    scale = (NUM_BINS - 1) / (high - low)
-    bins = ((values - low) * scale).astype(np.int64)
-    counts = np.bincount(bins, weights, minlength=NUM_BINS).astype(np.int64)
-    is_wanted = np.zeros(NUM_BINS, dtype=np.bool_)
-    is_wanted[np.searchsorted(np.cumsum(counts), ranks, side="right")] = True
-    merged = np.flatnonzero((counts > 0) & ~is_wanted)
-    kept = is_wanted[bins]
-    return (
-        np.concatenate([values[kept], low + (merged + 0.5) / scale]),
-        np.concatenate([weights[kept], counts[merged]]),
-    )
+        order = np.argsort(values)
+        last_index = np.cumsum(weights[order])  # exclusive: entries up to and including each value
+        return values[order][np.searchsorted(last_index, ranks, side="right")]
+    bins = ((values - low) * ((NUM_BINS - 1) / (high - low))).astype(np.int64)
+    upto = np.cumsum(np.bincount(bins, weights, minlength=NUM_BINS)).astype(np.int64)
+    places = np.searchsorted(upto, ranks, side="right")
+    found = np.empty(len(ranks))
+    for place in np.unique(places):
+        here, inside = places == place, bins == place
+        before = upto[place - 1] if place else 0
+        found[here] = _at_ranks(values[inside], weights[inside], ranks[here] - before)
+    return found
 
 
 def _distribution(count: int, mean: float, std: float, points: Floats) -> Distribution:

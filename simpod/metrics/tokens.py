@@ -55,7 +55,7 @@ def join_ledgers(records: RunRecords) -> Ledgers:
     return Ledgers(
         end_s=_joined([group.decode_end_s for group in groups], np.float64),
         decode_seqs=_joined([group.decode_seqs for group in groups], np.int64),
-        new_tokens=_joined([_new_tokens(group) for group in groups], np.int64),
+        new_tokens=_all_new_tokens(groups, int(sum(lengths))),
         offsets=np.cumsum(lengths, dtype=np.int64),
     )
 
@@ -67,13 +67,17 @@ def _joined(columns: list[NDArray[Any]], dtype: type) -> NDArray[Any]:
     return np.concatenate([np.empty(0, dtype), *columns])
 
 
+def _all_new_tokens(groups: tuple[GroupRecords, ...], length: int) -> Ints:
+    """[length] tokens that each sequence gets in each decode step of all groups."""
+    if all(tokens == steps for tokens, steps in (g.tokens_per_decode_step for g in groups)):
+        return np.broadcast_to(np.int64(1), length)  # one number, whatever the length
+    return _joined([_new_tokens(group) for group in groups], np.int64)
+
+
 def _new_tokens(group: GroupRecords) -> Ints:
     """[d] tokens that each sequence gets in each decode step."""
     tokens, per_steps = group.tokens_per_decode_step
-    steps = len(group.decode_end_s)
-    if tokens == per_steps:
-        return np.broadcast_to(np.int64(1), steps)  # one number, whatever the length
-    return np.diff(np.arange(steps + 1) * tokens // per_steps)
+    return np.diff(np.arange(len(group.decode_end_s) + 1) * tokens // per_steps)
 
 
 def decode_stretches(records: RunRecords, ledgers: Ledgers) -> Stretches:

@@ -60,6 +60,12 @@ class FakeRouterView:
     kv_capacity_tokens: int = 1_000_000
     rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
 
+    @property
+    def held_seqs(self) -> Ints:
+        """Requests there, waiting or running."""
+        held: Ints = self.waiting_seqs + self.running_seqs
+        return held
+
 
 def batch_views(rng: np.random.Generator, count: int) -> Iterator[FakeBatchView]:
     """Random ranks before a step: idle ones, full ones, without budget, without slots."""

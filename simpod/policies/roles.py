@@ -57,7 +57,7 @@ class BatchView(Protocol):
 
     @property
     def max_step_tokens(self) -> int:
-        """Token budget of a step; a running decode takes one."""
+        """Token budget of a step; a running decode takes one (its draft tokens are off)."""
 
     @property
     def num_decoding(self) -> int:
@@ -84,7 +84,7 @@ class BatchView(Protocol):
 class BatchPlan:
     """What changes in the next step: chunks of prompts, in order of precedence.
 
-    Blocks are given in this order; the first waiting prompt that finds none ends the admission.
+    Blocks are given in this order; the first waiting prompt that finds no room ends the admission.
     `decode=False` lets running decodes pause for this step (prefill-first scheduling).
     """
 
@@ -140,6 +140,10 @@ class RouterView(Protocol):
     @property
     def running_seqs(self) -> Ints:
         """Requests that hold a slot; up to date."""
+
+    @property
+    def held_seqs(self) -> Ints:
+        """Requests there, `waiting_seqs` + `running_seqs`; up to date."""
 
     @property
     def max_num_seqs(self) -> int:

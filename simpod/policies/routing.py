@@ -4,14 +4,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from simpod.policies.roles import Ints, RouteRequest, RouterView
+from simpod.policies.roles import RouteRequest, RouterView
 
 UNLIMITED = 1 << 62
-
-
-def _held(view: RouterView) -> Ints:
-    """Requests at each target [num_targets], waiting or running."""
-    return view.waiting_seqs + view.running_seqs
 
 
 @dataclass(slots=True)
@@ -34,13 +29,13 @@ def random(view: RouterView, request: RouteRequest) -> int:
 def power_of_two(view: RouterView, request: RouteRequest) -> int:
     """The less loaded of two targets drawn at random (Mitzenmacher 2001)."""
     first, second = view.rng.integers(view.num_targets, size=2)
-    held = _held(view)
+    held = view.held_seqs
     return int(first if held[first] <= held[second] else second)
 
 
 def least_requests(view: RouterView, request: RouteRequest) -> int:
     """The target with the fewest requests, waiting or running (join the shortest queue)."""
-    return int(_held(view).argmin())
+    return int(view.held_seqs.argmin())
 
 
 def least_tokens(view: RouterView, request: RouteRequest) -> int:
@@ -64,7 +59,7 @@ class LeastKv:
             raise ValueError(f"reserve_tokens: must be >= 0, got {self.reserve_tokens}")
 
     def __call__(self, view: RouterView, request: RouteRequest) -> int:
-        held = _held(view)
+        held = view.held_seqs
         load = view.kv_tokens + view.queued_tokens + self.reserve_tokens * held
         full = held >= view.max_num_seqs
         if full.all():
@@ -95,7 +90,7 @@ class PrefixAffinity:
             raise ValueError(f"max_spread_seqs: must be >= 0, got {self.max_spread_seqs}")
 
     def __call__(self, view: RouterView, request: RouteRequest) -> int:
-        held = _held(view)
+        held = view.held_seqs
         hashes = request.prefix_hashes
         target = int(held.argmin())
         if held.max() - held[target] <= self.max_spread_seqs:

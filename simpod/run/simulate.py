@@ -1,6 +1,8 @@
 """The composition root: a resolved experiment in, records and their summary out."""
 
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +31,9 @@ from simpod.workload import (
 
 Progress = Callable[[int, int, float], None]
 """Called now and then with requests ended, requests in all, simulated seconds."""
+
+
+COLLECT_AFTER_OBJECTS = 100_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -61,9 +66,24 @@ def simulate(
     """Records and summary of a run, as `run`, without the look at where the code came from."""
     stream = streams(experiment.seed)
     requests = build(experiment.workload, stream)
-    with threadpool_limits(1, user_api="blas"):  # its threads would spin beside the simulation
+    # BLAS threads would spin beside the simulation
+    with threadpool_limits(1, user_api="blas"), _rare_collections():
         records = Simulation(run_inputs(experiment, requests, stream, on_progress)).run()
         return records, summarise(experiment, requests, records)
+
+
+@contextmanager
+def _rare_collections() -> Iterator[None]:
+    """Let the cycle collector look seldom: the engine leaves no cycles (only a policy might).
+
+    At its usual pace it visits all that lives after every few hundred new sequences.
+    """
+    usual = gc.get_threshold()
+    gc.set_threshold(COLLECT_AFTER_OBJECTS, *usual[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*usual)
 
 
 def run_inputs(
@@ -164,7 +184,7 @@ def _pool(experiment: ResolvedExperiment, spec: PoolSpec, key: str, stream: Stre
     ref = experiment.policies[key]
     return PoolInputs(
         spec=spec,
-        pricer=StepPricer(experiment.model, hardware, spec.layout),
+        pricer=StepPricer(experiment.model, hardware, spec.layout, experiment.semantics.name),
         dies_per_npu=hardware.dies_per_npu,
         make_router=resolve(key, ref),
         router_name=f"{ref.use} (policies.{key})",

@@ -146,7 +146,7 @@ def document_of(row: Mapping[str, Any]) -> dict[str, Any]:
         },
         "deployment": pools,
         "measure": {"warmup_frac": 0.0, "drain_frac": 0.0},
-        # engine
+        "engine": {"semantics": ENGINES[row["backend"]]},
     }
 
 

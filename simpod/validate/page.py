@@ -14,7 +14,7 @@ relative, simulated / measured - 1: *median* and *p90* of their absolute values,
 *signed*, the median with its sign. Refused rows are those that simpod can't express; why, is said
 below.
 
-* `kernels/DEVICE/OPERATOR`: measured kernels. The constants of h100, a100 and b200 were fitted on
+* `kernels/DEVICE/TABLE`: measured kernels. The constants of h100, a100 and b200 were fitted on
   70 % of such rows; what the fit left on the other 30 % is in each profile, under `kernels`.
 * `requests/STATISTIC`: logs of real engines, replayed.
 * `deployments/MODE/MODEL/SYSTEM/ENGINE/METRIC`: closed-loop runs of whole deployments. No constant

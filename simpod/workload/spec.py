@@ -71,9 +71,13 @@ def _source_problems(spec: WorkloadSpec) -> list[str]:
     kind = f"a trace of format {spec.trace.format}"
     problems = []
     if given:
-        problems.append(f"{', '.join(given)} with {kind}; allowed: lengths from one source only")
+        problems.append(
+            f"{', '.join(given)} with {kind}; allowed: lengths from one source only (null: none)"
+        )
     if has_times(spec.trace) and spec.arrivals is not None:
-        problems.append(f"arrivals with {kind}, which has its own times; allowed: one of them")
+        problems.append(
+            f"arrivals with {kind}, which has its own times; allowed: one of them (null: none)"
+        )
     if not has_times(spec.trace) and spec.arrivals is None:
         problems.append(f"{kind} without times needs arrivals (or name its `arrival` column)")
     if not has_times(spec.trace) and isinstance(spec.trace, TimedTrace):

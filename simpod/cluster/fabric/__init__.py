@@ -1,0 +1,20 @@
+"""The pod's network: a graph from the hardware profile, frozen; transfers that share its links."""
+
+from simpod.cluster.fabric.arrays import LINK_KINDS, Fabric, PlaneArrays, freeze
+from simpod.cluster.fabric.flows import Flow, FlowTable
+from simpod.cluster.fabric.graph import PEER, Graph, build_graph, degraded
+from simpod.cluster.fabric.laws import transfer_law
+
+__all__ = [
+    "LINK_KINDS",
+    "PEER",
+    "Fabric",
+    "Flow",
+    "FlowTable",
+    "Graph",
+    "PlaneArrays",
+    "build_graph",
+    "degraded",
+    "freeze",
+    "transfer_law",
+]

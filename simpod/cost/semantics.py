@@ -1,0 +1,86 @@
+"""Named semantics: how an engine runs a step, where engines differ.
+
+What a scheduler decides is a policy; what a kernel takes is in the hardware profile. What is left
+is said here, once for each engine, with its source.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Semantics:
+    """One engine."""
+
+    name: str
+    source: str
+    batching: str
+    """Policy of `policies.batching` unless an experiment names one."""
+    launch_frac: float
+    """Of a kernel's stand-alone launch, what is left in a replayed graph with dependent launch."""
+    step_gap_s: float
+    """The die waits so long for the host between two steps."""
+    frontend_s: float
+    """From the client to the scheduler, and from the sampled token to the client: HTTP,
+    tokenisation, detokenisation; in TTFT, in no gap."""
+    eager_layer_s: float
+    """A step that is no graph (one with prompts) takes at least this, a layer: its launches are
+    the host's time."""
+    receive_steps: int
+    """New requests are taken in before every so many decode steps."""
+
+
+SEMANTICS: Final[Mapping[str, Semantics]] = {
+    each.name: each
+    for each in (
+        Semantics(
+            name="vllm-v1",
+            source="vLLM v1: chunked prefill beside decodes, asynchronous scheduling",
+            batching="fcfs",
+            launch_frac=1.0,
+            step_gap_s=0.0,
+            frontend_s=0.02,
+            eager_layer_s=0.0,
+            receive_steps=1,
+        ),
+        Semantics(
+            name="trtllm",
+            source="TensorRT-LLM, PyTorch backend: in-flight batching, overlap scheduler",
+            batching="fcfs",
+            launch_frac=0.8,
+            step_gap_s=0.0,
+            frontend_s=0.02,
+            eager_layer_s=0.0,
+            receive_steps=1,
+        ),
+        Semantics(
+            name="sglang",
+            source="SGLang: prefill first, overlap scheduler",
+            batching="prefill_first",
+            launch_frac=1.0,
+            step_gap_s=0.0,
+            frontend_s=0.02,
+            eager_layer_s=0.0,
+            receive_steps=1,
+        ),
+        Semantics(
+            name="flowserve",
+            source="xDeepServe 7.1 and figure 20: 2 ms between iterations",
+            batching="fcfs",
+            launch_frac=1.0,
+            step_gap_s=2e-3,
+            frontend_s=0.0,
+            eager_layer_s=0.0,
+            receive_steps=1,
+        ),
+    )
+}
+"""By name, as `engine.semantics` of an experiment takes it."""
+
+OF_FAMILY: Final[Mapping[str, str]] = {"ascend": "flowserve"}
+
+
+def default_semantics(family: str) -> str:
+    """FlowServe on Ascend, vLLM elsewhere."""
+    return OF_FAMILY.get(family, "vllm-v1")

@@ -1,0 +1,97 @@
+"""Measured kernel tables beside the kernel model, device by device and operator by operator."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from simpod.errors import ConfigError
+from simpod.hardware.spec import HardwareProfile
+from simpod.validate.fit import errors
+from simpod.validate.names import hardware_of
+from simpod.validate.report import GroupErrors, Refusal, Report
+from simpod.validate.tables.kinds import KINDS, Floats, Kind
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SUFFIXES = {".parquet": "read_parquet", ".csv": "read_csv"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableFile:
+    """One file: DEVICE.KIND.parquet, or .csv."""
+
+    path: Path
+    device: str
+    kind: str
+
+    def read(self) -> "pd.DataFrame":
+        """Its rows; ConfigError if it can't be read."""
+        import pandas as pd
+
+        try:
+            frame: pd.DataFrame = getattr(pd, SUFFIXES[self.path.suffix])(self.path)
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{self.path}: cannot be read as a table: {error}") from error
+        return frame
+
+
+def find_tables(folder: Path) -> list[TableFile]:
+    """Tables in a folder whose kind is known or not; ConfigError if there is none."""
+    found = [
+        TableFile(path=path, device=path.stem.partition(".")[0], kind=path.stem.partition(".")[2])
+        for path in sorted(folder.iterdir())
+        if path.suffix in SUFFIXES and "." in path.stem
+    ]
+    if not found:
+        raise ConfigError(
+            f"{folder}: no kernel tables; they are called DEVICE.KIND.parquet (or .csv),"
+            f" KIND one of {', '.join(KINDS)}"
+        )
+    return found
+
+
+def validate_kernels(folder: Path) -> Report:
+    """Price every row of every table; of each operator all rows together, then its variants."""
+    report = Report()
+    for table in find_tables(folder):
+        kind = KINDS.get(table.kind)
+        group = f"kernels/{table.device}/{table.kind}"
+        try:
+            if kind is None:
+                raise ConfigError(f"no kernel model for tables of kind {table.kind!r}")
+            hardware = hardware_of(table.device)
+            report.add(_compare(group, kind, hardware, table))
+        except ConfigError as error:
+            report.refusals.append(Refusal(group=group, reason=error.problems[0]))
+    return report
+
+
+def _compare(group: str, kind: Kind, hardware: HardwareProfile, table: TableFile) -> Report:
+    variants = list(_priced(kind, hardware, table))
+    whole = [np.concatenate(side) for side in zip(*(pair for _, *pair in variants), strict=True)]
+    found = [GroupErrors(group=group, errors=errors(*whole), refused=0)]
+    if len(variants) > 1:
+        found += [
+            GroupErrors(group=f"{group}/{variant}", errors=errors(simulated, measured), refused=0)
+            for variant, simulated, measured in variants
+        ]
+    return Report(tables=found)
+
+
+def _priced(
+    kind: Kind, hardware: HardwareProfile, table: TableFile
+) -> Iterator[tuple[str, Floats, Floats]]:
+    """Variant, simulated and measured seconds [n] of each group of rows."""
+    try:
+        groups = kind.read(table.read())
+    except KeyError as error:
+        raise ConfigError(f"{table.path}: missing column {error}") from error
+    for group in groups:
+        simulated_s = kind.seconds(hardware, group)
+        if simulated_s is None:
+            raise ConfigError(f"hardware {hardware.name} has no constants of {kind.operator}")
+        yield group.variant, simulated_s, group.measured_s

@@ -1,0 +1,153 @@
+"""The kinds of kernel tables: which operator a file holds, how it is read, priced and fitted."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simpod.hardware.kernels.fits import Fit
+from simpod.hardware.spec import DieSpec, HardwareProfile
+from simpod.validate.fit import fit
+from simpod.validate.tables import (
+    collective,
+    decode_attention,
+    decode_mla,
+    encoder_attention,
+    gemm,
+    grouped_gemm,
+    prefill_attention,
+    prefill_mla,
+)
+from simpod.validate.tables.group import Group
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind:
+    """One kind of table.
+
+    read(frame) gives its groups; price(hardware, variant, constants, shape) seconds [n];
+    fit(hardware, group) the constants; fallbacks(variant) the variants that may stand in, nearest
+    first.
+    """
+
+    operator: str
+    read: Callable[["pd.DataFrame"], list[Group[Any]]]
+    price: Callable[[HardwareProfile, str, Any, Any], Floats]
+    fit: Callable[[HardwareProfile, Group[Any]], Any]
+    fallbacks: Callable[[str], tuple[str, ...]]
+
+    def fit_for(self, hardware: HardwareProfile, variant: str) -> Fit[Any] | None:
+        """The constants of a profile for a variant, or what stands in for it; None: it has none."""
+        fits: Mapping[str, Fit[Any]] = getattr(hardware.kernels, self.operator)
+        names = (variant, *self.fallbacks(variant))
+        return next((fits[name] for name in names if name in fits), None)
+
+    def seconds(self, hardware: HardwareProfile, group: Group[Any]) -> Floats | None:
+        """Prices [n] of a group's rows; None without constants."""
+        fit = self.fit_for(hardware, group.variant)
+        if fit is None:
+            return None
+        return self.price(hardware, group.variant, fit.constants, group.shape)
+
+
+class _DieModule(Protocol):
+    """A reader whose prices need the die alone."""
+
+    def price(self, die: DieSpec, variant: str, constants: Any, shape: Any, /) -> Floats:
+        """Seconds [n]."""
+
+    def fallbacks(self, variant: str, /) -> tuple[str, ...]:
+        """Variants that may stand in, nearest first."""
+
+
+def _of_die(
+    operator: str,
+    module: _DieModule,
+    read: Callable[["pd.DataFrame"], list[Group[Any]]],
+    fit: Callable[[DieSpec, Group[Any]], Any],
+) -> Kind:
+    return Kind(
+        operator=operator,
+        read=read,
+        price=lambda hardware, variant, constants, shape: module.price(
+            hardware.die, variant, constants, shape
+        ),
+        fit=lambda hardware, group: fit(hardware.die, group),
+        fallbacks=module.fallbacks,
+    )
+
+
+def _fit_gemm(die: DieSpec, group: Group[Any]) -> Any:
+    def price_s(constants: Any) -> Floats:
+        return gemm.price(die, group.variant, constants, group.shape)
+
+    return fit(price_s, group.measured_s, gemm.start_of(group.variant))
+
+
+def _fit_prefill_mla(die: DieSpec, group: Group[Any]) -> Any:
+    return prefill_mla.calibrate(die, group.variant, group.shape, group.measured_s)
+
+
+def _fit_decode_mla(die: DieSpec, group: Group[Any]) -> Any:
+    return decode_mla.calibrate(die, group.variant, group.shape, group.measured_s)
+
+
+def _link_bytes_per_s(hardware: HardwareProfile) -> float:
+    return hardware.planes["scale_up"].bytes_per_s
+
+
+HAS_NVLS: Final = ("hopper", "blackwell")
+"""Families whose switches can reduce."""
+
+COLLECTIVE: Final = Kind(
+    operator="collective",
+    read=collective.read_collective,
+    price=lambda hardware, variant, constants, shape: collective.price(
+        _link_bytes_per_s(hardware), variant, constants, shape
+    ),
+    fit=lambda hardware, group: collective.fit_collective(
+        _link_bytes_per_s(hardware), [group], has_nvls=hardware.family in HAS_NVLS
+    ),
+    fallbacks=collective.fallbacks,
+)
+
+KINDS: Final[Mapping[str, Kind]] = {
+    "gemm": _of_die("gemm", gemm, gemm.read_gemm, _fit_gemm),
+    "moe": _of_die(
+        "grouped_gemm", grouped_gemm, grouped_gemm.read_grouped_gemm, grouped_gemm.calibrated
+    ),
+    "context_attention": _of_die(
+        "prefill_attention",
+        prefill_attention,
+        prefill_attention.read_prefill_attention,
+        prefill_attention.fit_prefill_attention,
+    ),
+    "generation_attention": _of_die(
+        "decode_attention",
+        decode_attention,
+        decode_attention.read_decode_attention,
+        decode_attention.fit_decode_attention,
+    ),
+    "context_mla": _of_die(
+        "prefill_mla", prefill_mla, prefill_mla.read_prefill_mla, _fit_prefill_mla
+    ),
+    "generation_mla": _of_die(
+        "decode_mla", decode_mla, decode_mla.read_decode_mla, _fit_decode_mla
+    ),
+    "encoder_attention": _of_die(
+        "encoder_attention",
+        encoder_attention,
+        encoder_attention.read_encoder_attention,
+        encoder_attention.fit_encoder_attention,
+    ),
+    "nccl": COLLECTIVE,
+    "allreduce": COLLECTIVE,
+}
+"""By the second part of the file's name, DEVICE.KIND.parquet."""

@@ -1,0 +1,80 @@
+"""`simpod plot topology`: a picture of any profile, or a reason why not."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from simpod.cli.main import app
+
+
+def plot(*arguments: str | Path):
+    return CliRunner().invoke(app, ["plot", "topology", *map(str, arguments)])
+
+
+@pytest.mark.parametrize("name", ["h100", "h100-pod", "gb200", "gb200-nvl72", "rtx-4090-pod"])
+def test_a_profile_can_be_drawn(name: str, tmp_path: Path) -> None:
+    out = tmp_path / "pod.png"
+    done = plot(name, "-o", out)
+    assert done.exit_code == 0, done.output
+    assert out.read_bytes().startswith(b"\x89PNG")
+
+
+def text_of(path: Path) -> str:
+    """What a picture says: an SVG has its words in comments, beside their shapes."""
+    return path.read_text(encoding="utf-8")
+
+
+def test_the_picture_says_what_the_graph_holds(tmp_path: Path) -> None:
+    out = tmp_path / "pod.svg"
+    assert plot("cloudmatrix384", "-o", out).exit_code == 0
+    words = text_of(out)
+    for said in ("112 second-level switches", "48 ports in use each", "bisection 75.3 TB/s"):
+        assert said in words
+    assert "7 x 28 GB/s = 196 GB/s" in words
+    assert "stroke-dasharray" not in words
+
+
+def test_losses_are_seen(tmp_path: Path) -> None:
+    out = tmp_path / "pod.svg"
+    losses = ("scale_up/spine/3/*=0", "die/5--scale_up/leaf/2/0=0.5")
+    done = plot("cloudmatrix384", "-o", out, "--degrade", losses[0], "--degrade", losses[1])
+    assert done.exit_code == 0
+    assert "bisection 64.5 TB/s" in text_of(out)
+    assert "stroke-dasharray" in text_of(out)
+
+
+def test_a_picture_is_not_replaced_unasked(tmp_path: Path) -> None:
+    out = tmp_path / "node.png"
+    out.write_text("mine")
+    done = plot("h100", "-o", out)
+    assert done.exit_code == 2
+    assert "--overwrite" in done.output
+    assert out.read_text() == "mine"
+    assert plot("h100", "-o", out, "--overwrite").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("h1000", "-o", "x.png"), 'did you mean "h100"'),
+        (("h100", "-o", "x.docx"), "docx"),
+        (("h100", "-o", "x.png", "--degrade", "die/0"), "NAME=SHARE is needed"),
+        (("h100", "-o", "x.png", "--degrade", "die/99=0"), "no link or switch is called"),
+        (("h100", "-o", "x.png", "--degrade", "die/0=2"), "must be 0 to 1"),
+    ],
+)
+def test_mistakes(arguments, message, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = plot(*arguments)
+    assert done.exit_code == 2
+    assert message in done.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_matplotlib_it_says_how_to_get_it(tmp_path, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    done = plot("h100", "-o", tmp_path / "x.png")
+    assert done.exit_code == 2
+    assert "pip install 'simpod[plot]'" in done.output
