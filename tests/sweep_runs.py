@@ -67,12 +67,12 @@ def sweep_file(folder: Path, **content: Any) -> Path:
 
 
 def made(
-    path: Path, out: Path, engine: str = "local", **options: Any
+    path: Path, out: Path, engine: tuple[str, int] = ("local", 1), **options: Any
 ) -> tuple[Tally, pd.DataFrame]:
-    """Run a sweep in this process with two workers; its tally and its table."""
+    """Drive a sweep from this process; engine: its name and workers. Its tally and its table."""
     out.mkdir(parents=True, exist_ok=True)
     plan = Plan(load_sweep(str(path)))
-    with open_journal(out) as writer, open_engine(engine, 2) as opened:
+    with open_journal(out) as writer, open_engine(*engine) as opened:
         driver = Driver(plan, writer, opened, **options)
         tally = driver.run()
         write_table(driver, out)

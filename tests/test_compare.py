@@ -85,7 +85,7 @@ def test_one_comparison_of_few_seeds_is_students_paired_t(seeds: int, quantile: 
     assert critical_value(pairs) == pytest.approx(quantile, rel=0.06)
 
 
-@pytest.mark.parametrize(("seeds", "spread"), [(2, 0), (5, 0), (5, 1), (10, 0), (10, 1)])
+@pytest.mark.parametrize(("seeds", "spread"), [(2, 0), (5, 1), (10, 0)])
 def test_nothing_is_shown_where_nothing_differs(seeds: int, spread: int) -> None:
     """Five comparisons with a common first variant: at most 5 % of the families show anything.
 
@@ -339,7 +339,7 @@ def test_csv_has_a_row_a_metric_and_variant(tmp_path: Path) -> None:
 def test_the_effect_in_terms_of_the_slo(tmp_path: Path) -> None:
     """The faster GPU serves a higher rate within the SLO, seed by seed."""
     done = call(
-        "compare", tiny(tmp_path), "--vary", "hardware=a100,h100", "--seeds", 2, "-j", 2, "--json",
+        "compare", tiny(tmp_path), "--vary", "hardware=a100,h100", "--seeds", 2, "-j", 1, "--json",
         "-m", "mean_tpot_ms", "--max-rate", 0.9, "-s", "workload.num_requests=150",
     )  # fmt: skip
     assert done.exit_code == 0, done.stderr

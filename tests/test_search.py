@@ -227,7 +227,7 @@ def knee_error_frac(folder: Path, attainment: float, services: float, *options: 
     file = m_d_1(folder)
     served_s = service_s(file)
     done = call(
-        "search", file, "--max-rate", "--attainment", attainment, "--json", "-j", 2,
+        "search", file, "--max-rate", "--attainment", attainment, "--json", "-j", 1,
         "-s", f"slo={{ttft_s: {services * served_s}}}", *options,
     )  # fmt: skip
     assert done.exit_code == 0, done.stderr
@@ -240,7 +240,7 @@ def knee_error_frac(folder: Path, attainment: float, services: float, *options: 
 
 
 def test_the_knee_of_m_d_1_in_short_runs(tmp_path: Path) -> None:
-    options = ("-s", "workload.num_requests=4000", "--seeds", 4, "--most-seeds", 4)
+    options = ("-s", "workload.num_requests=3000", "--seeds", 4, "--most-seeds", 4)
     assert abs(knee_error_frac(tmp_path, 0.9, 4.0, *options)) < 0.04
 
 
@@ -361,7 +361,7 @@ def test_nsga2_finds_the_front(tmp_path: Path) -> None:
 
 # --- the command -------------------------------------------------------------------------------
 
-SHORT = ("-s", "workload.num_requests=150", "--seeds", 2, "-j", 2)
+SHORT = ("-s", "workload.num_requests=150", "--seeds", 2, "-j", 1)
 
 
 def test_a_search_along_a_key(tmp_path: Path) -> None:

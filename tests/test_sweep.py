@@ -259,7 +259,7 @@ def test_a_killed_worker_costs_no_run(tmp_path: Path) -> None:
         seeds=2,
         retries=0,
     )
-    tally, table = made(path, tmp_path / "out")
+    tally, table = made(path, tmp_path / "out", ("local", 2))
     assert (tally.ok, tally.failed, tally.lost_workers) == (8, 0, 1)
     assert len(table) == 8
 
@@ -268,29 +268,29 @@ def test_a_run_that_kills_its_worker_is_found_out_and_given_up(tmp_path: Path) -
     path = sweep_file(
         tmp_path,
         grid={"policies.router.use": ["random", "./misbehaving.py:kills", "round_robin"]},
-        seeds=2,
+        seeds=1,
         retries=1,
     )
     tally, table = made(path, tmp_path / "out")
-    assert table["status"].tolist() == ["ok", "ok", "failed", "failed", "ok", "ok"]
-    assert tally.errors == {"WorkerDiedError": 2}
-    assert tally.lost_workers == 5  # once among others, then each twice alone
+    assert table["status"].tolist() == ["ok", "failed", "ok"]
+    assert tally.errors == {"WorkerDiedError": 1}
+    assert tally.lost_workers == 3  # once among others, then twice alone
 
 
 def test_a_killed_driver_loses_no_finished_run(tmp_path: Path) -> None:
     """Killed at random moments and resumed: no run twice, the bytes of an uninterrupted sweep."""
-    path = sweep_file(tmp_path, grid={"workload.arrivals.rate_per_s": list(range(1, 21))}, seeds=3)
+    path = sweep_file(tmp_path, grid={"workload.arrivals.rate_per_s": list(range(1, 17))}, seeds=3)
     whole = tmp_path / "whole"
     made(path, whole)
     out, rng = tmp_path / "out", random.Random(3)
     for _ in range(2):
-        with start(path.name, "--out", out, "-j", 2, "-q", cwd=tmp_path) as running:
+        with start(path.name, "--out", out, "-j", 1, "-q", cwd=tmp_path) as running:
             _wait_for_lines(out / JOURNAL, rng.randrange(5, 15))
             time.sleep(rng.random() / 20)
             running.send_signal(signal.SIGKILL)
-    assert call("sweep", path, "--out", out, "-q").exit_code == 0
+    assert call("sweep", path, "--out", out, "-q", "-j", 1).exit_code == 0
     ids = [record["run_id"] for _, record in lines_of(out / JOURNAL)]
-    assert len(ids) == len(set(ids)) == 60
+    assert len(ids) == len(set(ids)) == 48
     assert (out / "runs.parquet").read_bytes() == (whole / "runs.parquet").read_bytes()
 
 
@@ -305,7 +305,7 @@ def _wait_for_lines(path: Path, more: int) -> None:
 
 def test_ctrl_c_keeps_a_partial_sweep(tmp_path: Path) -> None:
     path = sweep_file(tmp_path, grid={"workload.arrivals.rate_per_s": list(range(1, 300))})
-    with start(path.name, "--out", "out", "-j", 2, cwd=tmp_path) as running:
+    with start(path.name, "--out", "out", "-j", 1, cwd=tmp_path) as running:
         _wait_for_lines(tmp_path / "out" / JOURNAL, 5)
         running.send_signal(signal.SIGINT)
         _, stderr = running.communicate(timeout=30)
@@ -387,7 +387,10 @@ def test_dry_run_status_and_json(tmp_path: Path) -> None:
 
 def test_set_changes_every_run(tmp_path: Path) -> None:
     path, out = sweep_file(tmp_path, seeds=1), tmp_path / "out"
-    assert call("sweep", path, "--out", out, "-s", "workload.num_requests=20", "-q").exit_code == 0
+    assert (
+        call("sweep", path, "--out", out, "-s", "workload.num_requests=20", "-q", "-j", 1).exit_code
+        == 0
+    )
     summaries = [record["summary"] for _, record in lines_of(out / JOURNAL)]
     assert {summary["num_prompts"] for summary in summaries} == {20}
     assert call("sweep", path, "-s", "workload.arrivals.rate_per_s=3").exit_code == 2
@@ -425,7 +428,7 @@ class _AtOnce(Executor):
 
 
 def test_submissions_are_bounded_and_the_plan_is_walked_as_runs_finish(tmp_path: Path) -> None:
-    path = sweep_file(tmp_path, grid={"workload.arrivals.rate_per_s": list(range(1, 501))}, seeds=4)
+    path = sweep_file(tmp_path, grid={"workload.arrivals.rate_per_s": list(range(1, 201))}, seeds=4)
     outcome = Outcome(summary={"x": 1.5}, wall_s=0.0, cpu_s=0.0)
     executor = _AtOnce(outcome)
     engine = Engine(
@@ -439,6 +442,6 @@ def test_submissions_are_bounded_and_the_plan_is_walked_as_runs_finish(tmp_path:
             on_done=lambda tally: ahead.append(executor.submitted - tally.done),
         )  # fmt: skip
         tally = driver.run()
-        assert write_table(driver, tmp_path) == 2000
-    assert (tally.ok, executor.submitted) == (2000, 2000)
+        assert write_table(driver, tmp_path) == 800
+    assert (tally.ok, executor.submitted) == (800, 800)
     assert max(ahead) < IN_FLIGHT_PER_WORKER * 2

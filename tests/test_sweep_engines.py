@@ -39,7 +39,7 @@ def test_a_cluster_gives_the_same_table_also_when_a_worker_is_killed(
     killer = {"use": "./misbehaving.py:KillsOnce", "marker": str(tmp_path / "marker")}
     grid = {"policies.router": ["random", killer, "round_robin", "least_requests"]}
     path = sweep_file(tmp_path, grid=grid, seeds=4, retries=2)
-    tally, _ = made(path, tmp_path / engine, engine)
+    tally, _ = made(path, tmp_path / engine, (engine, 2))
     assert (tally.ok, tally.failed) == (16, 0)
     assert (tmp_path / "marker").exists()  # a process did die
     local, _ = made(path, tmp_path / "local")
@@ -56,7 +56,7 @@ def test_a_run_without_end_and_a_run_that_fails_on_a_cluster(engine: str, tmp_pa
     path = sweep_file(
         tmp_path, grid={"policies.router.use": uses}, seeds=1, time_limit_s=3, retries=0
     )
-    tally, table = made(path, tmp_path / "out", engine)
+    tally, table = made(path, tmp_path / "out", (engine, 2))
     assert table["status"].tolist() == ["ok", "failed", "failed", "failed"]
     kinds = [error.partition(":")[0] for error in table["error"].iloc[1:]]
     assert kinds == ["OutOfTimeError", "PolicyError", "WorkerDiedError"]
