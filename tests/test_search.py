@@ -17,7 +17,7 @@ from simpod.run.simulate import simulate
 from simpod.sweep.jobs import Job, Runner
 from simpod.sweep.search import deploy, opt
 from simpod.sweep.search.choices import Candidate, in_words, num_npus, space_of
-from simpod.sweep.search.curve import round_to
+from simpod.sweep.search.curve import curve_rates, round_to
 from simpod.sweep.search.deploy import Question, Scored, pareto_set
 from simpod.sweep.search.max_rate import MaxRate, RateSearch, RateTarget, along
 from simpod.sweep.search.measure import Figures, Measure, Probe, rate_of, require_slo
@@ -63,7 +63,8 @@ def knee(at: float, steepness: float = 8.0, noise: float = 0.0) -> Law:
 
     def law(values: dict[str, str], seed: int) -> Figures:
         missing = (float(values[KEY]) / at) ** steepness / 100
-        return figures(1 - missing * math.exp(noise * luck[seed]))
+        ttft_ms = 10 * float(values[KEY]) / at
+        return figures(1 - missing * math.exp(noise * luck[seed]), ttft_p99_ms=ttft_ms)
 
     return Law(law)
 
@@ -109,7 +110,19 @@ def test_rates_out_of_reach() -> None:
     assert (always.status, always.high) == ("always", math.inf)
     never = searched(Law(lambda *_: figures(0.5)), 1.0)
     assert (never.status, never.low) == ("never", 0.0)
-    assert never.runs < 30
+    assert never.runs <= 3  # half the rate gains nothing: there is nothing to gain
+    assert searched(Law(lambda *_: figures(0.0)), 1.0).runs <= 3
+
+
+def test_a_curve_without_a_highest_rate_is_laid_around_the_capacity() -> None:
+    target = RateTarget(tolerance_frac=0.01, seeds=1, most_seeds=1)
+    hopeless = Law(lambda *_: figures(0.5, capacity_rate_per_s=10.0))
+    rates = curve_rates(hopeless, KEY, target, ((), 4.0), 4)  # type: ignore[arg-type]
+    assert rates == [4.0, 7.0, 10.0, 13.0]
+    found = curve_rates(knee(10.0), KEY, target, ((), 4.0), 4)  # type: ignore[arg-type]
+    assert found == pytest.approx(rates, rel=0.1)
+    with pytest.raises(ConfigError, match="--rates"):
+        curve_rates(Law(lambda *_: figures(0.5)), KEY, target, ((), 4.0), 4)  # type: ignore[arg-type]
 
 
 def test_noise_adds_seeds_and_then_stops_the_bisection() -> None:

@@ -22,6 +22,10 @@ WARM_STEP: Final = 1.15
 """First step outwards from the answer of a neighbour."""
 
 
+FLAT_FRAC: Final = 1e-3
+FLAT_RATIO: Final = 1.9
+"""Attainment that gains less than that share over that ratio of rates has no more to gain."""
+
 AROUND: Final = 1.2
 """A slope is taken over the probes within this ratio of the bracket: its ends are too near."""
 
@@ -112,9 +116,24 @@ class RateSearch:
         for _ in range(MOST_STEPS):
             if self._keeps(outer) != keeps:
                 return (inner, outer) if keeps else (outer, inner)
+            if not keeps and self._is_flat(outer, inner):
+                return None
             ratio = min(ratio * ratio, 2.0)
             inner, outer = outer, outer * ratio if keeps else outer / ratio
         return None
+
+    def _is_flat(self, low: float, high: float) -> bool:
+        """Half the rate or less changed nothing: nobody waits, still lower rates are in vain.
+
+        Where nobody meets the SLO at either rate, TTFT tells whether they wait.
+        """
+        below, above = self._probe(low), self._probe(high)
+        if high < FLAT_RATIO * low or above.is_saturated:
+            return False
+        if above.attainment_frac == below.attainment_frac == 0:
+            shorter_ms, longer_ms = below.mean("ttft_p99_ms"), above.mean("ttft_p99_ms")
+            return shorter_ms is None or longer_ms is None or shorter_ms > 0.99 * longer_ms
+        return below.attainment_frac - above.attainment_frac < FLAT_FRAC
 
     def _slope(self, low: float, high: float) -> float:
         """Fall of attainment per logarithm of the rate, over the probes around the bracket."""
