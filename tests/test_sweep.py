@@ -14,10 +14,11 @@ import pytest
 from cli_runs import call, tiny
 from sweep_runs import made, start, sweep_file
 
+from simpod.cli.sweep import Lines
 from simpod.config import load_experiment
 from simpod.errors import ConfigError
 from simpod.sweep.compact import compact
-from simpod.sweep.driver import IN_FLIGHT_PER_WORKER, Driver, write_table
+from simpod.sweep.driver import IN_FLIGHT_PER_WORKER, Driver, Tally, write_table
 from simpod.sweep.engines import Engine
 from simpod.sweep.identity import run_id, version, with_seed
 from simpod.sweep.journal import JOURNAL, lines_of, open_journal, read_journal
@@ -93,6 +94,7 @@ def test_a_sample_is_the_same_every_time_and_another_with_another_seed() -> None
         ({"grid": {"a": []}}, "at least one value"),
         ({"zip": {"a": [1], "b": [1, 2]}}, "different lengths"),
         ({"grid": {"a": [1]}, "zip": {"a": [1]}}, "given twice"),
+        ({"grid": {"a": [1.0, float("nan")]}}, "finite"),
         ({"grid": {"seed": [1]}}, "under `seeds`"),
         ({"seeds": [1, 1]}, "twice"),
         ({"time_limit_s": -1}, "time_limit_s"),
@@ -445,3 +447,15 @@ def test_submissions_are_bounded_and_the_plan_is_walked_as_runs_finish(tmp_path:
         assert write_table(driver, tmp_path) == 800
     assert (tally.ok, executor.submitted) == (800, 800)
     assert max(ahead) < IN_FLIGHT_PER_WORKER * 2
+
+
+def test_progress_in_a_file_is_a_line_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = Lines("mine")
+    tally = Tally(total=100, found=20, ok=10)
+    lines(tally)  # too soon
+    lines.start_s -= 40.0
+    lines.last_s -= 40.0
+    lines(tally)
+    printed = capsys.readouterr().err.splitlines()
+    assert len(printed) == 1
+    assert printed[0].startswith("mine: 30 of 100 runs, 0 failed, 0.2 runs/s, 28")  # 70 / 0.25

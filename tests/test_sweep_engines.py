@@ -5,6 +5,7 @@ missing one is a skip that says so.
 """
 
 import importlib.util
+import json
 import os
 import random
 import signal
@@ -12,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+from cli_runs import call
 from sweep_runs import made, start, sweep_file
 
 from simpod.sweep.journal import JOURNAL, lines_of
@@ -75,3 +77,18 @@ def test_a_driver_killed_ten_times_gives_the_bytes_of_one_that_was_not(tmp_path:
     ids = [record["run_id"] for _, record in lines_of(out / JOURNAL)]
     assert len(ids) == len(set(ids)) == 300
     assert (out / "runs.parquet").read_bytes() == (tmp_path / "whole" / "runs.parquet").read_bytes()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_running_dask_cluster_is_joined_and_left_running(tmp_path: Path) -> None:
+    needed("dask")
+    from distributed import Client, LocalCluster
+
+    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster:
+        address = cluster.scheduler_address
+        options = ("--engine", "dask", "--address", address, "--json")
+        done = call("sweep", sweep_file(tmp_path), "--out", tmp_path / "out", *options)
+        assert done.exit_code == 0, done.stderr
+        assert json.loads(done.stdout)["ok"] == 4
+        with Client(address) as client:
+            assert len(client.nthreads()) == 1

@@ -265,7 +265,7 @@ def _progress(name: str, *, quiet: bool) -> Iterator[Callable[["Tally"], None]]:
         yield lambda tally: None
         return
     if not sys.stderr.isatty():
-        yield _Lines(name)
+        yield Lines(name)
         return
     from simpod.cli.output import bar
 
@@ -286,7 +286,7 @@ def _progress(name: str, *, quiet: bool) -> Iterator[Callable[["Tally"], None]]:
         yield update
 
 
-class _Lines:
+class Lines:
     """Now and then one line on stderr."""
 
     def __init__(self, name: str) -> None:
@@ -294,6 +294,7 @@ class _Lines:
         self.start_s = self.last_s = time.perf_counter()
 
     def __call__(self, tally: "Tally") -> None:
+        """Print it if the last one is long enough ago."""
         now_s = time.perf_counter()
         if now_s - self.last_s < _SECONDS_BETWEEN_LINES:
             return

@@ -1,5 +1,6 @@
 """The sweep file: a base experiment, what varies, and how the runs are to be made."""
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Final, Literal
@@ -91,6 +92,10 @@ class SweepSpec:
         empty = [key for values in (self.grid, self.zip) for key in values if not values[key]]
         if empty:
             raise ValueError(f"{empty[0]}: needs at least one value")
+        try:
+            json.dumps([self.set, self.grid, self.zip], allow_nan=False)
+        except ValueError:
+            raise ValueError("a value is no finite number") from None
         lengths = {len(values) for values in self.zip.values()}
         if len(lengths) > 1:
             raise ValueError(f"zip: lists of different lengths: {sorted(lengths)}")
