@@ -11,6 +11,7 @@ from threadpoolctl import threadpool_limits
 from simpod.cluster import PoolSpec
 from simpod.config import ResolvedExperiment
 from simpod.cost import KvTransfer, StepPricer, kv_transfer
+from simpod.cost.statuses import part_statuses
 from simpod.engine import PoolInputs, RunInputs, Simulation
 from simpod.metrics import summary
 from simpod.policies import resolve
@@ -135,6 +136,12 @@ def summarise(
             "max_concurrency": requests.concurrency,
             "seed": experiment.seed,
             "skipped_trace_rows": requests.skipped_rows,
+        },
+        statuses={
+            pool.name: part_statuses(
+                experiment.model, experiment.hardware[pool.name], pool.layout, pool.role
+            )
+            for pool in experiment.pools
         },
     )
 
