@@ -100,7 +100,7 @@ def sweep_command(
     if as_json:
         print_json(answer)
     elif not quiet:
-        show(add_rows(plain_table("", "", right=()), _rows(answer)))
+        show(add_rows(plain_table(file.name, ""), _rows(answer)))
 
 
 def _with_changes(file: "SweepFile", overrides: Sequence[str]) -> "SweepFile":
