@@ -14,6 +14,7 @@ from simpod.policies.checks import CHECKS, FakeBatchView, FakeRouterView, FakeSe
 KEY_OF_ROLE = {role: key for key, role in ROLE_OF_KEY.items()}
 ALL = [(role, name) for role, names in BUILT_IN.items() for name in names]
 ROUTERS = list(BUILT_IN["router"])
+REQUIRED: dict[str, dict[str, Any]] = {"oracle": {"allow_oracle": True}}
 
 
 def make(role: str, name: str, **params: Any) -> Any:
@@ -86,7 +87,7 @@ def request(*hashes: int, session_id: int = -1) -> FakeSequence:
 
 @pytest.mark.parametrize(("role", "name"), ALL)
 def test_built_ins_keep_their_contract(role: str, name: str) -> None:
-    factory = resolve(KEY_OF_ROLE[role], PolicyRef(name))
+    factory = resolve(KEY_OF_ROLE[role], PolicyRef(name, REQUIRED.get(name, {})))
     assert CHECKS[role](factory, name, views=150) == []
 
 
@@ -310,7 +311,7 @@ def test_a_function_takes_no_parameters() -> None:
 
 def test_a_module_that_is_not_there_and_a_name_that_is_not_in_it() -> None:
     assert "can't import no_such_module" in complaint_of("router", "no_such_module:Thing")
-    message = complaint_of("router", "simpod.policies.routing:RoundRobbin")
+    message = complaint_of("router", "simpod.policies.routing.round_robin:RoundRobbin")
     assert 'has no "RoundRobbin"; did you mean "RoundRobin"?' in message
 
 

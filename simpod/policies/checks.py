@@ -4,14 +4,14 @@ Built-in policies pass these in the project's tests; `simpod check` runs them on
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from numbers import Integral
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from simpod.errors import PolicyError
-from simpod.policies.roles import BatchPlan, Ints
+from simpod.policies.roles import BatchPlan, Floats, Ints, Pause, Prediction
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,18 @@ class FakeSequence:
     ttft_deadline_s: float
     session_id: int = -1
     prefix_hashes: tuple[int, ...] = ()
+    tenant: int = 0
+    priority: int = 0
+    predicted_tokens: float = float("nan")
+    emitted_tokens: int = 0
+    context_tokens: int = 0
+    held_blocks: int = 0
+    since_s: float | None = None
+
+    @property
+    def queued_s(self) -> float:
+        """Since when it waits."""
+        return self.arrival_s if self.since_s is None else self.since_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +51,24 @@ class FakeBatchView:
     free_seq_slots: int
     free_blocks: int
     block_tokens: int = 16
+    decodes: tuple[FakeSequence, ...] = ()
+    pauses: tuple[FakeSequence, ...] = ()
+    can_swap: bool = False
+    freeing_blocks: int = 0
+    total_blocks: int = 8192
+    tokens_per_decode: int = 1
+    served_tokens: Mapping[int, tuple[int, int]] = field(default_factory=dict)
+    prompt_tokens_per_s: float = 0.0
+
+    @property
+    def decoding(self) -> Iterator[FakeSequence]:
+        """Sequences that decode."""
+        return iter(self.decodes)
+
+    @property
+    def paused(self) -> Iterator[FakeSequence]:
+        """Sequences that were paused."""
+        return iter(self.pauses)
 
     @property
     def prefilling(self) -> Iterator[FakeSequence]:
@@ -59,6 +89,14 @@ class FakeRouterView:
     max_num_seqs: int = 64
     kv_capacity_tokens: int = 1_000_000
     rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
+    ranks_per_instance: int = 1
+    prompt_tokens_per_s: float = 0.0
+    hits: Ints | None = None
+
+    def hit_tokens(self, request: Any, /) -> Ints:
+        """[num_targets] tokens of any prompt in each target's prefix cache."""
+        none = np.zeros(self.num_targets, dtype=np.int64)
+        return none if self.hits is None else np.minimum(self.hits, request.prompt_tokens - 1)
 
     @property
     def held_seqs(self) -> Ints:
@@ -67,12 +105,34 @@ class FakeRouterView:
         return held
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FakeAdmissionView:
+    """An `AdmissionView` out of thin air."""
+
+    now_s: float
+    entry: FakeRouterView
+    decode: FakeRouterView
+    decode_step_s: Floats
+    ttft_target_s: float = 2.0
+    tpot_target_s: float = 0.05
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FakePredictorView:
+    """A `PredictorView` out of thin air."""
+
+    prompt_tokens: Ints
+    output_tokens: Ints
+    rng: np.random.Generator
+
+
 def batch_views(rng: np.random.Generator, count: int) -> Iterator[FakeBatchView]:
     """Random ranks before a step: idle ones, full ones, without budget, without slots."""
     for _ in range(count):
         budget = int(rng.choice([64, 512, 2048, 8192]))
         decoding = int(rng.integers(0, 65)) if rng.random() < 0.8 else 0
         sequences = tuple(_sequence(rng, seq_id) for seq_id in range(int(rng.integers(0, 12))))
+        decodes = tuple(_decoding(rng, 100 + place) for place in range(decoding))
         yield FakeBatchView(
             now_s=float(rng.uniform(10.0, 20.0)),
             max_step_tokens=budget,
@@ -80,6 +140,10 @@ def batch_views(rng: np.random.Generator, count: int) -> Iterator[FakeBatchView]
             sequences=tuple(sorted(sequences, key=lambda s: (not s.is_running, s.arrival_s))),
             free_seq_slots=int(rng.integers(0, 9)),
             free_blocks=int(rng.integers(0, 4096)),
+            decodes=decodes,
+            pauses=tuple(_decoding(rng, 200 + k) for k in range(int(rng.integers(0, 3)))),
+            can_swap=bool(rng.random() < 0.5),
+            served_tokens={tenant: (int(rng.integers(1, 9999)), 100) for tenant in range(2)},
         )
 
 
@@ -95,6 +159,24 @@ def _sequence(rng: np.random.Generator, seq_id: int) -> FakeSequence:
         ttft_deadline_s=arrival_s + 2.0 if rng.random() < 0.8 else float("inf"),
         session_id=int(rng.integers(-1, 4)),
         prefix_hashes=tuple(range(seq_id % 3, seq_id % 3 + int(rng.integers(0, 20)))),
+        tenant=int(rng.integers(0, 3)),
+        priority=int(rng.integers(0, 3)),
+        predicted_tokens=float(rng.integers(1, 1000)) if rng.random() < 0.8 else float("nan"),
+    )
+
+
+def _decoding(rng: np.random.Generator, seq_id: int) -> FakeSequence:
+    """A sequence that decodes, or is paused with its KV in place."""
+    emitted = int(rng.integers(1, 500))
+    seq = _sequence(rng, seq_id)
+    tokens = seq.prompt_tokens + emitted
+    return replace(
+        seq,
+        uncached_tokens=0,
+        is_running=True,
+        emitted_tokens=emitted,
+        context_tokens=tokens,
+        held_blocks=-(-tokens // 16),
     )
 
 
@@ -115,6 +197,7 @@ def router_views(rng: np.random.Generator, count: int) -> Iterator[FakeRouterVie
             running_seqs=counts(65),
             queued_tokens=counts(50_000),
             kv_tokens=counts(1_000_000),
+            hits=counts(10_000),
         )
 
 
@@ -153,15 +236,34 @@ def _plan_problems(view: FakeBatchView, plan: Any) -> Iterator[str]:
             yield f"names sequence {seq_id}, which is not there"
         elif not 1 <= chunk <= uncached[seq_id]:
             yield f"chunk of {chunk} tokens; allowed: 1 to {uncached[seq_id]}"
-    budget = view.max_step_tokens - (view.num_decoding if plan.decode else 0)
+    yield from _pause_problems(view, plan)
+    change = len(plan.resume) - len(plan.preempt)
+    decoding = view.num_decoding + change
+    budget = view.max_step_tokens - (decoding if plan.decode else 0)
     total = sum(chunks.values())
     if chunks and total > budget:
         yield f"chunks of {total} tokens; the budget left is {budget}"
-    if len(chunks) > view.free_seq_slots:
-        yield f"{len(chunks)} prompts; {view.free_seq_slots} slots are free"
+    slots = view.free_seq_slots - change
+    if (chunks or plan.resume) and len(chunks) > slots:
+        yield f"{len(chunks)} prompts; {slots} slots are free"
     has_room = view.free_seq_slots > 0 and view.max_step_tokens > view.num_decoding
-    if uncached and not chunks and has_room and (not plan.decode or view.num_decoding == 0):
-        yield f"idles while {len(uncached)} prompts wait"
+    does_nothing = not chunks and not plan.resume and (not plan.decode or decoding == 0)
+    if (uncached or view.pauses) and has_room and does_nothing:
+        yield f"idles while {len(uncached) + len(view.pauses)} prompts wait"
+
+
+def _pause_problems(view: FakeBatchView, plan: BatchPlan) -> Iterator[str]:
+    decoding = {seq.seq_id for seq in view.decodes}
+    for seq_id, how in plan.preempt.items():
+        if seq_id not in decoding:
+            yield f"preempts sequence {seq_id}, which does not decode"
+        if how not in get_args(Pause) or (how == "swap" and not view.can_swap):
+            yield f"preempts sequence {seq_id} by {how!r}"
+    paused = {seq.seq_id for seq in view.pauses}
+    if len(set(plan.resume)) < len(plan.resume) or not paused.issuperset(plan.resume):
+        yield f"resumes {list(plan.resume)}; paused are {sorted(paused)}"
+    if plan.review_tokens is not None and plan.review_tokens < 1:
+        yield f"review_tokens {plan.review_tokens}; allowed: >= 1"
 
 
 def check_router(make: Callable[[], Any], name: str, *, views: int = 500) -> list[str]:
@@ -191,11 +293,75 @@ _ROUTER_FIELDS = (
     "running_seqs",
     "queued_tokens",
     "kv_tokens",
+    "hits",
 )
+
+
+def check_admission(make: Callable[[], Any], name: str, *, views: int = 500) -> list[str]:
+    """Problems found on random views: the answer is a bool, and the same for the same history."""
+    problems: list[str] = []
+    rng = np.random.default_rng(7)
+    pairs: dict[int, tuple[Any, Any]] = {}
+    now_s = 0.0
+    for index, entry in enumerate(router_views(rng, views)):
+        first, second = pairs.setdefault(entry.num_targets, (make(), make()))
+        now_s += float(rng.exponential(1.0))
+        view = FakeAdmissionView(
+            now_s=now_s,
+            entry=entry,
+            decode=entry,
+            decode_step_s=rng.uniform(0.0, 0.1, entry.num_targets),
+        )
+        request = _sequence(rng, index)
+        answer, again = _call(first, name, view, request), _call(second, name, view, request)
+        if not isinstance(answer, bool | np.bool_):
+            problems.append(f"view {index}: answered {answer!r}; allowed: True, False")
+        elif answer != again:
+            problems.append(f"view {index}: two fresh policies, same views, other answers")
+    return problems
+
+
+def check_length_predictor(make: Callable[[], Any], name: str, *, views: int = 500) -> list[str]:
+    """Problems found on random requests: positive predictions, the same for the same stream."""
+    problems: list[str] = []
+    rng = np.random.default_rng(7)
+    for index in range(max(1, views // 25)):
+        num = int(rng.integers(0, 200))
+        columns = {
+            "prompt_tokens": rng.integers(1, 9999, num),
+            "output_tokens": rng.integers(1, 999, num),
+        }
+        answers = [
+            _call(make(), name, FakePredictorView(rng=np.random.default_rng(index), **columns))
+            for _ in range(2)
+        ]
+        problems += [f"view {index}: {problem}" for problem in _predictions(answers, num)]
+    return problems
+
+
+def _predictions(answers: list[Any], num: int) -> Iterator[str]:
+    yield from (problems := list(prediction_problems(answers[0], num)))
+    if not problems and not np.array_equal(*(a.predicted_tokens for a in answers)):
+        yield "two fresh predictors, same stream, other lengths"
+
+
+def prediction_problems(prediction: Any, num: int) -> Iterator[str]:
+    """What is wrong with the prediction of `num` requests."""
+    if not isinstance(prediction, Prediction):
+        yield f"returned {prediction!r}, not a Prediction"
+    elif np.shape(prediction.predicted_tokens) != (num,):
+        yield f"predicted {np.shape(prediction.predicted_tokens)} lengths of {num} requests"
+    elif not (np.isfinite(prediction.predicted_tokens) & (prediction.predicted_tokens > 0)).all():
+        yield "predicted lengths that are not positive and finite"
+    elif not 0 <= prediction.cost_s < float("inf"):
+        yield f"cost_s {prediction.cost_s}; allowed: >= 0"
+
 
 CHECKS: dict[str, Callable[..., list[str]]] = {
     "batching": check_batch_scheduler,
     "router": check_router,
+    "admission": check_admission,
+    "length_predictor": check_length_predictor,
 }
 """Role -> its contract test."""
 

@@ -1,0 +1,94 @@
+"""Skip-join multi-level feedback queue."""
+
+from dataclasses import dataclass, field
+
+from simpod.policies.batching.best_first import serve_best
+from simpod.policies.batching.chunks import UNLIMITED, check_at_least, check_positive
+from simpod.policies.roles import BatchPlan, BatchView, SequenceView
+
+
+@dataclass(slots=True)
+class FastServe:
+    """Skip-join multi-level feedback queue: new short requests first, long ones sink.
+
+    Queue i grants quantum_tokens x ratio^i of service, the longer the lower. Service is counted in
+    output tokens; a prompt counts `prompt_weight` for each of its tokens. A request joins the
+    highest queue whose quantum covers its prompt (it skips those above), sinks by one when it has
+    used up its quantum, and starts again at the top when it has waited for `starvation_s`. Lower
+    queues make way; their KV stays where it is while there is room, and else goes to the host
+    (without `host_bytes_per_s`: is recomputed).
+
+    Source: Wu et al., FastServe (arXiv:2305.05920).
+    Sees: prompt lengths, tokens emitted so far.
+    """
+
+    quantum_tokens: int = 16
+    """Quantum of the highest queue, output tokens; at least 1."""
+
+    ratio: int = 2
+    """Quantum of a queue / that of the queue above; at least 1."""
+
+    num_queues: int = 8
+    """How many queues there are; at least 1."""
+
+    prompt_weight: float = 0.01
+    """Service that a prompt token counts for, in output tokens: time of one / time of the other."""
+
+    starvation_s: float = 30.0
+    """Who has waited longer is put at the top again; above 0."""
+
+    _restart: dict[int, float] = field(default_factory=dict, init=False)  # seq -> service then
+
+    def __post_init__(self) -> None:
+        for name in ("quantum_tokens", "ratio", "num_queues"):
+            check_at_least(name, getattr(self, name), 1)
+        check_at_least("prompt_weight", self.prompt_weight, 0)
+        check_positive("starvation_s", self.starvation_s)
+
+    def __call__(self, view: BatchView) -> BatchPlan:
+        waiting = [*view.paused, *view.prefilling]
+        for seq in waiting:
+            if view.now_s - seq.queued_s > self.starvation_s:
+                self._restart[seq.seq_id] = self._service(seq)
+        decoding = list(view.decoding)
+        if len(self._restart) > 4 * (len(waiting) + len(decoding)) + 64:
+            here = {seq.seq_id for seq in (*waiting, *decoding)}
+            self._restart = {s: v for s, v in self._restart.items() if s in here}
+        plan = serve_best(
+            view,
+            lambda seq: (self.level(seq)[0], seq.queued_s, seq.seq_id),
+            lambda seq, running: self.level(seq)[0] < self.level(running)[0],
+            pause="keep",
+            max_chunk_tokens=UNLIMITED,
+        )
+        plan.review_tokens = self._review(waiting, decoding)
+        return plan
+
+    def level(self, seq: SequenceView) -> tuple[int, float]:
+        """Queue that a request is in, 0 is the highest, and the service left until it sinks."""
+        join = 0
+        restart = self._restart.get(seq.seq_id)
+        if restart is None:
+            prompt = self.prompt_weight * seq.prompt_tokens
+            while join < self.num_queues - 1 and prompt > self._quantum(join):
+                join += 1
+        left = self._quantum(join) - (self._service(seq) - (restart or 0.0))
+        while left <= 0 and join < self.num_queues - 1:
+            join += 1
+            left += self._quantum(join)
+        return join, left
+
+    def _quantum(self, queue: int) -> int:
+        return self.quantum_tokens * self.ratio**queue
+
+    def _service(self, seq: SequenceView) -> float:
+        return self.prompt_weight * seq.prompt_tokens + seq.emitted_tokens
+
+    def _review(self, waiting: list[SequenceView], decoding: list[SequenceView]) -> int | None:
+        """When the next running request sinks, if anyone could take its place."""
+        if not waiting or not decoding:
+            return None
+        last = self.num_queues - 1
+        places = [self.level(seq) for seq in decoding]
+        left = [service for queue, service in places if queue < last]
+        return max(1, int(-(-min(left) // 1))) if left else None
