@@ -49,8 +49,7 @@ def switch(rank: "Rank", plan: BatchPlan) -> None:
         else:
             _pause(rank, seq, swap=how == "swap")
     for seq_id in plan.resume:
-        seq = rank.paused.get(seq_id)
-        if seq is None or not _resume(rank, seq):
+        if seq_id not in rank.paused or not _resume(rank, rank.paused[seq_id]):
             break
 
 

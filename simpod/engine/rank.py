@@ -81,13 +81,14 @@ class Rank:
         plan = ask(self)
         if plan.preempt or plan.resume:
             switch(self, plan)
+        is_full = False
         for seq_id, chunk in plan.prefill_chunks.items():
             seq = self.partial.get(seq_id)
-            if seq is None:
-                if not self._start(self.waiting[seq_id], chunk, whole=not plan.decode):
+            if seq is not None:
+                if not self._extend(seq, chunk):
                     break
-            elif not self._extend(seq, chunk):
-                break
+            elif not is_full:  # else only prompts under way go on
+                is_full = not self._start(self.waiting[seq_id], chunk, whole=not plan.decode)
         if plan.review_tokens is not None:
             self.group.review(self, plan.review_tokens)
         return plan.decode or not self.chunks

@@ -31,14 +31,14 @@ class _Room:
         self.blocks = self.view.free_blocks
         self.coming = self.view.freeing_blocks
 
-    def make(self, seq: SequenceView, blocks: int) -> bool:
+    def make(self, seq: SequenceView, blocks: int, tokens: int) -> bool:
         """Make room for `seq` if that can be had by displacing; is there room at once?
 
         If it can't be had, nobody is displaced for nothing.
         """
         slots, budget, free, coming = self.slots, self.budget, self.blocks, self.coming
         chosen: list[tuple[SequenceView, Pause]] = []
-        while slots < 1 or budget < 1 or free + coming < blocks:
+        while slots < 1 or budget < tokens or free + coming < blocks:
             place = len(self.victims) - 1 - len(chosen)
             if place < 0 or not self.displaces(seq, self.victims[place]):
                 return False
@@ -53,6 +53,10 @@ class _Room:
         self.preempt.update({victim.seq_id: how for victim, how in chosen})
         self.slots, self.budget, self.blocks, self.coming = slots, budget, free, coming
         return free >= blocks
+
+    def is_there(self, blocks: int, tokens: int) -> bool:
+        """There is room without displacing anybody."""
+        return self.slots >= 1 and self.budget >= tokens and blocks <= self.blocks
 
     def _how(self, missing_blocks: int) -> Pause:
         """KV that is kept frees no block: where blocks are missing it must go."""
@@ -92,13 +96,15 @@ def serve_best(
         if is_closed and not seq.is_running:
             continue
         blocks = _blocks_to_go_on(seq, view.block_tokens, is_paused=seq.seq_id in paused)
-        if is_closed or not room.make(seq, blocks):
+        tokens = view.tokens_per_decode if seq.seq_id in paused else 1
+        if is_closed or not room.make(seq, blocks, tokens):
             is_closed = True
-            if not seq.is_running or min(room.slots, room.budget) < 1 or seq.seq_id in paused:
+            needs = blocks if seq.seq_id in paused else 0  # a prompt under way takes what it lacks
+            if not seq.is_running or not room.is_there(needs, tokens):
                 continue
         if seq.seq_id in paused:
             resume.append(seq.seq_id)
-            room.seat(blocks, view.tokens_per_decode)
+            room.seat(blocks, tokens)
             continue
         chunks[seq.seq_id] = min(seq.uncached_tokens, room.budget, max_chunk_tokens)
         room.seat(blocks, chunks[seq.seq_id])
@@ -116,7 +122,8 @@ def _try_first(
 ) -> None:
     """Nothing would run: let the engine see whether the first one fits."""
     first = wanting[0]
-    if room.slots < 1 or room.budget < 1:
+    tokens = room.view.tokens_per_decode if first.seq_id in paused else 1
+    if not room.is_there(0, tokens):
         return
     if first.seq_id in paused:
         resume.append(first.seq_id)
@@ -128,4 +135,6 @@ def _blocks_to_go_on(seq: SequenceView, block_tokens: int, *, is_paused: bool) -
     """Blocks that a paused sequence lacks for its next token, or a prompt to be complete."""
     if is_paused:
         return max(0, -(-(seq.context_tokens + 1) // block_tokens) - seq.held_blocks)
-    return -(-seq.uncached_tokens // block_tokens)
+    if seq.is_running:
+        return -(-seq.uncached_tokens // block_tokens)
+    return -(-(seq.prompt_tokens + seq.emitted_tokens) // block_tokens)  # as if nothing were cached

@@ -1,6 +1,6 @@
 """What many schedulers do: give a step's token budget to prompts in some order."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from math import isnan
 
 from simpod.policies.roles import BatchView, SequenceView
@@ -29,6 +29,23 @@ def fill(
         chunks[seq.seq_id] = chunk
         budget -= chunk
     return chunks
+
+
+def ongoing_first(view: BatchView, order: Sequence[SequenceView]) -> Iterator[SequenceView]:
+    """The same order, but prompts under way come before the first new one that may find no room.
+
+    Else the step's budget would go to one that can't start, while those whose blocks it waits for
+    stand still.
+    """
+    free = view.free_blocks
+    for place, seq in enumerate(order):
+        if not seq.is_running:
+            free -= -(-(seq.prompt_tokens + seq.emitted_tokens) // view.block_tokens)
+            if free < 0:
+                yield from (other for other in order[place:] if other.is_running)
+                yield from (other for other in order[place:] if not other.is_running)
+                return
+        yield seq
 
 
 def beside_decodes(view: BatchView) -> int:

@@ -2,7 +2,13 @@
 
 from dataclasses import dataclass
 
-from simpod.policies.batching.chunks import UNLIMITED, beside_decodes, check_at_least, fill
+from simpod.policies.batching.chunks import (
+    UNLIMITED,
+    beside_decodes,
+    check_at_least,
+    fill,
+    ongoing_first,
+)
 from simpod.policies.roles import BatchPlan, BatchView
 
 
@@ -28,8 +34,9 @@ class EarliestDeadline:
 
     def __call__(self, view: BatchView) -> BatchPlan:
         late_s = view.now_s if self.late_last else float("-inf")
-        order = sorted(
+        by_urgency = sorted(
             view.prefilling,
             key=lambda s: (s.ttft_deadline_s < late_s, s.ttft_deadline_s, s.seq_id),
         )
+        order = ongoing_first(view, by_urgency)
         return BatchPlan(fill(view, order, beside_decodes(view), self.max_chunk_tokens))

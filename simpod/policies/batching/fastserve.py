@@ -79,7 +79,7 @@ class FastServe:
         return join, left
 
     def _quantum(self, queue: int) -> int:
-        return self.quantum_tokens * self.ratio**queue
+        return self.quantum_tokens * int(self.ratio**queue)
 
     def _service(self, seq: SequenceView) -> float:
         return self.prompt_weight * seq.prompt_tokens + seq.emitted_tokens

@@ -8,6 +8,7 @@ from simpod.policies.batching.chunks import (
     check_at_least,
     check_positive,
     fill,
+    ongoing_first,
 )
 from simpod.policies.roles import BatchPlan, BatchView, SequenceView
 
@@ -41,5 +42,6 @@ class LeastSlack:
             slack_s = seq.ttft_deadline_s - now_s - seq.uncached_tokens / speed
             return slack_s < 0, slack_s, seq.seq_id
 
-        order = sorted(view.prefilling, key=urgency)
+        by_urgency = sorted(view.prefilling, key=urgency)
+        order = ongoing_first(view, by_urgency)
         return BatchPlan(fill(view, order, beside_decodes(view), self.max_chunk_tokens))

@@ -148,8 +148,8 @@ class BatchPlan:
     """What changes in the next step: chunks of prompts, in order of precedence.
 
     First `preempt` is applied, then `resume`, then blocks are given to the chunks in their order;
-    the first waiting prompt that finds no room ends the admission. `decode=False` lets running
-    decodes pause for this step (prefill-first scheduling).
+    the first waiting prompt that finds no room ends the admission of new ones. `decode=False` lets
+    running decodes pause for this step (prefill-first scheduling).
     """
 
     prefill_chunks: Mapping[int, int] = field(default_factory=dict)  # seq_id -> tokens

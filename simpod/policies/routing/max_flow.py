@@ -72,7 +72,8 @@ class MaxFlow:
             _edge(capacity, node, sink, speeds[rank % len(speeds)])
         maximise_flow(capacity, source, sink)
         flow = np.array([capacity[sink].get(1 + instances + rank, 0.0) for rank in range(ranks)])
-        return flow / flow.sum()
+        shares: Floats = flow / flow.sum()
+        return shares
 
 
 def _edge(capacity: dict[int, dict[int, float]], tail: int, head: int, limit: float) -> None:
