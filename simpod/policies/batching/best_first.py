@@ -95,8 +95,8 @@ def serve_best(
     for seq in wanting:
         if is_closed and not seq.is_running:
             continue
-        blocks = _blocks_to_go_on(seq, view.block_tokens, is_paused=seq.seq_id in paused)
         tokens = view.tokens_per_decode if seq.seq_id in paused else 1
+        blocks = _blocks_to_go_on(seq, view, is_paused=seq.seq_id in paused)
         if is_closed or not room.make(seq, blocks, tokens):
             is_closed = True
             needs = blocks if seq.seq_id in paused else 0  # a prompt under way takes what it lacks
@@ -131,10 +131,12 @@ def _try_first(
         chunks[first.seq_id] = min(first.uncached_tokens, room.budget)
 
 
-def _blocks_to_go_on(seq: SequenceView, block_tokens: int, *, is_paused: bool) -> int:
-    """Blocks that a paused sequence lacks for its next token, or a prompt to be complete."""
+def _blocks_to_go_on(seq: SequenceView, view: BatchView, *, is_paused: bool) -> int:
+    """Blocks that a paused sequence lacks for its next step, or a prompt to be complete."""
+    block_tokens = view.block_tokens
     if is_paused:
-        return max(0, -(-(seq.context_tokens + 1) // block_tokens) - seq.held_blocks)
+        tokens = seq.context_tokens + view.tokens_per_decode
+        return max(0, -(-tokens // block_tokens) - seq.held_blocks)
     if seq.is_running:
         return -(-seq.uncached_tokens // block_tokens)
     return -(-(seq.prompt_tokens + seq.emitted_tokens) // block_tokens)  # as if nothing were cached
