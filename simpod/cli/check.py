@@ -28,6 +28,8 @@ class RoleName(StrEnum):
 
     BATCHING = "batching"
     ROUTER = "router"
+    ADMISSION = "admission"
+    LENGTH_PREDICTOR = "length_predictor"
 
 
 def check_command(
@@ -99,7 +101,7 @@ def _role_by_arguments(policy: str, make: Callable[[], Callable[..., Any]]) -> s
     if len(wanted) not in _ROLE_OF_ARGUMENTS:
         raise ConfigError(
             f"{policy} takes {len(wanted)} arguments; allowed: 1 (view) for batching,"
-            " 2 (view, request) for a router"
+            " 2 (view, request) for a router; or say --role"
         )
     return _ROLE_OF_ARGUMENTS[len(wanted)]
 

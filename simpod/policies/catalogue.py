@@ -1,6 +1,10 @@
 """The built-in policies: by role, short name -> where it is."""
 
+import dataclasses
+import inspect
 from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
 
 BUILT_IN: Mapping[str, Mapping[str, str]] = {
     "batching": {
@@ -69,3 +73,30 @@ ROLE_OF_KEY: Mapping[str, str] = {
     "length_predictor": "length_predictor",
 }
 """Keys of `policies:` in an experiment -> the role that the policy plays."""
+
+
+def described(where: str) -> dict[str, Any]:
+    """What a policy's docstring and fields say of it: about, parameters, source, sees.
+
+    A built-in's docstring has a sentence, an explanation, and two closing entries: `Source:` and
+    `Sees:`, what of a real system it must be able to see. `parameters`: name -> default, None where
+    one must be given.
+    """
+    module, _, attribute = where.partition(":")
+    policy = getattr(import_module(module), attribute)
+    text = inspect.getdoc(policy) or ""
+    closing = text[text.find("\nSource:") + 1 :] if "\nSource:" in text else ""
+    source, _, sees = closing.removeprefix("Source:").partition("\nSees:")
+    fields = dataclasses.fields(policy) if dataclasses.is_dataclass(policy) else ()
+    return {
+        "about": text.partition("\n")[0],
+        "parameters": {field.name: _default(field) for field in fields if field.init},
+        "source": " ".join(source.split()).rstrip("."),
+        "sees": " ".join(sees.split()).rstrip("."),
+    }
+
+
+def _default(field: "dataclasses.Field[Any]") -> Any:
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return None if field.default is dataclasses.MISSING else field.default

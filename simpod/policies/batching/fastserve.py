@@ -1,9 +1,11 @@
 """Skip-join multi-level feedback queue."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import ceil
 
 from simpod.policies.batching.best_first import serve_best
-from simpod.policies.batching.chunks import UNLIMITED, check_at_least, check_positive
+from simpod.policies.batching.chunks import check_at_least, check_positive
 from simpod.policies.roles import BatchPlan, BatchView, SequenceView
 
 
@@ -38,6 +40,7 @@ class FastServe:
     """Who has waited longer is put at the top again; above 0."""
 
     _restart: dict[int, float] = field(default_factory=dict, init=False)  # seq -> service then
+    _place: dict[int, tuple[int, float]] = field(default_factory=dict, init=False)  # queue, since
 
     def __post_init__(self) -> None:
         for name in ("quantum_tokens", "ratio", "num_queues"):
@@ -47,22 +50,29 @@ class FastServe:
 
     def __call__(self, view: BatchView) -> BatchPlan:
         waiting = [*view.paused, *view.prefilling]
-        for seq in waiting:
-            if view.now_s - seq.queued_s > self.starvation_s:
-                self._restart[seq.seq_id] = self._service(seq)
         decoding = list(view.decoding)
-        if len(self._restart) > 4 * (len(waiting) + len(decoding)) + 64:
-            here = {seq.seq_id for seq in (*waiting, *decoding)}
-            self._restart = {s: v for s, v in self._restart.items() if s in here}
+        for seq in waiting:
+            if view.now_s - seq.queued_s > self.starvation_s and self.level(seq)[0] > 0:
+                self._restart[seq.seq_id] = self._service(seq)
+        self._put_in_queues((*waiting, *decoding), view.now_s)
+        place = self._place
         plan = serve_best(
             view,
-            lambda seq: (self.level(seq)[0], seq.queued_s, seq.seq_id),
-            lambda seq, running: self.level(seq)[0] < self.level(running)[0],
+            lambda seq: (*place[seq.seq_id], seq.seq_id),
+            lambda seq, running: place[seq.seq_id] < place[running.seq_id],
             pause="keep",
-            max_chunk_tokens=UNLIMITED,
         )
-        plan.review_tokens = self._review(waiting, decoding)
+        plan.review_tokens = self._review(decoding) if waiting else None
         return plan
+
+    def _put_in_queues(self, seqs: Sequence[SequenceView], now_s: float) -> None:
+        """Note who has sunk, or been lifted, to the end of another queue."""
+        before, self._place = self._place, {}
+        for seq in seqs:
+            queue = self.level(seq)[0]
+            last, since_s = before.get(seq.seq_id, (queue, seq.arrival_s))
+            self._place[seq.seq_id] = (queue, since_s if queue == last else now_s)
+        self._restart = {s: v for s, v in self._restart.items() if s in self._place}
 
     def level(self, seq: SequenceView) -> tuple[int, float]:
         """Queue that a request is in, 0 is the highest, and the service left until it sinks."""
@@ -84,11 +94,8 @@ class FastServe:
     def _service(self, seq: SequenceView) -> float:
         return self.prompt_weight * seq.prompt_tokens + seq.emitted_tokens
 
-    def _review(self, waiting: list[SequenceView], decoding: list[SequenceView]) -> int | None:
-        """When the next running request sinks, if anyone could take its place."""
-        if not waiting or not decoding:
-            return None
-        last = self.num_queues - 1
+    def _review(self, decoding: list[SequenceView]) -> int | None:
+        """When the next running request sinks."""
         places = [self.level(seq) for seq in decoding]
-        left = [service for queue, service in places if queue < last]
-        return max(1, int(-(-min(left) // 1))) if left else None
+        left = [service for queue, service in places if queue < self.num_queues - 1]
+        return max(1, ceil(min(left))) if left else None
