@@ -248,8 +248,8 @@ def _plan_problems(view: FakeBatchView, plan: Any) -> Iterator[str]:
         yield f"{len(chunks)} prompts; {slots} slots are free"
     has_room = view.free_seq_slots > 0 and view.max_step_tokens > view.num_decoding
     does_nothing = not chunks and not plan.resume and (not plan.decode or decoding == 0)
-    if (uncached or view.pauses) and has_room and does_nothing:
-        yield f"idles while {len(uncached) + len(view.pauses)} prompts wait"
+    if uncached and has_room and does_nothing:
+        yield f"idles while {len(uncached)} prompts wait"
 
 
 def _pause_problems(view: FakeBatchView, plan: BatchPlan) -> Iterator[str]:

@@ -20,10 +20,10 @@ class EarlyRejection:
     Sees: load of both pools, what it let in, the measured speed of prefill, the TTFT target.
     """
 
-    max_prefill_load: float = 1.0
+    max_prefill_frac: float = 1.0
     """Load of prefill up to which requests are let in; above 0."""
 
-    max_decode_load: float = 0.9
+    max_decode_frac: float = 0.9
     """Load of decode up to which requests are let in; above 0."""
 
     predict: bool = True
@@ -38,7 +38,7 @@ class EarlyRejection:
     _admitted: deque[tuple[float, int]] = field(default_factory=deque, init=False)  # done at, KV
 
     def __post_init__(self) -> None:
-        for name in ("max_prefill_load", "max_decode_load", "decode_s", "prompt_tokens_per_s"):
+        for name in ("max_prefill_frac", "max_decode_frac", "decode_s", "prompt_tokens_per_s"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}: must be > 0, got {getattr(self, name)}")
 
@@ -46,12 +46,12 @@ class EarlyRejection:
         speed = view.entry.prompt_tokens_per_s or self.prompt_tokens_per_s
         ttft_s = float(view.entry.queued_tokens.min() + request.prompt_tokens) / speed
         target_s = 30.0 if view.ttft_target_s == inf else view.ttft_target_s
-        if ttft_s > self.max_prefill_load * target_s:
+        if ttft_s > self.max_prefill_frac * target_s:
             return False
         done_s = view.now_s + ttft_s
         capacity = view.decode.num_targets * view.decode.kv_capacity_tokens
         if self._decode_tokens(view, done_s) + request.prompt_tokens > (
-            self.max_decode_load * capacity
+            self.max_decode_frac * capacity
         ):
             return False
         self._admitted.append((done_s, request.prompt_tokens))

@@ -27,7 +27,7 @@ class WeightedFairQueueing:
 
     _tags: dict[int, float] = field(default_factory=dict, init=False)  # seq -> finish tag
     _last: dict[int, float] = field(default_factory=dict, init=False)  # tenant -> its last tag
-    _now: float = field(default=0.0, init=False)  # virtual time
+    _virtual_tokens: float = field(default=0.0, init=False)  # virtual time
 
     def __post_init__(self) -> None:
         for tenant, weight in self.weights.items():
@@ -47,12 +47,12 @@ class WeightedFairQueueing:
         tags = self._tags
         order = sorted(waiting, key=lambda s: (not s.is_running, tags[s.seq_id], s.seq_id))
         chunks = fill(view, order, beside_decodes(view))
-        self._now = max([self._now, *(tags[seq_id] for seq_id in chunks)])
+        self._virtual_tokens = max([self._virtual_tokens, *(tags[seq_id] for seq_id in chunks)])
         return BatchPlan(chunks)
 
     def _tag(self, seq: SequenceView) -> float:
         cost = seq.prompt_tokens + self.output_weight * expected_tokens(seq)
-        start = max(self._now, self._last.get(seq.tenant, 0.0))
+        start = max(self._virtual_tokens, self._last.get(seq.tenant, 0.0))
         tag = start + cost / self.weights.get(str(seq.tenant), 1.0)
         self._last[seq.tenant] = tag
         return tag
