@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from simpod.policies import ROLE_OF_KEY, BatchPlan, PolicyRef, resolve
-from simpod.policies.checks import FakeBatchView, FakeRouterView, FakeSequence
+from simpod.policies.fakes import FakeBatchView, FakeRouterView, FakeSequence
 
 KEY_OF_ROLE = {role: key for key, role in ROLE_OF_KEY.items()}
 

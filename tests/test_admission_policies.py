@@ -8,7 +8,7 @@ from engine_cases import LinearPricer, at, simulate
 from policy_cases import make, pool, request
 
 from simpod.errors import PolicyError
-from simpod.policies.checks import FakeAdmissionView, FakeRouterView
+from simpod.policies.fakes import FakeAdmissionView, FakeRouterView
 from simpod.records.columns import FINISHED, REFUSED
 
 

@@ -6,7 +6,7 @@ import pytest
 from policy_cases import chunks_of, decoding, make, prompt, rank
 
 from simpod.policies import BatchPlan
-from simpod.policies.checks import FakeSequence
+from simpod.policies.fakes import FakeSequence
 
 
 def test_fcfs_gives_decodes_their_tokens_and_cuts_the_last_prompt() -> None:

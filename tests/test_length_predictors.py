@@ -7,7 +7,7 @@ from policy_cases import make
 
 from simpod.errors import ConfigError
 from simpod.policies import Prediction
-from simpod.policies.checks import FakePredictorView
+from simpod.policies.fakes import FakePredictorView
 
 
 def lengths(*outputs: int, seed: int = 3) -> FakePredictorView:

@@ -13,7 +13,7 @@ from engine_cases import LinearPricer, at, chained, in_two_stages, pool_inputs, 
 from policy_cases import KEY_OF_ROLE
 
 from simpod.policies import BUILT_IN, PolicyRef, Prediction, resolve
-from simpod.policies.checks import FakePredictorView
+from simpod.policies.fakes import FakePredictorView
 from simpod.workload import Requests
 
 SHORT, LONG = 3, 40

@@ -10,7 +10,8 @@ from policy_cases import KEY_OF_ROLE, make, pool, prompt, rank, request
 
 from simpod.errors import ConfigError, PolicyError
 from simpod.policies import BUILT_IN, ROLE_OF_KEY, BatchPlan, PolicyRef, resolve
-from simpod.policies.checks import CHECKS, FakeBatchView
+from simpod.policies.checks import CHECKS
+from simpod.policies.fakes import FakeBatchView
 
 ALL = [(role, name) for role, names in BUILT_IN.items() for name in names]
 ROUTERS = list(BUILT_IN["router"])

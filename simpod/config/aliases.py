@@ -75,6 +75,7 @@ POLICY_KEYS: Final = (
     "batching",
     "admission",
     "length_predictor",
+    "prefix_eviction",
 )
 
 

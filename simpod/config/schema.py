@@ -117,6 +117,8 @@ class Policies(_Section):
     """Lets requests in or refuses them; default always."""
     length_predictor: PolicyEntry | None = None
     """Predicts output lengths for policies that use them; default none."""
+    prefix_eviction: PolicyEntry | None = None
+    """Which idle block of a rank's prefix cache goes first; default lru."""
 
 
 class Engine(_Section):

@@ -86,6 +86,7 @@ class Group:
             capacity_blocks=self.spec.kv_blocks,
             block_tokens=self.spec.block_tokens,
             prefix_unit_tokens=sim.prefix_unit_tokens(self.spec),
+            make_cache=sim.make_prefix_cache,
         )
         self.prompts = PromptCounters(num_ranks)
         self.batch = self.prompts.batch(self.kv)

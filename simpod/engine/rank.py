@@ -193,7 +193,8 @@ class Rank:
         kv = self.group.kv
         if kv.unit_tokens:
             full = seq.resident_tokens // kv.unit_tokens
-            new = kv.publish(self.index, seq.prefix_hashes[len(seq.units) : full])
+            first = len(seq.units)
+            new = kv.publish(self.index, seq.prefix_hashes[first:full], first)
             seq.units = [*seq.units, *new]
             seq.own_blocks -= len(new) * kv.unit_blocks
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from simpod.cluster import PoolSpec
+from simpod.cluster.prefix import PrefixCache
+from simpod.cluster.ranked_prefix import RankedPrefixCache
 from simpod.cost import KvTransfer, StepPricer
 from simpod.engine.asking import blame_idleness
 from simpod.engine.clock import DELIVER, Clock
@@ -20,7 +22,7 @@ from simpod.engine.rank import Rank
 from simpod.engine.sequence import NAN, Sequence
 from simpod.engine.source import Source
 from simpod.errors import InvariantError
-from simpod.policies import Admission, BatchScheduler, Prediction, Router
+from simpod.policies import Admission, BatchScheduler, CachePolicy, Prediction, Router
 from simpod.records.columns import FINISHED, LIVE, REFUSED, RunRecords
 from simpod.workload import Requests
 
@@ -57,6 +59,8 @@ class RunInputs:
     prediction: Prediction | None = None
     make_admission: Callable[[], Admission] | None = None  # None: everybody is let in
     admission_name: str = ""
+    make_eviction: Callable[[], CachePolicy] | None = None  # of prefix caches; None: LRU
+    eviction_name: str = ""
     skip_ahead: bool = True
     duration_s: float | None = None
     on_progress: Progress | None = field(default=None, compare=False)
@@ -162,6 +166,13 @@ class Simulation:
                 f"prefix blocks of {block} and KV blocks of {spec.block_tokens} tokens don't match"
             )
         return unit
+
+    def make_prefix_cache(self) -> PrefixCache:
+        """An empty prefix cache of a rank."""
+        make = self.inputs.make_eviction
+        if make is None:
+            return PrefixCache()
+        return RankedPrefixCache(make(), self.inputs.eviction_name)
 
     def _longest_of(self, spec: PoolSpec) -> int:
         """Longest prompt + output that a rank can hold alone, with the last step's surplus."""

@@ -61,6 +61,13 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "proxy": "simpod.policies.length_prediction.proxy:ProxyModel",
         "constant": "simpod.policies.length_prediction.constant:Constant",
     },
+    "cache": {
+        "lru": "simpod.policies.caching.lru:lru",
+        "lfu": "simpod.policies.caching.lfu:lfu",
+        "fifo": "simpod.policies.caching.fifo:fifo",
+        "gdsf": "simpod.policies.caching.gdsf:Gdsf",
+        "marconi": "simpod.policies.caching.marconi:Marconi",
+    },
 }
 """Role -> short name -> where it is; strings only, so nothing is imported for nothing."""
 
@@ -71,6 +78,7 @@ ROLE_OF_KEY: Mapping[str, str] = {
     "decode_router": "router",
     "admission": "admission",
     "length_predictor": "length_predictor",
+    "prefix_eviction": "cache",
 }
 """Keys of `policies:` in an experiment -> the role that the policy plays."""
 

@@ -4,201 +4,23 @@ Built-in policies pass these in the project's tests; `simpod check` runs them on
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
 from numbers import Integral
 from typing import Any, get_args
 
 import numpy as np
 
 from simpod.errors import PolicyError
-from simpod.policies.roles import BatchPlan, Floats, Ints, Pause, Prediction
-
-
-@dataclass(frozen=True, slots=True)
-class FakeSequence:
-    """A `SequenceView` and `RouteRequest` out of thin air."""
-
-    seq_id: int
-    arrival_s: float
-    prompt_tokens: int
-    uncached_tokens: int
-    is_running: bool
-    ttft_deadline_s: float
-    session_id: int = -1
-    prefix_hashes: tuple[int, ...] = ()
-    tenant: int = 0
-    priority: int = 0
-    predicted_tokens: float = float("nan")
-    emitted_tokens: int = 0
-    context_tokens: int = 0
-    held_blocks: int = 0
-    since_s: float | None = None
-
-    @property
-    def queued_s(self) -> float:
-        """Since when it waits."""
-        return self.arrival_s if self.since_s is None else self.since_s
-
-
-@dataclass(frozen=True, slots=True)
-class FakeBatchView:
-    """A `BatchView` out of thin air."""
-
-    now_s: float
-    max_step_tokens: int
-    num_decoding: int
-    sequences: tuple[FakeSequence, ...]
-    free_seq_slots: int
-    free_blocks: int
-    block_tokens: int = 16
-    decodes: tuple[FakeSequence, ...] = ()
-    pauses: tuple[FakeSequence, ...] = ()
-    can_swap: bool = False
-    freeing_blocks: int = 0
-    total_blocks: int = 8192
-    tokens_per_decode: int = 1
-    served_tokens: Mapping[int, tuple[int, int]] = field(default_factory=dict)
-    prompt_tokens_per_s: float = 0.0
-
-    @property
-    def decoding(self) -> Iterator[FakeSequence]:
-        """Sequences that decode."""
-        return iter(self.decodes)
-
-    @property
-    def paused(self) -> Iterator[FakeSequence]:
-        """Sequences that were paused."""
-        return iter(self.pauses)
-
-    @property
-    def prefilling(self) -> Iterator[FakeSequence]:
-        """Prompts computed in part, then waiting ones."""
-        return iter(self.sequences)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FakeRouterView:
-    """A `RouterView` out of thin air; arrays [num_targets] are read-only."""
-
-    now_s: float
-    num_targets: int
-    waiting_seqs: Ints
-    running_seqs: Ints
-    queued_tokens: Ints
-    kv_tokens: Ints
-    max_num_seqs: int = 64
-    kv_capacity_tokens: int = 1_000_000
-    rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
-    ranks_per_instance: int = 1
-    prompt_tokens_per_s: float = 0.0
-    hits: Ints | None = None
-
-    def hit_tokens(self, request: Any, /) -> Ints:
-        """[num_targets] tokens of any prompt in each target's prefix cache."""
-        none = np.zeros(self.num_targets, dtype=np.int64)
-        return none if self.hits is None else np.minimum(self.hits, request.prompt_tokens - 1)
-
-    @property
-    def held_seqs(self) -> Ints:
-        """Requests there, waiting or running."""
-        held: Ints = self.waiting_seqs + self.running_seqs
-        return held
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FakeAdmissionView:
-    """An `AdmissionView` out of thin air."""
-
-    now_s: float
-    entry: FakeRouterView
-    decode: FakeRouterView
-    decode_step_s: Floats
-    ttft_target_s: float = 2.0
-    tpot_target_s: float = 0.05
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FakePredictorView:
-    """A `PredictorView` out of thin air."""
-
-    prompt_tokens: Ints
-    output_tokens: Ints
-    rng: np.random.Generator
-
-
-def batch_views(rng: np.random.Generator, count: int) -> Iterator[FakeBatchView]:
-    """Random ranks before a step: idle ones, full ones, without budget, without slots."""
-    for _ in range(count):
-        budget = int(rng.choice([64, 512, 2048, 8192]))
-        decoding = int(rng.integers(0, 65)) if rng.random() < 0.8 else 0
-        sequences = tuple(_sequence(rng, seq_id) for seq_id in range(int(rng.integers(0, 12))))
-        decodes = tuple(_decoding(rng, 100 + place) for place in range(decoding))
-        yield FakeBatchView(
-            now_s=float(rng.uniform(10.0, 20.0)),
-            max_step_tokens=budget,
-            num_decoding=decoding,
-            sequences=tuple(sorted(sequences, key=lambda s: (not s.is_running, s.arrival_s))),
-            free_seq_slots=int(rng.integers(0, 9)),
-            free_blocks=int(rng.integers(0, 4096)),
-            decodes=decodes,
-            pauses=tuple(_decoding(rng, 200 + k) for k in range(int(rng.integers(0, 3)))),
-            can_swap=bool(rng.random() < 0.5),
-            served_tokens={tenant: (int(rng.integers(1, 9999)), 100) for tenant in range(2)},
-        )
-
-
-def _sequence(rng: np.random.Generator, seq_id: int) -> FakeSequence:
-    prompt = int(rng.integers(1, 20_000))
-    arrival_s = float(rng.uniform(0.0, 10.0))
-    return FakeSequence(
-        seq_id=seq_id,
-        arrival_s=arrival_s,
-        prompt_tokens=prompt,
-        uncached_tokens=int(rng.integers(1, prompt + 1)),
-        is_running=bool(rng.random() < 0.2),
-        ttft_deadline_s=arrival_s + 2.0 if rng.random() < 0.8 else float("inf"),
-        session_id=int(rng.integers(-1, 4)),
-        prefix_hashes=tuple(range(seq_id % 3, seq_id % 3 + int(rng.integers(0, 20)))),
-        tenant=int(rng.integers(0, 3)),
-        priority=int(rng.integers(0, 3)),
-        predicted_tokens=float(rng.integers(1, 1000)) if rng.random() < 0.8 else float("nan"),
-    )
-
-
-def _decoding(rng: np.random.Generator, seq_id: int) -> FakeSequence:
-    """A sequence that decodes, or is paused with its KV in place."""
-    emitted = int(rng.integers(1, 500))
-    seq = _sequence(rng, seq_id)
-    tokens = seq.prompt_tokens + emitted
-    return replace(
-        seq,
-        uncached_tokens=0,
-        is_running=True,
-        emitted_tokens=emitted,
-        context_tokens=tokens,
-        held_blocks=-(-tokens // 16),
-    )
-
-
-def router_views(rng: np.random.Generator, count: int) -> Iterator[FakeRouterView]:
-    """Random pools: one target to many, idle ones, full ones."""
-    for _ in range(count):
-        targets = int(rng.choice([1, 2, 3, 17, 288]))
-
-        def counts(most: int, size: int = targets) -> Ints:
-            values = rng.integers(0, most, size=size)
-            values.flags.writeable = False
-            return values
-
-        yield FakeRouterView(
-            now_s=float(rng.uniform(0.0, 10.0)),
-            num_targets=targets,
-            waiting_seqs=counts(4),
-            running_seqs=counts(65),
-            queued_tokens=counts(50_000),
-            kv_tokens=counts(1_000_000),
-            hits=counts(10_000),
-        )
+from simpod.policies.fakes import (
+    FakeAdmissionView,
+    FakeBatchView,
+    FakePredictorView,
+    FakeRouterView,
+    batch_views,
+    cache_views,
+    random_sequence,
+    router_views,
+)
+from simpod.policies.roles import BatchPlan, Pause, Prediction
 
 
 def check_batch_scheduler(make: Callable[[], Any], name: str, *, views: int = 500) -> list[str]:
@@ -276,7 +98,7 @@ def check_router(make: Callable[[], Any], name: str, *, views: int = 500) -> lis
     rng = np.random.default_rng(7)
     for index, view in enumerate(router_views(rng, views)):
         first, second = pairs.setdefault(view.num_targets, (make(), make()))
-        request = _sequence(rng, index)
+        request = random_sequence(rng, index)
         twin = FakeRouterView(**{f: getattr(view, f) for f in _ROUTER_FIELDS})
         choice, again = _call(first, name, view, request), _call(second, name, twin, request)
         if not isinstance(choice, int | np.integer) or not 0 <= choice < view.num_targets:
@@ -312,7 +134,7 @@ def check_admission(make: Callable[[], Any], name: str, *, views: int = 500) -> 
             decode=entry,
             decode_step_s=rng.uniform(0.0, 0.1, entry.num_targets),
         )
-        request = _sequence(rng, index)
+        request = random_sequence(rng, index)
         answer, again = _call(first, name, view, request), _call(second, name, view, request)
         if not isinstance(answer, bool | np.bool_):
             problems.append(f"view {index}: answered {answer!r}; allowed: True, False")
@@ -357,11 +179,24 @@ def prediction_problems(prediction: Any, num: int) -> Iterator[str]:
         yield f"cost_s {prediction.cost_s}; allowed: >= 0"
 
 
+def check_cache(make: Callable[[], Any], name: str, *, views: int = 500) -> list[str]:
+    """Problems found on random views: a block that is held, the same when asked twice alike."""
+    problems: list[str] = []
+    for index, view in enumerate(cache_views(np.random.default_rng(7), views)):
+        victim, again = _call(make(), name, view), _call(make(), name, view)
+        if victim not in view.counts:
+            problems.append(f"view {index}: evicts {victim!r}, which is not held")
+        elif victim != again:
+            problems.append(f"view {index}: two fresh policies, same views, other victims")
+    return problems
+
+
 CHECKS: dict[str, Callable[..., list[str]]] = {
     "batching": check_batch_scheduler,
     "router": check_router,
     "admission": check_admission,
     "length_predictor": check_length_predictor,
+    "cache": check_cache,
 }
 """Role -> its contract test."""
 

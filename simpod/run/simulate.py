@@ -98,6 +98,7 @@ def run_inputs(
     )
     batching = experiment.policies["batching"]
     admission = experiment.policies.get("admission")
+    eviction = experiment.policies.get("prefix_eviction")
     slo = experiment.slo
     return RunInputs(
         seed=experiment.seed,
@@ -107,6 +108,8 @@ def run_inputs(
         make_batching=resolve("batching", batching),
         batching_name=f"{batching.use} (policies.batching)",
         transfer=_transfer(experiment),
+        make_eviction=resolve("prefix_eviction", eviction) if eviction else None,
+        eviction_name=f"{eviction.use} (policies.prefix_eviction)" if eviction else "",
         first_token_from_decode=experiment.first_token_from == "decode",
         ttft_target_s=float("inf") if slo.ttft_s is None else slo.ttft_s,
         tpot_target_s=float("inf") if slo.tpot_s is None else slo.tpot_s,

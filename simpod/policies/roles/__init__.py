@@ -7,7 +7,7 @@ returns a decision, which the engine checks and applies.
 
 from simpod.policies.roles.admit import Admission, AdmissionView
 from simpod.policies.roles.batch import BatchPlan, BatchScheduler, BatchView, Pause, SequenceView
-from simpod.policies.roles.cache import CachedBlock, CachePolicy
+from simpod.policies.roles.cache import CachePolicy, CacheView
 from simpod.policies.roles.migrate import Migration, MigrationView, Move
 from simpod.policies.roles.predict import LengthPredictor, Prediction, PredictorView
 from simpod.policies.roles.reference import PolicyRef
@@ -20,7 +20,7 @@ __all__ = [
     "BatchScheduler",
     "BatchView",
     "CachePolicy",
-    "CachedBlock",
+    "CacheView",
     "Floats",
     "Ints",
     "LengthPredictor",

@@ -1,35 +1,44 @@
-"""The role of a cache policy: which idle block of a prefix cache goes first."""
+"""The role of a cache policy: which block of a full cache goes first."""
 
+from collections.abc import Iterable
 from typing import Protocol
 
 
-class CachedBlock(Protocol):
-    """An idle block (prefix unit): resident, used by nobody at the moment."""
+class CacheView(Protocol):
+    """The blocks of a full cache that may go. Orders are lazy: take what is needed of them."""
 
     @property
-    def block_id(self) -> int:
-        """Identity: it stands for the whole prefix up to and including the block."""
+    def num_blocks(self) -> int:
+        """Blocks that may go."""
 
     @property
-    def depth(self) -> int:
-        """Blocks of its prefix before it, as far as is known."""
+    def by_last_use(self) -> Iterable[int]:
+        """Blocks, the one unused for the longest first."""
 
     @property
-    def hits(self) -> int:
-        """How often it was found since it is resident."""
+    def by_entry(self) -> Iterable[int]:
+        """Blocks, the one that came first first."""
 
     @property
-    def tokens(self) -> int:
-        """Tokens of one block."""
+    def by_hits(self) -> Iterable[int]:
+        """Blocks, those with the fewest hits first; among equals, the longest unused."""
+
+    def hits(self, block: int, /) -> int:
+        """Reads of a block since it came."""
 
     @property
-    def last_used(self) -> int:
-        """Count of uses of the cache when it was last used: larger is later."""
+    def num_uses(self) -> int:
+        """Reads and entries of the cache so far: its clock."""
+
+    def last_use(self, block: int, /) -> int:
+        """`num_uses` when a block was last read, or came."""
+
+    def depth(self, block: int, /) -> int:
+        """Blocks of the same prefix before this one; 0 where that is not known."""
 
 
 class CachePolicy(Protocol):
-    """Ranks idle blocks for eviction; one for each cache."""
+    """Chooses what a full cache gives up."""
 
-    def __call__(self, block: CachedBlock, /) -> float:
-        """Priority of a block that has just become idle; the lowest is evicted first, of equal
-        ones the one that is idle longest."""
+    def __call__(self, view: CacheView, /) -> int:
+        """Return a block of the view."""
