@@ -4,12 +4,9 @@
 A table stands in its page between `<!-- generated: NAME -->` and `<!-- end -->`.
 """
 
-import dataclasses
-import inspect
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from importlib import import_module
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +50,7 @@ SECTIONS: Mapping[str, Sequence[str]] = {
         "EmpiricalLengths",
     ),
     "window": ("WindowSpec",),
-    "structure": ("SharedPrefixSpec", "SessionsSpec"),
+    "structure": ("SharedPrefixSpec", "SessionsSpec", "TenantSpec"),
     "think": ("ConstantThink", "ExponentialThink", "LognormalThink"),
     "rest": ("KvTransfer", "Policies", "PolicyEntry", "Slo", "Measure", "Engine"),
 }
@@ -82,14 +79,15 @@ def main() -> None:
 
 def pages() -> dict[Path, str]:
     """Pages with generated blocks, and what they should be."""
+    from simpod.policies import BUILT_IN
+
     blocks = {
         **{f"keys-{name}": _keys(names) for name, names in SECTIONS.items()},
         "keys-traces": _traces(),
         "kernels": _kernels(),
         "slo-presets": _slo_presets(),
         "summary-keys": _summary_keys(),
-        "policies-batching": _policies("batching"),
-        "policies-router": _policies("router"),
+        **{f"policies-{role}": _policies(role) for role in BUILT_IN},
     }
     found = {}
     for path in (DOCS / name for name in PAGES):
@@ -283,30 +281,24 @@ def _summary_keys() -> str:
 
 
 def _policies(role: str) -> str:
-    from simpod.policies import BUILT_IN
+    from simpod.policies.catalogue import BUILT_IN, described
 
-    rows = (
-        [f"`{name}`", _sentence(inspect.getdoc(policy) or "").partition(". ")[0], _params(policy)]
-        for name, policy in ((n, _load(where)) for n, where in BUILT_IN[role].items())
-    )
-    return _table(["`use:`", "what it does", "parameters and defaults"], rows)
+    def rows() -> Iterator[list[str]]:
+        for name, where in BUILT_IN[role].items():
+            said = described(where)
+            cells = (said["about"], _params(said["parameters"]), said["sees"], said["source"])
+            yield [f"`{name}`", *map(_sentence, cells)]
 
-
-def _load(where: str) -> Callable[..., Any]:
-    module, _, name = where.partition(":")
-    policy: Callable[..., Any] = getattr(import_module(module), name)
-    return policy
+    return _table(["`use:`", "what it does", "parameters and defaults", "sees", "source"], rows())
 
 
-def _params(policy: Callable[..., Any]) -> str:
-    if not isinstance(policy, type) or not dataclasses.is_dataclass(policy):
-        return ""
+def _params(parameters: Mapping[str, Any]) -> str:
     unlimited = 1 << 62
-    return ", ".join(
-        f"`{field.name}: {'no limit' if field.default == unlimited else field.default}`"
-        for field in dataclasses.fields(policy)
-        if field.init
-    )
+
+    def default(value: Any) -> str:
+        return "no limit" if isinstance(value, int) and value == unlimited else str(value)
+
+    return ", ".join(f"`{name}: {default(value)}`" for name, value in parameters.items())
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from simpod.cost import KvTransfer, StepPricer
 from simpod.engine import PoolInputs, RunInputs, Simulation
-from simpod.policies import BUILT_IN
+from simpod.policies import BUILT_IN, Prediction
 from simpod.records.columns import RunRecords
 from simpod.workload import Requests
 
@@ -37,6 +37,7 @@ class Experiment:
     router: str
     real_prices: bool
     first_token_from_decode: bool
+    swaps: bool
     load: str  # poisson, ticks, sessions or closed
     num_requests: int
     seed: int
@@ -72,6 +73,7 @@ def random_experiment(number: int, fixed: dict[str, Any]) -> Experiment:
         "load": choose(["poisson", "ticks", "sessions", "closed"]),
         "num_requests": choose(range(1, 40)),
         "reserve_full_prompt": choose([False, True]),
+        "swaps": choose([False, True]),
         "seed": number,
     }
     return Experiment(**(drawn | fixed))
@@ -87,6 +89,7 @@ def requests_of(case: Experiment, *, time_scale: float = 1.0) -> Requests:
     unit_s = time_scale * (2.0**-8 if case.real_prices else 1.0)
     arrival_s = unit_s * rng.exponential(4.0, num).cumsum()
     columns: dict[str, Any] = {"session_id": np.arange(num) % 3}
+    columns |= {"tenant": rng.integers(0, 3, num), "priority": rng.integers(0, 3, num)}
     if case.load == "ticks":
         arrival_s = unit_s * np.floor(rng.uniform(0, num, num)).astype(float)
         arrival_s.sort()
@@ -105,6 +108,12 @@ def requests_of(case: Experiment, *, time_scale: float = 1.0) -> Requests:
     ]
     columns |= chained(*prefixes, block_tokens=HASH_BLOCK_TOKENS)
     return at(arrival_s, prompts, outputs, **columns)
+
+
+def prediction_of(case: Experiment) -> Prediction:
+    """Predicted lengths that have nothing to do with the true ones."""
+    rng = np.random.default_rng([case.seed, 1])
+    return Prediction(rng.integers(1, 30, case.num_requests).astype(float))
 
 
 def pricer_of(case: Experiment, spec: Any, time_scale: float) -> LinearPricer | StepPricer:
@@ -134,7 +143,12 @@ def pool_of(case: Experiment, role: str, time_scale: float, router: Any = None) 
         reserve_full_prompt=case.reserve_full_prompt,
         mtp={} if role == "prefill" else mtp,
     )
-    return pool_inputs(spec, pricer_of(case, spec, time_scale), router or case.router)
+    inputs = pool_inputs(spec, pricer_of(case, spec, time_scale), router or case.router)
+    if not case.swaps:
+        return inputs
+    unit_s = 0.00390625 if case.real_prices else time_scale
+    link = KvTransfer(latency_s=0.0, bytes_per_token=8.0, s_per_token=0.0625 * unit_s)
+    return replace(inputs, host_link=link)
 
 
 def inputs_of(
@@ -145,6 +159,8 @@ def inputs_of(
         "batching": case.batching,
         "first_token_from_decode": case.first_token_from_decode,
         "requests": requests_of(case, time_scale=time_scale),
+        "prediction": prediction_of(case),
+        "ttft_target_s": 20.0 * time_scale,
     }
     if case.shape == "split":
         unit_s = 0.00390625 if case.real_prices else time_scale
@@ -204,6 +220,7 @@ FIXED = Experiment(
     router="power_of_two",
     real_prices=True,
     first_token_from_decode=False,
+    swaps=False,
     load="sessions",
     num_requests=200,
     seed=12,

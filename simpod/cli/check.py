@@ -28,6 +28,9 @@ class RoleName(StrEnum):
 
     BATCHING = "batching"
     ROUTER = "router"
+    ADMISSION = "admission"
+    LENGTH_PREDICTOR = "length_predictor"
+    CACHE = "cache"
 
 
 def check_command(
@@ -68,7 +71,7 @@ def check_command(
 
     chosen = role.value if role else _built_in_role(policy)
     ref = PolicyRef(use=policy, params=_parameters(params or ()))
-    make = resolve(chosen or "batching", ref)  # a path or module is found alike in every role
+    make = resolve(_key_of(chosen), ref)  # a path or module is found alike in every role
     chosen = chosen or _role_by_arguments(policy, make)
     problems = _problems(CHECKS[chosen], make, policy, views)
     if as_json:
@@ -80,6 +83,13 @@ def check_command(
         if not as_json:
             typer.echo(_complaint(policy, chosen, problems), err=True)
         raise typer.Exit(PolicyError.exit_code)
+
+
+def _key_of(role: str | None) -> str:
+    """A key of `policies:` of that role."""
+    from simpod.policies import ROLE_OF_KEY
+
+    return next((key for key, played in ROLE_OF_KEY.items() if played == role), "batching")
 
 
 def _built_in_role(policy: str) -> str | None:
@@ -99,7 +109,7 @@ def _role_by_arguments(policy: str, make: Callable[[], Callable[..., Any]]) -> s
     if len(wanted) not in _ROLE_OF_ARGUMENTS:
         raise ConfigError(
             f"{policy} takes {len(wanted)} arguments; allowed: 1 (view) for batching,"
-            " 2 (view, request) for a router"
+            " 2 (view, request) for a router; or say --role"
         )
     return _ROLE_OF_ARGUMENTS[len(wanted)]
 

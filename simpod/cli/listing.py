@@ -116,31 +116,13 @@ def _hardware(name: str) -> Row:
 
 
 def _policies() -> list[Row]:
-    import dataclasses
-    import inspect
-    from importlib import import_module
+    from simpod.policies.catalogue import BUILT_IN, described
 
-    from simpod.policies import BUILT_IN
-
-    rows = []
-    for role, built_in in BUILT_IN.items():
-        for name, where in built_in.items():
-            module, _, attribute = where.partition(":")
-            policy = getattr(import_module(module), attribute)
-            fields = dataclasses.fields(policy) if dataclasses.is_dataclass(policy) else ()
-            rows.append(
-                {
-                    "role": role,
-                    "name": name,
-                    "about": (inspect.getdoc(policy) or "").partition("\n")[0],
-                    "parameters": {
-                        field.name: None if field.default is dataclasses.MISSING else field.default
-                        for field in fields
-                        if field.init
-                    },
-                }
-            )
-    return rows
+    return [
+        {"role": role, "name": name, **described(where)}
+        for role, built_in in BUILT_IN.items()
+        for name, where in built_in.items()
+    ]
 
 
 def _table(kind: Kind, rows: list[Row]) -> "Table":
@@ -154,7 +136,7 @@ def _table(kind: Kind, rows: list[Row]) -> "Table":
             table = plain_table("Hardware", *figures, "constants", right=figures)
             return add_rows(table, map(_hardware_line, rows))
         case Kind.POLICIES:
-            table = plain_table("Policy for", "use", "does", "parameters")
+            table = plain_table("Policy for", "use", "does", "parameters", "source")
             return add_rows(table, map(_policy_line, rows))
     title = kind.value.removesuffix("s").capitalize()
     return add_rows(plain_table(title, "about"), [(row["name"], row["about"]) for row in rows])
@@ -187,7 +169,7 @@ def in_words(statuses: "Mapping[Status, int]") -> str:
 
 def _policy_line(row: Row) -> tuple[str, ...]:
     parameters = (f"{name}={_default(value)}" for name, value in row["parameters"].items())
-    return row["role"], row["name"], row["about"], ", ".join(parameters)
+    return row["role"], row["name"], row["about"], ", ".join(parameters), row["source"]
 
 
 def _default(value: object) -> str:

@@ -10,7 +10,7 @@ offsets o = T - V0, their number, and a histogram of o modulo B:
 So steps cost nothing here, joining and leaving O(1); exact usage is computed when it is asked for.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +40,7 @@ class KvBlocks:
         capacity_blocks: int,
         block_tokens: int,
         prefix_unit_tokens: int = 0,
+        make_cache: Callable[[], PrefixCache] = PrefixCache,
     ) -> None:
         self.capacity_blocks = capacity_blocks
         self.block_tokens = block_tokens
@@ -59,7 +60,7 @@ class KvBlocks:
         self._padding = residues.astype(np.float64)  # [i : i + B]: -(o + V) mod B, by residue of o
         self._slack = capacity_blocks  # lower bound of the free blocks of any rank
         self._most = 0  # upper bound of the growing sequences of any rank
-        self._caches = [PrefixCache() for _ in range(num_ranks)] if prefix_unit_tokens else []
+        self._caches = [make_cache() for _ in range(num_ranks)] if prefix_unit_tokens else []
 
     def blocks_for(self, tokens: int) -> int:
         """Blocks that `tokens` resident tokens fill."""
@@ -202,10 +203,13 @@ class KvBlocks:
         """Share resident prefix units; idle ones count as used from now on."""
         self.take(rank, self.unit_blocks * self._caches[rank].pin(ids))
 
-    def publish(self, rank: int, ids: Sequence[int]) -> list[int]:
-        """Make computed units shareable; return the new ones (owned by the cache from now)."""
+    def publish(self, rank: int, ids: Sequence[int], depth: int = 0) -> list[int]:
+        """Make computed units shareable; return the new ones (owned by the cache from now).
+
+        depth: units of the same prefix before the first of `ids`.
+        """
         cache = self._caches[rank]
-        return [unit for unit in ids if cache.add(unit)]
+        return [unit for place, unit in enumerate(ids, depth) if cache.add(unit, place)]
 
     def unpin(self, rank: int, ids: Sequence[int]) -> None:
         """Stop sharing units; those that nobody uses stay as idle cache."""

@@ -23,3 +23,4 @@ class PoolSpec:
     kv_blocks: int  # capacity of one rank
     prefix_caching: bool
     reserve_full_prompt: bool  # a waiting prompt starts only where all of it would fit
+    host_bytes_per_s: float | None = None  # of one die to host memory; None: no swapping

@@ -47,8 +47,11 @@ class PrefixCache:
             self._users[unit] += 1
         return woken
 
-    def add(self, unit: int) -> bool:
-        """Make a freshly computed unit resident, used once; False if it is resident already."""
+    def add(self, unit: int, depth: int = 0) -> bool:
+        """Make a freshly computed unit resident, used once; False if it is resident already.
+
+        depth: units of its prefix before it; of no use here.
+        """
         if unit in self._users:
             return False
         self._users[unit] = 1

@@ -68,7 +68,15 @@ NOT_MODELLED: Final[Mapping[str, str]] = {
 """Well-known keys that have no equal here, and what to write instead."""
 
 OPTIONAL_SECTIONS: Final = frozenset({"kv_transfer", "policies", "slo", "measure", "engine"})
-POLICY_KEYS: Final = ("router", "prefill_router", "decode_router", "batching")
+POLICY_KEYS: Final = (
+    "router",
+    "prefill_router",
+    "decode_router",
+    "batching",
+    "admission",
+    "length_predictor",
+    "prefix_eviction",
+)
 
 
 def canonicalise(root: Node, problems: Problems) -> None:

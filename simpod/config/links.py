@@ -15,6 +15,9 @@ DEFAULT_POLICIES: Final[Mapping[str, str]] = {
     "batching": "fcfs",
 }
 """What decides when the file does not say."""
+OPTIONAL_POLICIES: Final = ("admission", "length_predictor", "prefix_eviction")
+"""Asked only if the file names them: else requests are let in, lengths are unknown, and the least
+recently used block goes."""
 
 
 def ordered_pools(experiment: Experiment, problems: Problems) -> tuple[str, ...] | None:
@@ -41,7 +44,7 @@ def policy_keys(num_pools: int) -> tuple[str, ...]:
 
 def check_policy_keys(experiment: Experiment, num_pools: int, problems: Problems) -> None:
     """A policy that nobody would ask is a mistake."""
-    needed = policy_keys(num_pools)
+    needed = (*policy_keys(num_pools), *OPTIONAL_POLICIES)
     for key in experiment.policies.model_fields_set:
         if key not in needed and getattr(experiment.policies, key) is not None:
             pools = "prefill and decode pools" if num_pools == 2 else "one pool"

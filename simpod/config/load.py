@@ -9,6 +9,7 @@ from simpod.config.document import build_document, origins_of
 from simpod.config.layouts import Derived
 from simpod.config.links import (
     DEFAULT_POLICIES,
+    OPTIONAL_POLICIES,
     check_policy_keys,
     kv_plane,
     ordered_pools,
@@ -89,7 +90,7 @@ def _resolve(experiment: Experiment, root: Node, problems: Problems) -> Resolved
     if order is None:
         raise InvariantError("a deployment without a shape and without a problem")
     semantics = _semantics(experiment)
-    policies = _policies(experiment, policy_keys(len(order)), semantics)
+    policies = _policies(experiment, (*policy_keys(len(order)), *OPTIONAL_POLICIES), semantics)
     derived = _derived(experiment, pools, policies, plane)
     if experiment.engine.semantics is None:
         derived["engine", "semantics"] = (semantics.name, f"usual on {experiment.hardware.family}")
@@ -142,6 +143,8 @@ def _policies(
     refs: dict[str, PolicyRef] = {}
     for key in keys:
         entry = getattr(experiment.policies, key)
+        if entry is None and key in OPTIONAL_POLICIES:
+            continue
         refs[key] = (
             PolicyRef(use=semantics.batching if key == "batching" else DEFAULT_POLICIES[key])
             if entry is None

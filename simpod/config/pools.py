@@ -76,6 +76,7 @@ def _resolve_pool(
         kv_blocks=kv_blocks,
         prefix_caching=pool.prefix_caching,
         reserve_full_prompt=pool.reserve_full_prompt,
+        host_bytes_per_s=pool.host_bytes_per_s,
     )
     return ResolvedPool(spec=spec, memory=memory, derived=derived)
 

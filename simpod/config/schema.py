@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Le
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from simpod.fields import Count, Index
+from simpod.fields import Count, Index, Positive
 from simpod.hardware.spec import HardwareProfile
 from simpod.model.spec import ModelSpec
 from simpod.records.measure import Measure
@@ -63,6 +63,8 @@ class Pool(_Section):
     """Share of a die's memory that weights, buffers and KV may fill."""
     kv_blocks: Count | None = None
     """KV blocks of one rank; derived from memory when left out."""
+    host_bytes_per_s: Positive | None = None
+    """Link of a die to host memory, one way, for KV that a scheduler swaps out; null: none can."""
     prefix_caching: bool = True
     """Reuse KV blocks of equal prompt prefixes."""
     reserve_full_prompt: bool = True
@@ -111,6 +113,12 @@ class Policies(_Section):
     """Chooses the decode rank; default least_kv."""
     batching: PolicyEntry | None = None
     """Chooses the prompts of a step; default fcfs."""
+    admission: PolicyEntry | None = None
+    """Lets requests in or refuses them; default always."""
+    length_predictor: PolicyEntry | None = None
+    """Predicts output lengths for policies that use them; default none."""
+    prefix_eviction: PolicyEntry | None = None
+    """Which idle block of a rank's prefix cache goes first; default lru."""
 
 
 class Engine(_Section):

@@ -1,15 +1,20 @@
 """The router stage of a pool: what is where, and the choice of a rank for each request."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from simpod.cluster import Counters, PoolSpec, integer_array
 from simpod.engine.clock import Clock
-from simpod.engine.sequence import Sequence, SequenceFacade
+from simpod.engine.facades import SequenceFacade
+from simpod.engine.sequence import Sequence
 from simpod.errors import PolicyError
-from simpod.policies import Router
+from simpod.policies import Router, RouteRequest
+
+if TYPE_CHECKING:
+    from simpod.engine.rank import Rank
 
 Ints = NDArray[np.int64]
 
@@ -19,6 +24,7 @@ class RouterFacade:
     """Read-only view of a pool's targets: `policies.RouterView`; the arrays are live."""
 
     _clock: Clock
+    _dispatcher: "Dispatcher"
     rng: np.random.Generator
     num_targets: int
     max_num_seqs: int
@@ -33,6 +39,22 @@ class RouterFacade:
     def now_s(self) -> float:
         """The moment of the decision."""
         return self._clock.now
+
+    @property
+    def ranks_per_instance(self) -> int:
+        """Targets of one instance."""
+        return self._dispatcher.spec.layout.dp
+
+    @property
+    def prompt_tokens_per_s(self) -> float:
+        """Prompt tokens a second of one target, measured so far."""
+        return self._dispatcher.prompt_tokens_per_s
+
+    def hit_tokens(self, request: RouteRequest, /) -> Ints:
+        """[num_targets] leading tokens that are in each target's prefix cache."""
+        ids, prompt = request.prefix_hashes, request.prompt_tokens
+        found = (rank.hit_tokens(ids, prompt) for rank in self._dispatcher.ranks)
+        return np.fromiter(found, dtype=np.int64, count=self.num_targets)
 
 
 def _live_array(counts: "memoryview[int]") -> Ints:
@@ -61,10 +83,14 @@ class Dispatcher:
         self.held_seqs = counters.integers(self.num_targets)  # the sum of these two, read most
         self.queued_tokens = counters.integers(self.num_targets)
         self.kv_tokens = counters.integers(self.num_targets)
+        self.ranks: list[Rank] = []  # by target; the groups fill it in
+        self._prompt_tokens = 0
+        self._prompt_rank_s = 0.0
         self._name = name
         self._policy = policy
-        self._view = RouterFacade(
+        self.view = RouterFacade(
             _clock=clock,
+            _dispatcher=self,
             rng=rng,
             num_targets=self.num_targets,
             max_num_seqs=spec.max_num_seqs,
@@ -81,7 +107,7 @@ class Dispatcher:
         if self.num_targets == 1:
             return 0
         try:
-            target = self._policy(self._view, SequenceFacade(seq))
+            target = self._policy(self.view, SequenceFacade(seq))
         except Exception as error:  # the policy's code: whatever it raises, the policy is to blame
             raise PolicyError(self._name, f"raised {error!r} while routing {seq.seq_id}") from error
         if not isinstance(target, int | np.integer) or not 0 <= target < self.num_targets:
@@ -91,3 +117,13 @@ class Dispatcher:
                 f"allowed: 0 to {self.num_targets - 1}",
             )
         return int(target)
+
+    def note_prompts(self, tokens: int, rank_s: float) -> None:
+        """A step has computed prompt tokens; its duration times the ranks that had some."""
+        self._prompt_tokens += tokens
+        self._prompt_rank_s += rank_s
+
+    @property
+    def prompt_tokens_per_s(self) -> float:
+        """Prompt tokens a second of a rank at work on prompts, over the run so far; 0: none yet."""
+        return self._prompt_tokens / self._prompt_rank_s if self._prompt_rank_s else 0.0

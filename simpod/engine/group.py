@@ -86,12 +86,14 @@ class Group:
             capacity_blocks=self.spec.kv_blocks,
             block_tokens=self.spec.block_tokens,
             prefix_unit_tokens=sim.prefix_unit_tokens(self.spec),
+            make_cache=sim.make_prefix_cache,
         )
         self.prompts = PromptCounters(num_ranks)
         self.batch = self.prompts.batch(self.kv)
         self.next_tokens = 0  # of a decoding sequence in the next step: their room is set aside
         first = instance * num_ranks
         self.ranks = [Rank(self, r, first + r, make_policy()) for r in range(num_ranks)]
+        dispatch.ranks += self.ranks
         self.tokens = token_clock(self.spec.layout)
         self.ledger = Ledger(sim.log, index, self.tokens)
         self.dirty: list[Rank] = []
@@ -104,6 +106,7 @@ class Group:
         self.idle_kv_token_s = 0.0  # integral of the KV in use over idle time
         self._calendar: dict[int, list[Sequence]] = {}
         self._due_steps: list[int] = []
+        self._reviews: list[tuple[int, int]] = []  # token clock, rank that wants to plan then
         self._joining: list[tuple[Rank, Sequence]] = []
         self._idle: Alarm | None = None
         self._idle_since_s = 0.0
@@ -149,6 +152,11 @@ class Group:
             waiting = self._alarm.disarm()
             self._alarm = self.clock.alarm_at(run.end_s, self._end_order)
             self._alarm.callbacks = waiting
+
+    @property
+    def step_s(self) -> float:
+        """How long a step takes of the run under way, at its start; 0: there is none."""
+        return self._run.prices.base_s if self._run is not None else 0.0
 
     @property
     def kv_tokens(self) -> int:
@@ -237,7 +245,7 @@ class Group:
         for rank in dirty:
             if rank.is_dirty:  # it has just preempted: nothing is admitted in this step
                 continue
-            if rank.waiting or rank.partial:
+            if rank.waiting or rank.partial or rank.paused:
                 decodes = rank.plan() and decodes
             if rank.inbox:
                 rank.admit_from_inbox()
@@ -254,7 +262,7 @@ class Group:
         for rank, seq in self._joining:
             rank.begin_pulled(seq)
         self._joining.clear()
-        self.next_tokens = tokens = self._tokens_after(1) if self.num_decoding else 0
+        self.next_tokens = tokens = self.tokens_after(1) if self.num_decoding else 0
         if not self.kv.surely_fits(tokens):
             for index in self.kv.short_ranks(tokens):
                 rank = self.ranks[index]
@@ -274,7 +282,7 @@ class Group:
 
     # --- decoding -------------------------------------------------------------------------------
 
-    def _tokens_after(self, steps: int) -> int:
+    def tokens_after(self, steps: int) -> int:
         """Tokens by which the clock advances in the next `steps` decode steps."""
         return self.tokens.at(self.ledger.num_decode_steps + steps) - self.kv.clock
 
@@ -284,13 +292,20 @@ class Group:
         while self._due_steps[0] not in self._calendar:
             heapq.heappop(self._due_steps)
         steps = self._due_steps[0] - done
+        if self._reviews:
+            steps = max(1, min(steps, self.tokens.step_of(self._reviews[0][0]) - done))
         if steps == 1:
             return 1
-        wanted = self._tokens_after(steps)
+        wanted = self.tokens_after(steps)
         tokens = self.kv.most_tokens(min(wanted, prices.linear_tokens()))
         if tokens == wanted:
             return steps
         return max(1, self.tokens.step_of(self.kv.clock + tokens + 1) - 1 - done)
+
+    def review(self, rank: Rank, tokens: int) -> None:
+        """Let a rank plan again when running decodes have gained `tokens`, or when it must."""
+        rank.review_clock = self.kv.clock + tokens
+        heapq.heappush(self._reviews, (rank.review_clock, rank.index))
 
     def enter_decode(self, seq: Sequence) -> None:
         """Put a sequence into the calendar at the decode step that will give its last token."""
@@ -331,6 +346,10 @@ class Group:
         self.kv.advance(gained)
         self.next_tokens = self.tokens.at(step + 1) - clock
         self.context_tokens += gained * self.num_decoding
+        while self._reviews and self._reviews[0][0] <= clock:
+            when, index = heapq.heappop(self._reviews)
+            if self.ranks[index].review_clock == when:  # else another one has replaced it
+                self.ranks[index].touch()
         due = self._calendar.pop(step, None)
         if due is not None:
             for seq in due:
@@ -354,10 +373,13 @@ class Group:
     def _finish_prefill(self, prices: StepPrices) -> None:
         """Account for the chunks of the step that ended; pass complete prompts on."""
         wait_s = prices.rank_wait_s
+        at_work = 0
         for rank in self.ranks:
             if rank.chunks:
+                at_work += 1
                 for seq in rank.finish_chunks(wait_s.item(rank.index)):
                     self.sim.prompt_done(seq, self, rank)
-                if rank.waiting or rank.partial:
+                if rank.waiting or rank.partial or rank.paused:
                     rank.touch()
+        self.dispatch.note_prompts(self.prefill_tokens, at_work * prices.base_s)
         self.prefill_tokens = self.num_chunks = 0

@@ -1,69 +1,26 @@
 """One data-parallel rank: its queues, its slots and its KV blocks."""
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
 from collections.abc import Sequence as ReadOnly
-from dataclasses import dataclass
-from numbers import Integral
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
-from simpod.engine.sequence import Sequence, SequenceFacade
-from simpod.errors import PolicyError
-from simpod.policies import BatchPlan, BatchScheduler
+from simpod.engine.asking import ask, blame
+from simpod.engine.facades import RankFacade
+from simpod.engine.pausing import HostLink, switch
+from simpod.engine.sequence import Sequence
+from simpod.policies import BatchScheduler
 
 if TYPE_CHECKING:
     from simpod.engine.group import Group
 
 
-@dataclass(frozen=True, slots=True)
-class RankFacade:
-    """Read-only view of a rank before a step: `policies.BatchView`."""
-
-    _rank: "Rank"
-    block_tokens: int
-
-    @property
-    def now_s(self) -> float:
-        """Start of the step."""
-        return self._rank.group.clock.now
-
-    @property
-    def max_step_tokens(self) -> int:
-        """Token budget of the step, less the draft tokens that running decodes bring."""
-        return self._rank.group.spec.max_step_tokens - self._rank.draft_tokens
-
-    @property
-    def num_decoding(self) -> int:
-        """Sequences that decode in this step."""
-        return self._rank.num_decoding
-
-    @property
-    def prefilling(self) -> Iterator[SequenceFacade]:
-        """Prompts computed in part, then waiting ones."""
-        rank = self._rank
-        for seq in rank.partial.values():
-            yield SequenceFacade(seq)
-        for seq in rank.waiting.values():
-            hit = rank.hit_units(seq) * rank.group.kv.unit_tokens if seq.prefix_hashes else 0
-            yield SequenceFacade(seq, hit)
-
-    @property
-    def free_seq_slots(self) -> int:
-        """How many prompts may take part in this step."""
-        return self._rank.free_slots
-
-    @property
-    def free_blocks(self) -> int:
-        """KV blocks that could be given out."""
-        return self._rank.free_blocks
-
-
 class Rank:
     """Queues and slots of one rank; its blocks and batch counts live in the group's arrays.
 
-    A sequence is in `waiting` (no blocks), in `partial` (prompt computed in part), decoding, or,
-    on a decode rank, in `inbox` (prompt still on the prefill die) or being pulled. `running` holds
-    all with blocks that can be preempted, in order of admission.
+    A sequence is in `waiting` (no blocks), in `partial` (prompt computed in part), decoding,
+    `paused` (all of its KV is there, but it holds no slot), or, on a decode rank, in `inbox`
+    (prompt still on the prefill die) or being pulled. `running` holds all with blocks that can be
+    preempted, in order of admission.
     """
 
     def __init__(self, group: "Group", index: int, target: int, policy: BatchScheduler) -> None:
@@ -78,6 +35,10 @@ class Rank:
         self.running: dict[int, Sequence] = {}
         self.pinned: dict[int, tuple[int, ReadOnly[int]]] = {}  # own blocks and prefix units
         self.chunks: dict[int, tuple[Sequence, int]] = {}
+        self.paused: dict[int, Sequence] = {}
+        self.host: HostLink | None = None
+        self.served: dict[int, list[int]] | None = None  # tenant -> prompt and output tokens
+        self.review_clock = -1  # token clock of the group at which the policy wants to be asked
         self.num_decoding = 0
         self.num_pulling = 0
         self.is_dirty = False
@@ -105,63 +66,32 @@ class Rank:
         most = (seq.goal_tokens - 1) // kv.unit_tokens
         return kv.match(self.index, seq.prefix_hashes[:most])
 
+    def hit_tokens(self, prefix_hashes: ReadOnly[int], prompt_tokens: int) -> int:
+        """Leading tokens of a prompt that are resident here."""
+        kv = self.group.kv
+        if not prefix_hashes or not kv.unit_tokens:
+            return 0
+        most = (prompt_tokens - 1) // kv.unit_tokens
+        return kv.unit_tokens * kv.match(self.index, prefix_hashes[:most])
+
     # --- the policy's decision ----------------------------------------------------------------
 
     def plan(self) -> bool:
         """Ask the policy, grant the chunks that fit; False if decodes are to pause for them."""
-        plan = self._checked(self._ask())
+        plan = ask(self)
+        if plan.preempt or plan.resume:
+            switch(self, plan)
+        is_full = False
         for seq_id, chunk in plan.prefill_chunks.items():
             seq = self.partial.get(seq_id)
-            if seq is None:
-                if not self._start(self.waiting[seq_id], chunk, whole=not plan.decode):
+            if seq is not None:
+                if not self._extend(seq, chunk):
                     break
-            elif not self._extend(seq, chunk):
-                break
+            elif not is_full:  # else only prompts under way go on
+                is_full = not self._start(self.waiting[seq_id], chunk, whole=not plan.decode)
+        if plan.review_tokens is not None:
+            self.group.review(self, plan.review_tokens)
         return plan.decode or not self.chunks
-
-    def _ask(self) -> BatchPlan:
-        try:
-            return self.policy(self.view)
-        except Exception as error:  # the policy's code: whatever it raises, the policy is to blame
-            raise PolicyError(self.group.sim.batching_name, f"raised {error!r}") from error
-
-    def _checked(self, plan: BatchPlan) -> BatchPlan:
-        """Check budgets and presence; a chunk's length is checked when it is granted."""
-        if not isinstance(plan, BatchPlan):
-            raise PolicyError(self.group.sim.batching_name, f"returned {plan!r}, not a BatchPlan")
-        chunks = plan.prefill_chunks
-        if type(chunks) is not dict and not isinstance(chunks, Mapping):
-            self._blame(f"prefill_chunks {chunks!r} is no mapping of sequences to tokens")
-        if not chunks:
-            return plan
-        spec = self.group.spec
-        budget = spec.max_step_tokens
-        if plan.decode:
-            budget -= self.num_decoding + self.draft_tokens
-        for seq_id, chunk in chunks.items():
-            if seq_id not in self.waiting and seq_id not in self.partial:
-                self._blame(f"chunk for sequence {seq_id}, which has no prompt to compute here")
-            if (type(chunk) is not int and not isinstance(chunk, Integral)) or chunk < 1:
-                self._blame(f"chunk of {chunk!r} for sequence {seq_id}; allowed: an integer >= 1")
-        if (total := sum(chunks.values())) > budget:
-            self._blame(
-                f"chunks of {total} tokens in all; {budget} of {spec.max_step_tokens} are left"
-            )
-        if len(chunks) > self.free_slots:
-            self._blame(f"{len(chunks)} prompts in one step; {self.free_slots} slots are free")
-        return plan
-
-    def blame_idleness(self) -> None:
-        """Nothing will ever happen again: if the policy leaves prompts waiting here, say so."""
-        if (self.waiting or self.partial) and not self._ask().prefill_chunks:
-            waiting = len(self.waiting) + len(self.partial)
-            self._blame(f"idles for ever while {waiting} prompts wait")
-
-    def _blame(self, rule: str) -> NoReturn:
-        now_s = self.group.clock.now
-        raise PolicyError(
-            self.group.sim.batching_name, f"{rule} (rank {self.target}, {now_s:.6f} s)"
-        )
 
     # --- chunks -------------------------------------------------------------------------------
 
@@ -192,15 +122,13 @@ class Rank:
         kv.take(self.index, own)
         seq.own_blocks = own
         seq.resident_tokens = resident
-        dispatch, target = group.dispatch, self.target
         if seq.num_preemptions == 0:
             seq.scheduled_s = group.clock.now
             seq.cached_tokens = resident
         del self.waiting[seq.seq_id]
         self.partial[seq.seq_id] = self.running[seq.seq_id] = seq
-        dispatch.waiting_seqs[target] -= 1
-        dispatch.running_seqs[target] += 1
-        dispatch.queued_tokens[target] -= resident
+        self.take_slot()
+        group.dispatch.queued_tokens[self.target] -= resident
         self._enter(seq, chunk)
         self._report_kv()
         return True
@@ -221,8 +149,9 @@ class Rank:
 
     def _check_chunk(self, seq: Sequence, chunk: int, uncached: int) -> None:
         if chunk > uncached:
-            self._blame(
-                f"chunk of {chunk} tokens for sequence {seq.seq_id}; {uncached} are uncomputed"
+            blame(
+                self,
+                f"chunk of {chunk} tokens for sequence {seq.seq_id}; {uncached} are uncomputed",
             )
 
     def _enter(self, seq: Sequence, chunk: int) -> None:
@@ -236,6 +165,8 @@ class Rank:
         self.group.prefill_tokens += chunk
         self.group.num_chunks += 1
         self.group.dispatch.queued_tokens[self.target] -= chunk
+        if self.served is not None and not seq.num_preemptions:
+            self._serve(seq, chunk, 0)
 
     def finish_chunks(self, wait_s: float) -> list[Sequence]:
         """Account for the chunks of the step that ended; return the complete prompts."""
@@ -249,6 +180,8 @@ class Rank:
             if seq.resident_tokens == seq.goal_tokens:
                 del self.partial[seq.seq_id]
                 done.append(seq)
+                if self.served is not None:
+                    self._serve(seq, 0, 1)
         self.chunks.clear()
         prompts, index = self.group.prompts, self.index
         prompts.tokens[index] = prompts.context[index] = prompts.chunks[index] = 0
@@ -260,7 +193,8 @@ class Rank:
         kv = self.group.kv
         if kv.unit_tokens:
             full = seq.resident_tokens // kv.unit_tokens
-            new = kv.publish(self.index, seq.prefix_hashes[len(seq.units) : full])
+            first = len(seq.units)
+            new = kv.publish(self.index, seq.prefix_hashes[first:full], first)
             seq.units = [*seq.units, *new]
             seq.own_blocks -= len(new) * kv.unit_blocks
 
@@ -283,10 +217,8 @@ class Rank:
             seq.resident_tokens = seq.goal_tokens
             self.num_pulling += 1
             group.num_pulling += 1
-            dispatch, target = group.dispatch, self.target
-            dispatch.waiting_seqs[target] -= 1
-            dispatch.running_seqs[target] += 1
-            dispatch.queued_tokens[target] -= seq.goal_tokens
+            self.take_slot()
+            group.dispatch.queued_tokens[self.target] -= seq.goal_tokens
             self._report_kv()
             group.pull(seq, self)
 
@@ -308,6 +240,8 @@ class Rank:
     def end_decode(self, seq: Sequence) -> None:
         """Leave the running decodes; blocks grown since the join are the sequence's own."""
         group, index, kv = self.group, self.index, self.group.kv
+        if self.served is not None:
+            self._serve(seq, 0, kv.clock - seq.join_clock)
         seq.resident_tokens = kv.leave(index, seq.offset)
         seq.join_clock = -1
         seq.own_blocks = kv.blocks_for(seq.resident_tokens) - len(seq.units) * kv.unit_blocks
@@ -315,33 +249,77 @@ class Rank:
         group.leave_decode(seq)
 
     def preempt_newest(self) -> bool:
-        """Preempt the newest sequence outside this step's chunks; it will be recomputed."""
+        """Preempt the newest sequence outside this step's chunks; it will be recomputed.
+
+        Paused ones go before all others.
+        """
+        for seq in reversed(self.running.values()) if self.paused else ():
+            if seq.seq_id in self.paused:
+                self.preempt(seq)
+                self.touch()
+                return True
         for seq in reversed(self.running.values()):
             if seq.seq_id not in self.chunks:
-                self._preempt(seq)
+                self.preempt(seq)
+                self.touch()
                 return True
         return False
 
-    def _preempt(self, seq: Sequence) -> None:
+    def preempt(self, seq: Sequence) -> None:
+        """Drop a sequence's KV: it waits for its recomputation, before all others."""
         group = self.group
         if seq.join_clock >= 0:
             group.close_segment(seq)
             self.end_decode(seq)
             uncounted = seq.prompt_tokens + seq.emitted_tokens
+            self.leave_slot()
+        elif seq.seq_id in self.paused:
+            del self.paused[seq.seq_id]
+            uncounted = seq.prompt_tokens + seq.emitted_tokens
         else:
             del self.partial[seq.seq_id]
             uncounted = seq.resident_tokens
+            self.leave_slot()
         self.release(seq)
         seq.goal_tokens = seq.prompt_tokens + seq.emitted_tokens
         seq.num_preemptions += 1
+        seq.queued_s = group.clock.now
         group.num_preemptions += 1
         self.waiting[seq.seq_id] = seq
         self.waiting.move_to_end(seq.seq_id, last=False)
-        dispatch, target = group.dispatch, self.target
-        dispatch.waiting_seqs[target] += 1
-        dispatch.running_seqs[target] -= 1
-        dispatch.queued_tokens[target] += uncounted
-        self.touch()
+        group.dispatch.queued_tokens[self.target] += uncounted
+
+    def take_slot(self) -> None:
+        """A sequence that waited holds a slot."""
+        self.group.dispatch.waiting_seqs[self.target] -= 1
+        self.group.dispatch.running_seqs[self.target] += 1
+
+    def leave_slot(self) -> None:
+        """A sequence that had a slot waits."""
+        self.group.dispatch.waiting_seqs[self.target] += 1
+        self.group.dispatch.running_seqs[self.target] -= 1
+
+    # --- service of tenants ---------------------------------------------------------------------
+
+    def _serve(self, seq: Sequence, prompt: int, output: int) -> None:
+        """Note tokens that a tenant has got."""
+        if self.served is not None:
+            served = self.served.setdefault(seq.tenant, [0, 0])
+            served[0] += prompt
+            served[1] += output
+
+    def served_so_far(self) -> dict[int, tuple[int, int]]:
+        """Tenant -> prompt and output tokens, those of running decodes up to this step."""
+        if self.served is None:
+            return {}
+        total = {tenant: list(tokens) for tenant, tokens in self.served.items()}
+        clock = self.group.kv.clock
+        for seq in self.running.values():
+            if seq.join_clock >= 0:
+                total.setdefault(seq.tenant, [0, 0])[1] += clock - seq.join_clock
+        return {tenant: (prompt, output) for tenant, (prompt, output) in total.items()}
+
+    # --- leaving --------------------------------------------------------------------------------
 
     def retire(self, seq: Sequence) -> None:
         """A sequence is done here: publish what its output filled, free blocks and slot."""
@@ -369,7 +347,7 @@ class Rank:
     def _make_way(self) -> None:
         self.group.dispatch.running_seqs[self.target] -= 1
         self.group.dispatch.held_seqs[self.target] -= 1
-        if self.waiting or self.inbox or self.partial:
+        if self.waiting or self.inbox or self.partial or self.paused:
             self.touch()
 
     def release(self, seq: Sequence) -> None:

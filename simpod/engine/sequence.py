@@ -36,53 +36,7 @@ class Sequence:
     transfer_start_s: float = NAN
     transfer_end_s: float = NAN
     first_token_s: float = NAN
-
-
-class SequenceFacade:
-    """Read-only view of a sequence: `policies.SequenceView` and `policies.RouteRequest`."""
-
-    __slots__ = ("_hit_tokens", "_seq")
-
-    def __init__(self, seq: Sequence, hit_tokens: int = 0) -> None:
-        self._seq = seq
-        self._hit_tokens = hit_tokens
-
-    @property
-    def seq_id(self) -> int:
-        """Identity within the run."""
-        return self._seq.seq_id
-
-    @property
-    def arrival_s(self) -> float:
-        """When the client sent it."""
-        return self._seq.arrival_s
-
-    @property
-    def prompt_tokens(self) -> int:
-        """Length of the prompt."""
-        return self._seq.prompt_tokens
-
-    @property
-    def session_id(self) -> int:
-        """Conversation that it belongs to, or -1."""
-        return self._seq.session_id
-
-    @property
-    def prefix_hashes(self) -> ReadOnly[int]:
-        """Ids of the prompt's prefix blocks."""
-        return self._seq.prefix_hashes
-
-    @property
-    def uncached_tokens(self) -> int:
-        """Tokens to compute before the next output token."""
-        return self._seq.goal_tokens - self._seq.resident_tokens - self._hit_tokens
-
-    @property
-    def is_running(self) -> bool:
-        """Has KV blocks already."""
-        return self._seq.own_blocks > 0 or bool(self._seq.units)
-
-    @property
-    def ttft_deadline_s(self) -> float:
-        """Arrival plus the TTFT target."""
-        return self._seq.ttft_deadline_s
+    tenant: int = 0
+    priority: int = 0
+    predicted_tokens: float = NAN
+    queued_s: float = NAN  # when it was last preempted; NaN: not yet

@@ -7,17 +7,22 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from simpod.cluster import PoolSpec
+from simpod.cluster.prefix import PrefixCache
+from simpod.cluster.ranked_prefix import RankedPrefixCache
 from simpod.cost import KvTransfer, StepPricer
+from simpod.engine.asking import blame_idleness
 from simpod.engine.clock import DELIVER, Clock
 from simpod.engine.collect import PACK_REQUEST, collect
 from simpod.engine.dispatch import Dispatcher
+from simpod.engine.gate import Gate
 from simpod.engine.group import Group
 from simpod.engine.ledger import RunLog
+from simpod.engine.pausing import HostLink
 from simpod.engine.rank import Rank
 from simpod.engine.sequence import NAN, Sequence
 from simpod.engine.source import Source
 from simpod.errors import InvariantError
-from simpod.policies import BatchScheduler, Router
+from simpod.policies import Admission, BatchScheduler, CachePolicy, Prediction, Router
 from simpod.records.columns import FINISHED, LIVE, REFUSED, RunRecords
 from simpod.workload import Requests
 
@@ -34,6 +39,7 @@ class PoolInputs:
     make_router: Callable[[], Router]
     router_name: str
     router_rng: np.random.Generator
+    host_link: KvTransfer | None = None  # of one rank to host memory; None: no swapping
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +55,12 @@ class RunInputs:
     transfer: KvTransfer | None = None
     first_token_from_decode: bool = False
     ttft_target_s: float = float("inf")
+    tpot_target_s: float = float("inf")
+    prediction: Prediction | None = None
+    make_admission: Callable[[], Admission] | None = None  # None: everybody is let in
+    admission_name: str = ""
+    make_eviction: Callable[[], CachePolicy] | None = None  # of prefix caches; None: LRU
+    eviction_name: str = ""
     skip_ahead: bool = True
     duration_s: float | None = None
     on_progress: Progress | None = field(default=None, compare=False)
@@ -79,6 +91,9 @@ class Pool:
             )
             for instance in range(spec.instances)
         ]
+        for rank in self.dispatch.ranks:
+            rank.host = HostLink(inputs.host_link) if inputs.host_link else None
+            rank.served = {} if sim.has_tenants else None
 
     def rank_of(self, target: int) -> tuple[Group, Rank]:
         """The group and the rank behind a router's target."""
@@ -96,6 +111,7 @@ class Simulation:
         self.skip_ahead = inputs.skip_ahead
         self.batching_name = inputs.batching_name
         self.output_tokens: list[int] = inputs.requests.output_tokens.tolist()
+        self.has_tenants = bool(inputs.requests.tenant.any())
         self.log = RunLog()
         self.rows = bytearray()  # REQUEST_FIELDS of every request that has ended
         self.segments = array("q")  # seq_id, ledger, first, last decode step before a preemption
@@ -111,6 +127,8 @@ class Simulation:
         self.source = Source(
             inputs.requests, self.clock, self.prefix_unit_tokens(inputs.entry.spec)
         )
+        needs_gate = inputs.make_admission or inputs.prediction
+        self._gate = Gate(self, inputs) if needs_gate else None
         self._longest = min(self._longest_of(pool.spec) for pool in self.pools)
 
     def run(self) -> RunRecords:
@@ -121,7 +139,7 @@ class Simulation:
         self.clock.run(until=self.inputs.duration_s)
         if self.inputs.duration_s is None and self.live:
             for rank in (rank for group in self.groups for rank in group.ranks):
-                rank.blame_idleness()
+                blame_idleness(rank)
             raise InvariantError(
                 f"{len(self.live)} requests can't go on at {self.clock.now:.6f} s, the first is "
                 f"{next(iter(self.live))} (seed {self.inputs.seed}); please report this experiment"
@@ -149,6 +167,13 @@ class Simulation:
             )
         return unit
 
+    def make_prefix_cache(self) -> PrefixCache:
+        """An empty prefix cache of a rank."""
+        make = self.inputs.make_eviction
+        if make is None:
+            return PrefixCache()
+        return RankedPrefixCache(make(), self.inputs.eviction_name)
+
     def _longest_of(self, spec: PoolSpec) -> int:
         """Longest prompt + output that a rank can hold alone, with the last step's surplus."""
         return min(spec.max_model_len, spec.kv_blocks * spec.block_tokens - spec.layout.mtp_layers)
@@ -161,6 +186,18 @@ class Simulation:
             return
         self.live[seq.seq_id] = seq
         seq.ttft_deadline_s = seq.arrival_s + self.inputs.ttft_target_s
+        if self._gate is None:
+            self.route(seq)
+        else:
+            self._gate.take(seq)
+
+    def refuse(self, seq: Sequence) -> None:
+        """A request is not let in."""
+        del self.live[seq.seq_id]
+        self._end(seq, REFUSED)
+
+    def route(self, seq: Sequence) -> None:
+        """A request that is let in goes to a rank."""
         target = self.entry.dispatch.choose(seq)
         if self.entry.spec.role != "decode":
             seq.prefill_target = target

@@ -22,6 +22,9 @@ class Source:
         self._clock = clock
         self._prompts: list[int] = requests.prompt_tokens.tolist()
         self._sessions: list[int] = requests.session_id.tolist()
+        has_classes = requests.tenant.any() or requests.priority.any()
+        self._tenants: list[int] = requests.tenant.tolist() if has_classes else []
+        self._priorities: list[int] = requests.priority.tolist()
         self._unit_tokens = prefix_unit_tokens
         self._submit: Callable[[Sequence], None] = lambda _: None
         self._turn = count()
@@ -79,16 +82,17 @@ class Source:
 
     def _send(self, row: int) -> None:
         self.num_sent += 1
-        self._submit(
-            Sequence(
-                row,
-                self._clock.now,
-                self._prompts[row],
-                self._sessions[row],
-                self._prefix_units(row) if self._unit_tokens else (),
-                self._prompts[row],
-            )
+        seq = Sequence(
+            row,
+            self._clock.now,
+            self._prompts[row],
+            self._sessions[row],
+            self._prefix_units(row) if self._unit_tokens else (),
+            self._prompts[row],
         )
+        if self._tenants:
+            seq.tenant, seq.priority = self._tenants[row], self._priorities[row]
+        self._submit(seq)
 
     def _prefix_units(self, row: int) -> list[int]:
         """Ids of the full prefix units; a unit's last block stands for all of it."""

@@ -1,11 +1,22 @@
 """Decisions: the roles, the built-in policies, and how a name becomes one."""
 
-from simpod.policies.resolve import BUILT_IN, ROLE_OF_KEY, resolve
+from simpod.policies.catalogue import BUILT_IN, ROLE_OF_KEY
+from simpod.policies.resolve import resolve
 from simpod.policies.roles import (
+    Admission,
+    AdmissionView,
     BatchPlan,
     BatchScheduler,
     BatchView,
+    CachePolicy,
+    CacheView,
+    LengthPredictor,
+    Migration,
+    MigrationView,
+    Move,
     PolicyRef,
+    Prediction,
+    PredictorView,
     Router,
     RouteRequest,
     RouterView,
@@ -15,10 +26,20 @@ from simpod.policies.roles import (
 __all__ = [
     "BUILT_IN",
     "ROLE_OF_KEY",
+    "Admission",
+    "AdmissionView",
     "BatchPlan",
     "BatchScheduler",
     "BatchView",
+    "CachePolicy",
+    "CacheView",
+    "LengthPredictor",
+    "Migration",
+    "MigrationView",
+    "Move",
     "PolicyRef",
+    "Prediction",
+    "PredictorView",
     "RouteRequest",
     "Router",
     "RouterView",

@@ -4,118 +4,23 @@ Built-in policies pass these in the project's tests; `simpod check` runs them on
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from numbers import Integral
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from simpod.errors import PolicyError
-from simpod.policies.roles import BatchPlan, Ints
-
-
-@dataclass(frozen=True, slots=True)
-class FakeSequence:
-    """A `SequenceView` and `RouteRequest` out of thin air."""
-
-    seq_id: int
-    arrival_s: float
-    prompt_tokens: int
-    uncached_tokens: int
-    is_running: bool
-    ttft_deadline_s: float
-    session_id: int = -1
-    prefix_hashes: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class FakeBatchView:
-    """A `BatchView` out of thin air."""
-
-    now_s: float
-    max_step_tokens: int
-    num_decoding: int
-    sequences: tuple[FakeSequence, ...]
-    free_seq_slots: int
-    free_blocks: int
-    block_tokens: int = 16
-
-    @property
-    def prefilling(self) -> Iterator[FakeSequence]:
-        """Prompts computed in part, then waiting ones."""
-        return iter(self.sequences)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FakeRouterView:
-    """A `RouterView` out of thin air; arrays [num_targets] are read-only."""
-
-    now_s: float
-    num_targets: int
-    waiting_seqs: Ints
-    running_seqs: Ints
-    queued_tokens: Ints
-    kv_tokens: Ints
-    max_num_seqs: int = 64
-    kv_capacity_tokens: int = 1_000_000
-    rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
-
-    @property
-    def held_seqs(self) -> Ints:
-        """Requests there, waiting or running."""
-        held: Ints = self.waiting_seqs + self.running_seqs
-        return held
-
-
-def batch_views(rng: np.random.Generator, count: int) -> Iterator[FakeBatchView]:
-    """Random ranks before a step: idle ones, full ones, without budget, without slots."""
-    for _ in range(count):
-        budget = int(rng.choice([64, 512, 2048, 8192]))
-        decoding = int(rng.integers(0, 65)) if rng.random() < 0.8 else 0
-        sequences = tuple(_sequence(rng, seq_id) for seq_id in range(int(rng.integers(0, 12))))
-        yield FakeBatchView(
-            now_s=float(rng.uniform(10.0, 20.0)),
-            max_step_tokens=budget,
-            num_decoding=decoding,
-            sequences=tuple(sorted(sequences, key=lambda s: (not s.is_running, s.arrival_s))),
-            free_seq_slots=int(rng.integers(0, 9)),
-            free_blocks=int(rng.integers(0, 4096)),
-        )
-
-
-def _sequence(rng: np.random.Generator, seq_id: int) -> FakeSequence:
-    prompt = int(rng.integers(1, 20_000))
-    arrival_s = float(rng.uniform(0.0, 10.0))
-    return FakeSequence(
-        seq_id=seq_id,
-        arrival_s=arrival_s,
-        prompt_tokens=prompt,
-        uncached_tokens=int(rng.integers(1, prompt + 1)),
-        is_running=bool(rng.random() < 0.2),
-        ttft_deadline_s=arrival_s + 2.0 if rng.random() < 0.8 else float("inf"),
-        session_id=int(rng.integers(-1, 4)),
-        prefix_hashes=tuple(range(seq_id % 3, seq_id % 3 + int(rng.integers(0, 20)))),
-    )
-
-
-def router_views(rng: np.random.Generator, count: int) -> Iterator[FakeRouterView]:
-    """Random pools: one target to many, idle ones, full ones."""
-    for _ in range(count):
-        targets = int(rng.choice([1, 2, 3, 17, 288]))
-
-        def counts(most: int, size: int = targets) -> Ints:
-            values = rng.integers(0, most, size=size)
-            values.flags.writeable = False
-            return values
-
-        yield FakeRouterView(
-            now_s=float(rng.uniform(0.0, 10.0)),
-            num_targets=targets,
-            waiting_seqs=counts(4),
-            running_seqs=counts(65),
-            queued_tokens=counts(50_000),
-            kv_tokens=counts(1_000_000),
-        )
+from simpod.policies.fakes import (
+    FakeAdmissionView,
+    FakeBatchView,
+    FakePredictorView,
+    FakeRouterView,
+    batch_views,
+    cache_views,
+    random_sequence,
+    router_views,
+)
+from simpod.policies.roles import BatchPlan, Pause, Prediction
 
 
 def check_batch_scheduler(make: Callable[[], Any], name: str, *, views: int = 500) -> list[str]:
@@ -153,15 +58,34 @@ def _plan_problems(view: FakeBatchView, plan: Any) -> Iterator[str]:
             yield f"names sequence {seq_id}, which is not there"
         elif not 1 <= chunk <= uncached[seq_id]:
             yield f"chunk of {chunk} tokens; allowed: 1 to {uncached[seq_id]}"
-    budget = view.max_step_tokens - (view.num_decoding if plan.decode else 0)
+    yield from _pause_problems(view, plan)
+    change = len(plan.resume) - len(plan.preempt)
+    decoding = view.num_decoding + change
+    budget = view.max_step_tokens - (decoding if plan.decode else 0)
     total = sum(chunks.values())
     if chunks and total > budget:
         yield f"chunks of {total} tokens; the budget left is {budget}"
-    if len(chunks) > view.free_seq_slots:
-        yield f"{len(chunks)} prompts; {view.free_seq_slots} slots are free"
+    slots = view.free_seq_slots - change
+    if (chunks or plan.resume) and len(chunks) > slots:
+        yield f"{len(chunks)} prompts; {slots} slots are free"
     has_room = view.free_seq_slots > 0 and view.max_step_tokens > view.num_decoding
-    if uncached and not chunks and has_room and (not plan.decode or view.num_decoding == 0):
+    does_nothing = not chunks and not plan.resume and (not plan.decode or decoding == 0)
+    if uncached and has_room and does_nothing:
         yield f"idles while {len(uncached)} prompts wait"
+
+
+def _pause_problems(view: FakeBatchView, plan: BatchPlan) -> Iterator[str]:
+    decoding = {seq.seq_id for seq in view.decodes}
+    for seq_id, how in plan.preempt.items():
+        if seq_id not in decoding:
+            yield f"preempts sequence {seq_id}, which does not decode"
+        if how not in get_args(Pause) or (how == "swap" and not view.can_swap):
+            yield f"preempts sequence {seq_id} by {how!r}"
+    paused = {seq.seq_id for seq in view.pauses}
+    if len(set(plan.resume)) < len(plan.resume) or not paused.issuperset(plan.resume):
+        yield f"resumes {list(plan.resume)}; paused are {sorted(paused)}"
+    if plan.review_tokens is not None and plan.review_tokens < 1:
+        yield f"review_tokens {plan.review_tokens}; allowed: >= 1"
 
 
 def check_router(make: Callable[[], Any], name: str, *, views: int = 500) -> list[str]:
@@ -174,7 +98,7 @@ def check_router(make: Callable[[], Any], name: str, *, views: int = 500) -> lis
     rng = np.random.default_rng(7)
     for index, view in enumerate(router_views(rng, views)):
         first, second = pairs.setdefault(view.num_targets, (make(), make()))
-        request = _sequence(rng, index)
+        request = random_sequence(rng, index)
         twin = FakeRouterView(**{f: getattr(view, f) for f in _ROUTER_FIELDS})
         choice, again = _call(first, name, view, request), _call(second, name, twin, request)
         if not isinstance(choice, int | np.integer) or not 0 <= choice < view.num_targets:
@@ -191,11 +115,88 @@ _ROUTER_FIELDS = (
     "running_seqs",
     "queued_tokens",
     "kv_tokens",
+    "hits",
 )
+
+
+def check_admission(make: Callable[[], Any], name: str, *, views: int = 500) -> list[str]:
+    """Problems found on random views: the answer is a bool, and the same for the same history."""
+    problems: list[str] = []
+    rng = np.random.default_rng(7)
+    pairs: dict[int, tuple[Any, Any]] = {}
+    now_s = 0.0
+    for index, entry in enumerate(router_views(rng, views)):
+        first, second = pairs.setdefault(entry.num_targets, (make(), make()))
+        now_s += float(rng.exponential(1.0))
+        view = FakeAdmissionView(
+            now_s=now_s,
+            entry=entry,
+            decode=entry,
+            decode_step_s=rng.uniform(0.0, 0.1, entry.num_targets),
+        )
+        request = random_sequence(rng, index)
+        answer, again = _call(first, name, view, request), _call(second, name, view, request)
+        if not isinstance(answer, bool | np.bool_):
+            problems.append(f"view {index}: answered {answer!r}; allowed: True, False")
+        elif answer != again:
+            problems.append(f"view {index}: two fresh policies, same views, other answers")
+    return problems
+
+
+def check_length_predictor(make: Callable[[], Any], name: str, *, views: int = 500) -> list[str]:
+    """Problems found on random requests: positive predictions, the same for the same stream."""
+    problems: list[str] = []
+    rng = np.random.default_rng(7)
+    for index in range(max(1, views // 25)):
+        num = int(rng.integers(0, 200))
+        columns = {
+            "prompt_tokens": rng.integers(1, 9999, num),
+            "output_tokens": rng.integers(1, 999, num),
+        }
+        answers = [
+            _call(make(), name, FakePredictorView(rng=np.random.default_rng(index), **columns))
+            for _ in range(2)
+        ]
+        problems += [f"view {index}: {problem}" for problem in _predictions(answers, num)]
+    return problems
+
+
+def _predictions(answers: list[Any], num: int) -> Iterator[str]:
+    yield from (problems := list(prediction_problems(answers[0], num)))
+    if not problems and not np.array_equal(*(a.predicted_tokens for a in answers)):
+        yield "two fresh predictors, same stream, other lengths"
+
+
+def prediction_problems(prediction: Any, num: int) -> Iterator[str]:
+    """What is wrong with the prediction of `num` requests."""
+    if not isinstance(prediction, Prediction):
+        yield f"returned {prediction!r}, not a Prediction"
+    elif np.shape(prediction.predicted_tokens) != (num,):
+        yield f"predicted {np.shape(prediction.predicted_tokens)} lengths of {num} requests"
+    elif not (np.isfinite(prediction.predicted_tokens) & (prediction.predicted_tokens > 0)).all():
+        yield "predicted lengths that are not positive and finite"
+    elif not 0 <= prediction.cost_s < float("inf"):
+        yield f"cost_s {prediction.cost_s}; allowed: >= 0"
+
+
+def check_cache(make: Callable[[], Any], name: str, *, views: int = 500) -> list[str]:
+    """Problems found on random views: a block that is held, the same when asked twice alike."""
+    problems: list[str] = []
+    for index, view in enumerate(cache_views(np.random.default_rng(7), views)):
+        victim, again = _call(make(), name, view), _call(make(), name, view)
+        if victim not in view.counts:
+            problems.append(f"view {index}: evicts {victim!r}, which is not held")
+        elif victim != again:
+            problems.append(f"view {index}: two fresh policies, same views, other victims")
+    return problems
+
 
 CHECKS: dict[str, Callable[..., list[str]]] = {
     "batching": check_batch_scheduler,
     "router": check_router,
+    "admission": check_admission,
+    "length_predictor": check_length_predictor,
+    "cache": check_cache,
 }
 """Role -> its contract test."""
 

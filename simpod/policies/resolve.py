@@ -7,39 +7,14 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
 
 from simpod.errors import ConfigError
+from simpod.policies.catalogue import BUILT_IN, ROLE_OF_KEY
 from simpod.policies.roles import PolicyRef
-
-BUILT_IN: Mapping[str, Mapping[str, str]] = {
-    "batching": {
-        "fcfs": "simpod.policies.batching:Fcfs",
-        "prefill_first": "simpod.policies.batching:PrefillFirst",
-        "shortest_prompt": "simpod.policies.batching:ShortestPrompt",
-    },
-    "router": {
-        "round_robin": "simpod.policies.routing:RoundRobin",
-        "random": "simpod.policies.routing:random",
-        "power_of_two": "simpod.policies.routing:power_of_two",
-        "least_requests": "simpod.policies.routing:least_requests",
-        "least_tokens": "simpod.policies.routing:least_tokens",
-        "least_kv": "simpod.policies.routing:LeastKv",
-        "prefix_affinity": "simpod.policies.routing:PrefixAffinity",
-    },
-}
-"""Role -> short name -> where it is; strings only, so nothing is imported for nothing."""
-
-ROLE_OF_KEY: Mapping[str, str] = {
-    "batching": "batching",
-    "router": "router",
-    "prefill_router": "router",
-    "decode_router": "router",
-}
-"""Keys of `policies:` in an experiment -> the role that the policy plays."""
 
 Policy = Callable[..., Any]
 

@@ -4,17 +4,22 @@ import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 from threadpoolctl import threadpool_limits
 
 from simpod.cluster import PoolSpec
 from simpod.config import ResolvedExperiment
 from simpod.cost import KvTransfer, StepPricer, kv_transfer
+from simpod.cost.collectives import kv_bytes_per_token
 from simpod.cost.statuses import part_statuses
 from simpod.engine import PoolInputs, RunInputs, Simulation
+from simpod.errors import PolicyError
 from simpod.metrics import summary
-from simpod.policies import resolve
+from simpod.policies import Prediction, resolve
+from simpod.policies.checks import prediction_problems
+from simpod.policies.roles import Ints
 from simpod.records.columns import RunRecords
 from simpod.run.provenance import provenance
 from simpod.workload import (
@@ -99,7 +104,9 @@ def run_inputs(
         for spec, key in zip(experiment.pools, _router_keys(experiment), strict=True)
     )
     batching = experiment.policies["batching"]
-    ttft_target_s = experiment.slo.ttft_s
+    admission = experiment.policies.get("admission")
+    eviction = experiment.policies.get("prefix_eviction")
+    slo = experiment.slo
     return RunInputs(
         seed=experiment.seed,
         requests=requests,
@@ -108,12 +115,49 @@ def run_inputs(
         make_batching=resolve("batching", batching),
         batching_name=f"{batching.use} (policies.batching)",
         transfer=_transfer(experiment),
+        make_eviction=resolve("prefix_eviction", eviction) if eviction else None,
+        eviction_name=f"{eviction.use} (policies.prefix_eviction)" if eviction else "",
         first_token_from_decode=experiment.first_token_from == "decode",
-        ttft_target_s=float("inf") if ttft_target_s is None else ttft_target_s,
+        ttft_target_s=float("inf") if slo.ttft_s is None else slo.ttft_s,
+        tpot_target_s=float("inf") if slo.tpot_s is None else slo.tpot_s,
+        prediction=_prediction(experiment, requests, stream),
+        make_admission=resolve("admission", admission) if admission else None,
+        admission_name=f"{admission.use} (policies.admission)" if admission else "",
         skip_ahead=experiment.skip_ahead,
         duration_s=experiment.measure.duration_s,
         on_progress=on_progress,
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Lengths:
+    """What a length predictor is given: `policies.PredictorView`."""
+
+    prompt_tokens: Ints
+    output_tokens: Ints
+    rng: np.random.Generator
+
+
+def _prediction(
+    experiment: ResolvedExperiment, requests: Requests, stream: Stream
+) -> Prediction | None:
+    """What the length predictor says of every request; None without one."""
+    ref = experiment.policies.get("length_predictor")
+    if ref is None:
+        return None
+    view = _Lengths(
+        prompt_tokens=requests.prompt_tokens,
+        output_tokens=requests.output_tokens,
+        rng=stream("length_predictor"),
+    )
+    name = f"{ref.use} (policies.length_predictor)"
+    try:
+        prediction = resolve("length_predictor", ref)()(view)
+    except Exception as error:  # the policy's code: whatever it raises, the policy is to blame
+        raise PolicyError(name, f"raised {error!r}") from error
+    if wrong := next(prediction_problems(prediction, len(requests)), None):
+        raise PolicyError(name, wrong)
+    return cast(Prediction, prediction)
 
 
 def summarise(
@@ -195,6 +239,19 @@ def _pool(experiment: ResolvedExperiment, spec: PoolSpec, key: str, stream: Stre
         make_router=resolve(key, ref),
         router_name=f"{ref.use} (policies.{key})",
         router_rng=stream(key),
+        host_link=_host_link(experiment, spec),
+    )
+
+
+def _host_link(experiment: ResolvedExperiment, spec: PoolSpec) -> KvTransfer | None:
+    """Every die of a rank copies its share of the KV over its own link to the host."""
+    if spec.host_bytes_per_s is None:
+        return None
+    per_token = kv_bytes_per_token(experiment.model, spec.layout)
+    return KvTransfer(
+        latency_s=0.0,
+        bytes_per_token=per_token * spec.layout.tp,
+        s_per_token=per_token / spec.host_bytes_per_s,
     )
 
 

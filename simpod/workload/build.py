@@ -16,6 +16,7 @@ from simpod.workload.sessions import (
 )
 from simpod.workload.spec import WorkloadSpec
 from simpod.workload.streams import Stream
+from simpod.workload.tenants import with_tenants
 from simpod.workload.traces import read_trace
 from simpod.workload.traces.lengths import read as read_lengths
 from simpod.workload.traces.spec import ColumnsTrace, LengthsTrace, TimedTrace, has_times
@@ -25,8 +26,13 @@ def build(spec: WorkloadSpec, stream: Stream) -> Requests:
     """Draw or read the requests; the same spec and seed give the same ones.
 
     ConfigError for what is wrong with a file. Streams in use: arrivals, prompt_tokens,
-    output_tokens, shared_prefix, turns, think_s, jitter.
+    output_tokens, shared_prefix, turns, think_s, jitter, tenants.
     """
+    requests = _requests(spec, stream)
+    return with_tenants(requests, spec.tenants, stream("tenants")) if spec.tenants else requests
+
+
+def _requests(spec: WorkloadSpec, stream: Stream) -> Requests:
     if isinstance(spec.trace, TimedTrace) and has_times(spec.trace):
         return read_trace(spec.trace, stream("jitter"), spec.num_requests)
     new_tokens, output_tokens, skipped = _lengths(spec, stream)

@@ -12,6 +12,10 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 
+def _none() -> Ints:
+    return np.empty(0, dtype=np.int64)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Requests:
     """`n` requests; row order is the order of submission and row number is the request's id.
@@ -21,6 +25,7 @@ class Requests:
     after [n]: id of the request whose finish triggers this one, or -1.
     think_s [n]: the delay after it.
     session_id [n]: -1 when it belongs to no session.
+    tenant, priority [n]: who pays for it, and how urgent it is (larger: more); 0 if left out.
     hash_offsets [n+1], hash_ids: prefix identity. hash_ids[hash_offsets[i]:hash_offsets[i+1]] names
     the successive blocks of `hash_block_tokens` tokens of request i; an id stands for its whole
     prefix up to and including that block, so equal ids mean equal prefixes. Ids beyond the prompt
@@ -43,10 +48,15 @@ class Requests:
     hash_block_tokens: int = 0
     names_whole_blocks: bool = False
     concurrency: int | None = None
+    tenant: Ints = field(default_factory=_none)
+    priority: Ints = field(default_factory=_none)
     skipped_rows: int = 0  # bad rows of a trace that were left out on request
     notes: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for name in ("tenant", "priority"):
+            if not len(getattr(self, name)):
+                object.__setattr__(self, name, np.zeros(len(self.prompt_tokens), dtype=np.int64))
         problems = _shape_problems(self)
         if not problems:
             problems = _token_problems(self) + _time_problems(self) + _identity_problems(self)
@@ -87,7 +97,7 @@ def make_requests(
 def _shape_problems(requests: Requests) -> list[str]:
     num = len(requests.prompt_tokens)
     wanted = dict.fromkeys(("arrival_s", "output_tokens", "after", "think_s"), num)
-    wanted |= {"session_id": num, "hash_offsets": num + 1}
+    wanted |= {"session_id": num, "tenant": num, "priority": num, "hash_offsets": num + 1}
     return [
         f"{name} has {len(column)} values; allowed: {length}, to match {num} prompt_tokens"
         for name, length in wanted.items()
@@ -130,6 +140,8 @@ def _time_problems(requests: Requests) -> list[str]:
 
 
 def _identity_problems(requests: Requests) -> list[str]:
+    if np.any(requests.tenant < 0):
+        return ["tenant holds negative numbers; allowed: 0, 1, ..."]
     offsets = requests.hash_offsets
     if offsets[0] != 0 or offsets[-1] != len(requests.hash_ids) or np.any(np.diff(offsets) < 0):
         return ["hash_offsets must ascend from 0 to the number of hash_ids"]

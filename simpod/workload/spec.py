@@ -1,12 +1,13 @@
 """`workload:` of an experiment: a recorded trace, or arrivals and lengths from distributions."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from simpod.fields import STRICT, Count
 from simpod.workload.arrivals import ArrivalSpec, ClosedLoopArrivals
 from simpod.workload.lengths import LengthSpec
 from simpod.workload.sessions import SessionsSpec, SharedPrefixSpec
+from simpod.workload.tenants import TenantSpec
 from simpod.workload.traces.spec import (
     BailianTrace,
     MooncakeTrace,
@@ -40,6 +41,8 @@ class WorkloadSpec:
     """System prompts that requests share."""
     sessions: SessionsSpec | None = None
     """Conversations of several turns."""
+    tenants: list[TenantSpec] = field(default_factory=list)
+    """Who sends them, for fairness and priorities; empty: one tenant, or those of a trace."""
     num_requests: Count | None = None
     """How many; of a trace the first ones, at most as many as it has."""
     hash_block_tokens: Count = 16

@@ -27,10 +27,21 @@ class Recorded:
     hash_ids: Ints
     hash_block_tokens: int = 0
     skipped_rows: int = 0
+    tenant: Ints | None = None  # [n]; None: not recorded
+    priority: Ints | None = None
 
     def take(self, rows: Ints) -> "Recorded":
         """Return these rows, in this order."""
-        columns = ("lines", "time_s", "prompt_tokens", "output_tokens", "session_id", "think_s")
+        classes = [name for name in ("tenant", "priority") if getattr(self, name) is not None]
+        columns = (
+            *classes,
+            "lines",
+            "time_s",
+            "prompt_tokens",
+            "output_tokens",
+            "session_id",
+            "think_s",
+        )
         counts = self.hash_counts[rows]
         starts = (np.cumsum(self.hash_counts) - self.hash_counts)[rows]
         within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -84,8 +95,15 @@ def to_requests(
         hash_ids=kept.hash_ids,
         hash_block_tokens=kept.hash_block_tokens,
         skipped_rows=kept.skipped_rows,
+        **dict(_classes(kept)),
         notes={"path": spec.path, "trace_rows": len(recorded.lines) + recorded.skipped_rows},
     )
+
+
+def _classes(recorded: Recorded) -> list[tuple[str, Ints]]:
+    """Tenants and priorities, where they are recorded."""
+    both = (("tenant", recorded.tenant), ("priority", recorded.priority))
+    return [(name, values) for name, values in both if values is not None]
 
 
 def _predecessors(recorded: Recorded) -> Ints:

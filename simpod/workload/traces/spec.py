@@ -116,6 +116,10 @@ class ColumnsTrace(TimedTrace):
     output_tokens: str
     session: str | None = None
     """Column that is equal for the requests of one session."""
+    tenant: str | None = None
+    """Column of tenants, by any name; they are numbered in order of appearance."""
+    priority: str | None = None
+    """Column of priorities, whole numbers; larger is more urgent."""
     time_unit: TimeUnit = "s"
 
 

@@ -28,7 +28,7 @@ def to_recorded(
         time_s=time_s[good],
         prompt_tokens=prompt_tokens[good],
         output_tokens=output_tokens[good],
-        session_id=_sessions(table, session)[good],
+        session_id=sessions_of(table, session)[good],
         think_s=np.zeros(len(good)),
         hash_counts=np.zeros(len(good), dtype=np.int64),
         hash_ids=np.empty(0, dtype=np.int64),
@@ -59,7 +59,7 @@ def since_earliest(time_s: Floats) -> Floats:
     return time_s - known.min() if len(known) else time_s
 
 
-def _sessions(table: Table, column: str | None) -> Ints:
+def sessions_of(table: Table, column: str | None) -> Ints:
     """Number the names of a column; -1 without a column and where it is blank."""
     if column is None or column not in table.columns:
         return np.full(len(table.lines), -1, dtype=np.int64)

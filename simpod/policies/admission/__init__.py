@@ -1,0 +1,1 @@
+"""Admission, one policy a file: which requests are let in."""

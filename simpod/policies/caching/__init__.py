@@ -1,0 +1,1 @@
+"""Cache policies, one a file: which block of a full cache goes first."""

@@ -1,0 +1,38 @@
+"""The roles that a policy can play: view in, decision out.
+
+A policy is a function, or a dataclass with `__call__` when it has parameters or memory. It gets a
+read-only view that holds only what a real scheduler could know (never the true output length) and
+returns a decision, which the engine checks and applies.
+"""
+
+from simpod.policies.roles.admit import Admission, AdmissionView
+from simpod.policies.roles.batch import BatchPlan, BatchScheduler, BatchView, Pause, SequenceView
+from simpod.policies.roles.cache import CachePolicy, CacheView
+from simpod.policies.roles.migrate import Migration, MigrationView, Move
+from simpod.policies.roles.predict import LengthPredictor, Prediction, PredictorView
+from simpod.policies.roles.reference import PolicyRef
+from simpod.policies.roles.route import Floats, Ints, Router, RouteRequest, RouterView
+
+__all__ = [
+    "Admission",
+    "AdmissionView",
+    "BatchPlan",
+    "BatchScheduler",
+    "BatchView",
+    "CachePolicy",
+    "CacheView",
+    "Floats",
+    "Ints",
+    "LengthPredictor",
+    "Migration",
+    "MigrationView",
+    "Move",
+    "Pause",
+    "PolicyRef",
+    "Prediction",
+    "PredictorView",
+    "RouteRequest",
+    "Router",
+    "RouterView",
+    "SequenceView",
+]

@@ -1,0 +1,1 @@
+"""Routers, one a file: which rank of a pool gets a request."""
