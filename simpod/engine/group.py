@@ -187,6 +187,7 @@ class Group:
         """Plan, price, advance; sleep while there is nothing to do."""
         clock = self.clock
         skip_ahead = self.sim.skip_ahead
+        announces = self.sim.kv.is_layerwise and self.spec.role == "prefill"
         fruitless = 0
         while True:
             if not clock.may_plan:
@@ -212,6 +213,8 @@ class Group:
                 1 if self.prefill_tokens or self.dirty else self._horizon(prices),
                 self.tokens,
             )
+            if announces and self.prefill_tokens:
+                self.sim.kv.announce(self, run.end_s)
             if skip_ahead or run.steps == 1:
                 self._alarm = clock.alarm_at(run.end_s, self._end_order)
                 yield self._alarm
@@ -347,7 +350,7 @@ class Group:
             seq.transfer_start_s = seq.transfer_end_s = self.clock.now
             self._joining.append((rank, seq))
         else:
-            self.sim.transfer(seq, self, rank)
+            self.sim.kv.pull(seq, self, rank)
 
     # --- prefill --------------------------------------------------------------------------------
 

@@ -77,6 +77,7 @@ class Rank:
         self.partial: dict[int, Sequence] = {}
         self.running: dict[int, Sequence] = {}
         self.pinned: dict[int, tuple[int, ReadOnly[int]]] = {}  # own blocks and prefix units
+        self.reserved: dict[int, int] = {}  # blocks for prompts that are still being computed
         self.chunks: dict[int, tuple[Sequence, int]] = {}
         self.num_decoding = 0
         self.num_pulling = 0
@@ -279,8 +280,11 @@ class Rank:
                 return
             del self.inbox[seq.seq_id]
             kv.take(self.index, blocks)
-            seq.own_blocks = blocks
-            seq.resident_tokens = seq.goal_tokens
+            if seq.prefill_target >= 0 and seq.prefill_end_s != seq.prefill_end_s:
+                self.reserved[seq.seq_id] = blocks  # the prefill rank still counts its own
+            else:
+                seq.own_blocks = blocks
+                seq.resident_tokens = seq.goal_tokens
             self.num_pulling += 1
             group.num_pulling += 1
             dispatch, target = group.dispatch, self.target
@@ -289,6 +293,11 @@ class Rank:
             dispatch.queued_tokens[target] -= seq.goal_tokens
             self._report_kv()
             group.pull(seq, self)
+
+    def keep_reserved(self, seq: Sequence) -> None:
+        """A prompt that was still being computed when its blocks were set aside is complete."""
+        seq.own_blocks = self.reserved.pop(seq.seq_id)
+        seq.resident_tokens = seq.goal_tokens
 
     def begin_pulled(self, seq: Sequence) -> None:
         """A prompt's KV has come: decode from the next step on."""

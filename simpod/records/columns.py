@@ -31,6 +31,9 @@ STEP_PARTS = (
 LIVE, FINISHED, REFUSED = 0, 1, 2
 STATUS_NAMES = ("live", "finished", "refused")
 
+TRANSFER_KINDS = ("kv", "cache_read", "write_back")
+"""prefill to decode; shared memory to prefill; prefill to shared memory."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class RequestRecords:
@@ -112,14 +115,34 @@ class PoolRecords:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TransferRecords:
-    """One row a KV transfer, [k]."""
+    """One row a pair of endpoints of a transfer that has ended, [k]; -1: there is none."""
 
     request_id: Ints
-    source: Ints  # target index in the prefill pool
-    destination: Ints  # target index in the decode pool
+    kind: Ints  # place in TRANSFER_KINDS
+    plane: Ints  # place in `plane_names`
+    source: Ints  # target index in the prefill or mixed pool
+    destination: Ints  # target index in the decode pool, or where a cached prefix is read to
+    source_die: Ints
+    destination_die: Ints
+    host: Ints  # node whose memory is read or written
     start_s: Floats
     end_s: Floats
     size_bytes: Floats
+    wait_s: Floats  # ready to be moved, and nobody took it: back-pressure
+    alone_s: Floats  # what it would have taken on idle links
+    plane_names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class LinkRecords:
+    """One row a plane and interval, [k]; empty if no samples were asked for."""
+
+    time_s: Floats  # end of the interval
+    plane: Ints  # place in `plane_names`
+    bytes_per_s: Floats  # sent into the plane by all endpoints
+    share_frac: Floats  # of what they could send
+    busiest_frac: Floats  # of the rate of the link that carried most of its own
+    plane_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -132,5 +155,6 @@ class RunRecords:
     groups: tuple[GroupRecords, ...]
     pools: tuple[PoolRecords, ...]
     end_s: float  # when the simulation stopped
+    links: LinkRecords | None = None  # if it was asked for
     segments: Ints = field(default_factory=lambda: np.empty((0, 4), dtype=np.int64))
     """[s, 4] spans of decode steps before a preemption: request id, ledger, first, last step."""
