@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from simpod.cluster import KvRoutes, place_in_order
-from simpod.cost import KvTransfer
 from simpod.engine.clock import DELIVER
 from simpod.engine.network import Operation
 from simpod.engine.sequence import Sequence
@@ -184,9 +183,14 @@ class KvMover:
         times_s: tuple[float, float, float, float],
         size_bytes: float,
     ) -> None:
-        ranks = seq.prefill_target, seq.decode_target
-        where = (*ends, NOWHERE)
-        self._sim.transfers.add(seq, KV, self.path.plane, ranks, where, times_s, size_bytes)
+        start_s, end_s, wait_s, alone_s = times_s
+        self._sim.transfers.add(
+            seq,
+            KV,
+            self.path.plane,
+            (seq.prefill_target, seq.decode_target, *ends, NOWHERE),
+            (start_s, end_s, size_bytes, wait_s, alone_s),
+        )
 
     def _close(self, seq: Sequence, early: _Early) -> None:
         """One operation has ended; with the last one all is there."""

@@ -1,13 +1,14 @@
 """One data-parallel rank: its queues, its slots and its KV blocks."""
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from collections.abc import Sequence as ReadOnly
-from dataclasses import dataclass
 from numbers import Integral
 from typing import TYPE_CHECKING, NoReturn
 
-from simpod.engine.sequence import Sequence, SequenceFacade
+from simpod.engine.prefix_reads import PrefixReads
+from simpod.engine.rank_view import RankFacade
+from simpod.engine.sequence import Sequence
 from simpod.errors import PolicyError
 from simpod.policies import BatchPlan, BatchScheduler
 
@@ -15,55 +16,13 @@ if TYPE_CHECKING:
     from simpod.engine.group import Group
 
 
-@dataclass(frozen=True, slots=True)
-class RankFacade:
-    """Read-only view of a rank before a step: `policies.BatchView`."""
-
-    _rank: "Rank"
-    block_tokens: int
-
-    @property
-    def now_s(self) -> float:
-        """Start of the step."""
-        return self._rank.group.clock.now
-
-    @property
-    def max_step_tokens(self) -> int:
-        """Token budget of the step, less the draft tokens that running decodes bring."""
-        return self._rank.group.spec.max_step_tokens - self._rank.draft_tokens
-
-    @property
-    def num_decoding(self) -> int:
-        """Sequences that decode in this step."""
-        return self._rank.num_decoding
-
-    @property
-    def prefilling(self) -> Iterator[SequenceFacade]:
-        """Prompts computed in part, then waiting ones."""
-        rank = self._rank
-        for seq in rank.partial.values():
-            yield SequenceFacade(seq)
-        for seq in rank.waiting.values():
-            hit = rank.hit_units(seq) * rank.group.kv.unit_tokens if seq.prefix_hashes else 0
-            yield SequenceFacade(seq, hit)
-
-    @property
-    def free_seq_slots(self) -> int:
-        """How many prompts may take part in this step."""
-        return self._rank.free_slots
-
-    @property
-    def free_blocks(self) -> int:
-        """KV blocks that could be given out."""
-        return self._rank.free_blocks
-
-
 class Rank:
     """Queues and slots of one rank; its blocks and batch counts live in the group's arrays.
 
-    A sequence is in `waiting` (no blocks), in `partial` (prompt computed in part), decoding, or,
-    on a decode rank, in `inbox` (prompt still on the prefill die) or being pulled. `running` holds
-    all with blocks that can be preempted, in order of admission.
+    A sequence is in `waiting` (no blocks), in `reads` (its prefix is on its way from the shared
+    memory), in `partial` (prompt computed or read in part), decoding, or, on a decode rank, in
+    `inbox` (prompt still on the prefill die) or being pulled. `running` holds all with blocks that
+    can be preempted, in order of admission.
     """
 
     def __init__(self, group: "Group", index: int, target: int, policy: BatchScheduler) -> None:
@@ -75,6 +34,7 @@ class Rank:
         self.inbox: OrderedDict[int, Sequence] = OrderedDict()
         self.waiting: OrderedDict[int, Sequence] = OrderedDict()
         self.partial: dict[int, Sequence] = {}
+        self.reads = PrefixReads(self, cache) if (cache := group.sim.cache) else None
         self.running: dict[int, Sequence] = {}
         self.pinned: dict[int, tuple[int, ReadOnly[int]]] = {}  # own blocks and prefix units
         self.reserved: dict[int, int] = {}  # blocks for prompts that are still being computed
@@ -110,6 +70,10 @@ class Rank:
 
     def plan(self) -> bool:
         """Ask the policy, grant the chunks that fit; False if decodes are to pause for them."""
+        if self.reads is not None:
+            self.reads.start()
+            if not self.waiting and not self.partial:
+                return True
         plan = self._checked(self._ask())
         for seq_id, chunk in plan.prefill_chunks.items():
             seq = self.partial.get(seq_id)
@@ -179,12 +143,29 @@ class Rank:
         hit = self.hit_units(seq) if seq.prefix_hashes else 0
         resident = hit * kv.unit_tokens
         self._check_chunk(seq, chunk, seq.goal_tokens - resident)
-        own = kv.blocks_for(resident + chunk) - hit * kv.unit_blocks
+        if not self.admit(seq, hit, resident, resident + chunk, whole=whole):
+            return False
+        if seq.scheduled_s != seq.scheduled_s:
+            seq.scheduled_s = group.clock.now
+            seq.cached_tokens = resident
+            seq.dram_tokens = seq.ssd_tokens = 0
+        self.partial[seq.seq_id] = self.running[seq.seq_id] = seq
+        self._enter(seq, chunk)
+        self.report_kv()
+        return True
+
+    def admit(self, seq: Sequence, hit: int, resident: int, tokens: int, *, whole: bool) -> bool:
+        """Give a waiting prompt blocks for its first `tokens`, `hit` prefix units among them.
+
+        resident: tokens that need not be computed.
+        """
+        group, kv = self.group, self.group.kv
+        own = kv.blocks_for(tokens) - hit * kv.unit_blocks
         ids = seq.prefix_hashes[:hit]
         shared = kv.blocks_to_pin(self.index, ids) if hit else 0
         need = own + shared
         if group.spec.reserve_full_prompt or (whole and seq.num_preemptions):
-            need += kv.blocks_for(seq.goal_tokens) - kv.blocks_for(resident + chunk)
+            need += kv.blocks_for(seq.goal_tokens) - kv.blocks_for(tokens)
         if not kv.fits(self.index, need, group.next_tokens):
             return False
         if hit:
@@ -193,17 +174,13 @@ class Rank:
         kv.take(self.index, own)
         seq.own_blocks = own
         seq.resident_tokens = resident
-        dispatch, target = group.dispatch, self.target
-        if seq.num_preemptions == 0:
-            seq.scheduled_s = group.clock.now
-            seq.cached_tokens = resident
         del self.waiting[seq.seq_id]
-        self.partial[seq.seq_id] = self.running[seq.seq_id] = seq
+        if self.reads is not None:
+            self.reads.forget(seq)
+        dispatch, target = group.dispatch, self.target
         dispatch.waiting_seqs[target] -= 1
         dispatch.running_seqs[target] += 1
         dispatch.queued_tokens[target] -= resident
-        self._enter(seq, chunk)
-        self._report_kv()
         return True
 
     def _extend(self, seq: Sequence, chunk: int) -> bool:
@@ -217,6 +194,8 @@ class Rank:
                 return False
         kv.take(self.index, more)
         seq.own_blocks += more
+        if seq.scheduled_s != seq.scheduled_s:  # it was read, not computed, up to here
+            seq.scheduled_s = self.group.clock.now
         self._enter(seq, chunk)
         return True
 
@@ -246,7 +225,7 @@ class Rank:
             if seq.prefill_end_s != seq.prefill_end_s:  # later ones recompute: no part of the TTFT
                 seq.barrier_wait_s += wait_s
             if seq.prefix_hashes:
-                self._publish(seq)  # with each chunk: others need not wait for the whole prompt
+                self.publish(seq)  # with each chunk: others need not wait for the whole prompt
             if seq.resident_tokens == seq.goal_tokens:
                 del self.partial[seq.seq_id]
                 done.append(seq)
@@ -256,7 +235,7 @@ class Rank:
         prompts.pairs[index] = 0.0
         return done
 
-    def _publish(self, seq: Sequence) -> None:
+    def publish(self, seq: Sequence) -> None:
         """Make full prefix units that this sequence computed shareable."""
         kv = self.group.kv
         if kv.unit_tokens:
@@ -291,7 +270,7 @@ class Rank:
             dispatch.waiting_seqs[target] -= 1
             dispatch.running_seqs[target] += 1
             dispatch.queued_tokens[target] -= seq.goal_tokens
-            self._report_kv()
+            self.report_kv()
             group.pull(seq, self)
 
     def keep_reserved(self, seq: Sequence) -> None:
@@ -355,7 +334,7 @@ class Rank:
     def retire(self, seq: Sequence) -> None:
         """A sequence is done here: publish what its output filled, free blocks and slot."""
         if seq.prefix_hashes:
-            self._publish(seq)
+            self.publish(seq)
         self.release(seq)
         self._make_way()
 
@@ -372,7 +351,7 @@ class Rank:
         kv.release(self.index, own_blocks)
         if units:
             kv.unpin(self.index, units)
-        self._report_kv()
+        self.report_kv()
         self._make_way()
 
     def _make_way(self) -> None:
@@ -391,7 +370,7 @@ class Rank:
         seq.own_blocks = 0
         seq.resident_tokens = 0
         self.running.pop(seq.seq_id, None)
-        self._report_kv()
+        self.report_kv()
 
     def touch(self) -> None:
         """Something changed: the policy will be asked before the next step."""
@@ -399,7 +378,7 @@ class Rank:
             self.is_dirty = True
             self.group.dirty.append(self)
 
-    def _report_kv(self) -> None:
+    def report_kv(self) -> None:
         """Tell the router how full this rank is, where there is anything to choose."""
         if self.group.dispatch.num_targets > 1:
             self.group.dispatch.kv_tokens[self.target] = self.group.kv.tokens_held(self.index)

@@ -11,6 +11,7 @@ from simpod.cluster.fabric import Fabric
 from simpod.cost import KvTransfer, StepPricer
 from simpod.engine.clock import Clock
 from simpod.engine.collect import PACK_REQUEST, collect
+from simpod.engine.context_cache import CacheInputs, ContextCache
 from simpod.engine.dispatch import Dispatcher
 from simpod.engine.group import Group
 from simpod.engine.kv_mover import KvMover, KvPath
@@ -54,6 +55,7 @@ class RunInputs:
     kv_path: KvPath | None = None
     fabric: Fabric | None = None
     link_samples_s: float | None = None
+    cache: CacheInputs | None = None
     first_token_from_decode: bool = False
     ttft_target_s: float = float("inf")
     skip_ahead: bool = True
@@ -110,13 +112,14 @@ class Simulation:
         self.num_ended = 0
         self._total = len(inputs.requests)
         self._progress_every = max(1, self._total // 200)
+        self.network = (
+            Network(self.clock, inputs.fabric, inputs.link_samples_s) if inputs.fabric else None
+        )
+        self.cache = self._context_cache()
         self.entry = Pool(self, inputs.entry, 0)
         self.decode = Pool(self, inputs.decode, len(self.entry.groups)) if inputs.decode else None
         self.pools = [self.entry] + ([self.decode] if self.decode else [])
         self.groups = [group for pool in self.pools for group in pool.groups]
-        self.network = (
-            Network(self.clock, inputs.fabric, inputs.link_samples_s) if inputs.fabric else None
-        )
         self.kv = KvMover(self)
         self.transfers = TransferLog(
             inputs.fabric.plane_names if inputs.fabric else (self.kv.path.plane,)
@@ -149,6 +152,13 @@ class Simulation:
         for seq in self.live.values():
             self._record(seq, LIVE)
         return collect(self)
+
+    def _context_cache(self) -> ContextCache | None:
+        if self.inputs.cache is None:
+            return None
+        if self.network is None:
+            raise InvariantError("shared memory without a fabric")
+        return ContextCache(self, self.inputs.cache, self.network)
 
     # --- what groups ask ------------------------------------------------------------------------
 
@@ -189,6 +199,8 @@ class Simulation:
         now_s = self.clock.now
         if seq.prefill_end_s != seq.prefill_end_s:
             seq.prefill_end_s = now_s
+        if self.cache is not None:
+            self.cache.write_back(seq, rank)
         is_prefill = group.spec.role == "prefill"
         pool = self.decode if is_prefill else None
         if pool is not None and self.inputs.first_token_from_decode:
@@ -228,8 +240,11 @@ class Simulation:
             status,
             seq.arrival_s,
             seq.cached_tokens,
+            seq.dram_tokens,
+            seq.ssd_tokens,
             seq.prefill_target,
             seq.decode_target,
+            seq.cache_read_s,
             seq.scheduled_s,
             seq.prefill_end_s,
             seq.barrier_wait_s,

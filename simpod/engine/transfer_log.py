@@ -1,7 +1,7 @@
 """What was moved, in rows: one a pair of endpoints."""
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,22 +39,11 @@ class TransferLog:
         self._codes = {name: code for code, name in enumerate(self.plane_names)}
         self._rows = array("d")
 
-    def add(  # one row: a record would only hide the columns
-        self,
-        seq: Request,
-        kind: int,
-        plane: str,
-        ranks: tuple[int, int],
-        ends: tuple[int, int, int],
-        times_s: tuple[float, float, float, float],
-        size_bytes: float,
+    def add(
+        self, seq: Request, kind: int, plane: str, where: tuple[int, ...], figures: Iterable[float]
     ) -> None:
-        """Note a transfer. ends: dies and host; times_s: start, end, wait before, alone."""
-        start_s, end_s, wait_s, alone_s = times_s
-        self._rows.extend(
-            (seq.seq_id, kind, self._codes[plane], *ranks, *ends)
-            + (start_s, end_s, size_bytes, wait_s, alone_s)
-        )
+        """Note a transfer: columns `source` to `host`, columns `start_s` to `alone_s`."""
+        self._rows.extend((seq.seq_id, kind, self._codes[plane], *where, *figures))
 
     def records(self) -> TransferRecords:
         """All rows by their starts."""

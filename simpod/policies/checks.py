@@ -193,8 +193,57 @@ _ROUTER_FIELDS = (
     "kv_tokens",
 )
 
+
+@dataclass(frozen=True, slots=True)
+class FakeCacheView:
+    """A `CacheView` out of thin air."""
+
+    by_last_use: tuple[int, ...]
+    by_entry: tuple[int, ...]
+    counts: Mapping[int, int]
+
+    @property
+    def num_blocks(self) -> int:
+        """Blocks held."""
+        return len(self.by_entry)
+
+    @property
+    def by_hits(self) -> Iterator[int]:
+        """Blocks, those with the fewest hits first."""
+        return iter(sorted(self.by_last_use, key=self.counts.__getitem__))
+
+    def hits(self, block: int) -> int:
+        """Reads of a block."""
+        return self.counts[block]
+
+
+def cache_views(rng: np.random.Generator, count: int) -> Iterator[FakeCacheView]:
+    """Random full tiers, of one block to many."""
+    for _ in range(count):
+        blocks = rng.permutation(int(rng.integers(1, 40))).tolist()
+        yield FakeCacheView(
+            by_last_use=tuple(rng.permutation(blocks).tolist()),
+            by_entry=tuple(blocks),
+            counts={block: int(rng.integers(0, 4)) for block in blocks},
+        )
+
+
+def check_cache(make: Callable[[], Any], name: str, *, views: int = 500) -> list[str]:
+    """Problems found on random views: a block that is held, the same when asked twice alike."""
+    problems: list[str] = []
+    first, second = make(), make()
+    for index, view in enumerate(cache_views(np.random.default_rng(7), views)):
+        victim, again = _call(first, name, view), _call(second, name, view)
+        if victim not in view.counts:
+            problems.append(f"view {index}: evicts {victim!r}, which is not held")
+        elif victim != again:
+            problems.append(f"view {index}: two fresh policies, same views, other victims")
+    return problems
+
+
 CHECKS: dict[str, Callable[..., list[str]]] = {
     "batching": check_batch_scheduler,
+    "cache": check_cache,
     "router": check_router,
 }
 """Role -> its contract test."""

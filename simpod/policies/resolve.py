@@ -30,6 +30,11 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "least_kv": "simpod.policies.routing:LeastKv",
         "prefix_affinity": "simpod.policies.routing:PrefixAffinity",
     },
+    "cache": {
+        "fifo": "simpod.policies.caching:fifo",
+        "lfu": "simpod.policies.caching:lfu",
+        "lru": "simpod.policies.caching:lru",
+    },
 }
 """Role -> short name -> where it is; strings only, so nothing is imported for nothing."""
 
@@ -38,8 +43,9 @@ ROLE_OF_KEY: Mapping[str, str] = {
     "router": "router",
     "prefill_router": "router",
     "decode_router": "router",
+    "eviction": "cache",
 }
-"""Keys of `policies:` in an experiment -> the role that the policy plays."""
+"""Keys of an experiment's policies -> the role that the policy plays."""
 
 Policy = Callable[..., Any]
 

@@ -173,6 +173,36 @@ class Router(Protocol):
         """Return a target, 0 <= target < view.num_targets."""
 
 
+class CacheView(Protocol):
+    """One tier of a cache that is full. Orders are lazy: take what is needed of them."""
+
+    @property
+    def num_blocks(self) -> int:
+        """Blocks held."""
+
+    @property
+    def by_last_use(self) -> Iterable[int]:
+        """Blocks, the one unused for the longest first."""
+
+    @property
+    def by_entry(self) -> Iterable[int]:
+        """Blocks, the one that came first first."""
+
+    @property
+    def by_hits(self) -> Iterable[int]:
+        """Blocks, those with the fewest hits first; among equals, the longest unused."""
+
+    def hits(self, block: int, /) -> int:
+        """Reads of a block since it came."""
+
+
+class CachePolicy(Protocol):
+    """Chooses what a full tier gives up."""
+
+    def __call__(self, view: CacheView, /) -> int:
+        """Return a block that is held."""
+
+
 @dataclass(frozen=True, slots=True)
 class PolicyRef:
     """`use:` of an experiment and the parameters beside it."""

@@ -45,9 +45,12 @@ class RequestRecords:
     arrival_s: Floats
     prompt_tokens: Ints
     output_tokens: Ints
-    cached_tokens: Ints  # prompt tokens found in the prefix cache
+    cached_tokens: Ints  # prompt tokens found in the prefix cache or in the shared memory
+    dram_tokens: Ints  # of these, read from the shared memory's DRAM
+    ssd_tokens: Ints  # of these, read from its SSD
     prefill_target: Ints  # rank within the mixed or prefill pool, instance x dp + rank; -1
     decode_target: Ints  # rank within the decode pool (= prefill_target in a mixed pool); -1
+    cache_read_s: Floats  # time of reading from the shared memory
     scheduled_s: Floats  # start of the first step that worked for it
     prefill_end_s: Floats  # prompt computed
     barrier_wait_s: Floats  # share of its prefill steps in which its rank waited for slower ranks
@@ -145,6 +148,23 @@ class LinkRecords:
     plane_names: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SharedMemoryRecords:
+    """The shared memory after a run."""
+
+    block_bytes: float
+    dram_capacity_blocks: int
+    ssd_capacity_blocks: int
+    dram_held_blocks: int
+    ssd_held_blocks: int
+    lost_blocks: int  # copies that the last tier evicted
+    dram_read_bytes: float
+    own_host_read_bytes: float  # of these, from the memory of the reader's own host
+    ssd_read_bytes: float
+    dram_written_bytes: float  # write-back, and blocks that came back from SSD
+    ssd_written_bytes: float  # blocks that DRAM evicted
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class RunRecords:
     """Everything that one run leaves behind."""
@@ -156,5 +176,6 @@ class RunRecords:
     pools: tuple[PoolRecords, ...]
     end_s: float  # when the simulation stopped
     links: LinkRecords | None = None  # if it was asked for
+    shared_memory: SharedMemoryRecords | None = None  # if there is one
     segments: Ints = field(default_factory=lambda: np.empty((0, 4), dtype=np.int64))
     """[s, 4] spans of decode steps before a preemption: request id, ledger, first, last step."""

@@ -10,11 +10,12 @@ from threadpoolctl import threadpool_limits
 
 from simpod.cluster import PoolSpec
 from simpod.config import ResolvedExperiment
-from simpod.cost import KvTransfer, StepPricer, kv_transfer
+from simpod.cost import StepPricer
 from simpod.engine import PoolInputs, RunInputs, Simulation
 from simpod.metrics import summary
 from simpod.policies import resolve
 from simpod.records.columns import RunRecords
+from simpod.run.network import links_of
 from simpod.run.provenance import provenance
 from simpod.workload import (
     BurstArrivals,
@@ -91,6 +92,7 @@ def run_inputs(
         for spec, key in zip(experiment.pools, _router_keys(experiment), strict=True)
     )
     batching = experiment.policies["batching"]
+    links = links_of(experiment)
     ttft_target_s = experiment.slo.ttft_s
     return RunInputs(
         seed=experiment.seed,
@@ -99,7 +101,11 @@ def run_inputs(
         decode=rest[0] if rest else None,
         make_batching=resolve("batching", batching),
         batching_name=f"{batching.use} (policies.batching)",
-        transfer=_transfer(experiment),
+        transfer=links.transfer,
+        kv_path=links.kv_path,
+        fabric=links.fabric,
+        link_samples_s=experiment.network.link_samples_s,
+        cache=links.cache,
         first_token_from_decode=experiment.first_token_from == "decode",
         ttft_target_s=float("inf") if ttft_target_s is None else ttft_target_s,
         skip_ahead=experiment.skip_ahead,
@@ -182,17 +188,4 @@ def _pool(experiment: ResolvedExperiment, spec: PoolSpec, key: str, stream: Stre
         make_router=resolve(key, ref),
         router_name=f"{ref.use} (policies.{key})",
         router_rng=stream(key),
-    )
-
-
-def _transfer(experiment: ResolvedExperiment) -> KvTransfer | None:
-    if experiment.kv_plane is None:
-        return None
-    prefill, decode = experiment.pools
-    return kv_transfer(
-        experiment.model,
-        experiment.hardware[decode.name],
-        experiment.kv_plane,
-        prefill.layout,
-        decode.layout,
     )
