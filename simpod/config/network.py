@@ -28,6 +28,7 @@ class ResolvedSharedMemory:
     spec: SharedMemorySpec
     plane: str
     eviction: PolicyRef
+    waits_for_reads: bool
     write_back: bool
 
 
@@ -172,8 +173,26 @@ def _shared_memory(
             allowed=f"at least {spec.block_bytes * spec.sockets_per_host:,.0f}",
         )
     return ResolvedSharedMemory(
-        spec=spec, plane=wanted.plane, eviction=ref, write_back=wanted.write_back
+        spec=spec,
+        plane=wanted.plane,
+        eviction=ref,
+        waits_for_reads=_waits(wanted, entry, problems, derived),
+        write_back=wanted.write_back,
     )
+
+
+def _waits(wanted: SharedMemory, entry: PoolSpec, problems: Problems, derived: Derived) -> bool:
+    """Whether steps wait for reads: not where decodes would wait with them."""
+    if wanted.reads == "before_step" and entry.role == "mixed":
+        problems.at(
+            (_SHARED, "reads"), "decodes of a mixed pool would stand still", allowed="async"
+        )
+    if wanted.reads is not None:
+        return wanted.reads == "before_step"
+    waits = entry.role == "prefill"
+    value = "before_step" if waits else "async"
+    derived[_SHARED, "reads"] = (value, f"usual in a {entry.role} pool")
+    return waits
 
 
 def _unit_tokens(experiment: Experiment, wanted: SharedMemory, problems: Problems) -> int:

@@ -131,6 +131,9 @@ class SharedMemory(_Section):
     """Copies of each block, on as many nodes."""
     virtual_nodes: Count = 64
     """Points of each memory on the ring of consistent hashing."""
+    reads: Literal["before_step", "async"] | None = None
+    """before_step: a group's next step waits until the prefixes that are being read are there;
+    async: it goes on without those prompts. Default: before_step, in a mixed pool async."""
     write_back: bool = True
     """Write blocks of computed prompts into the pool."""
 

@@ -41,6 +41,7 @@ class CacheInputs:
     ssd_law: TransferLaw | None = None
     num_shards: int = 1  # different parts of a block on the dies of a rank
     die_bytes_per_token: float
+    waits_for_reads: bool = False  # a group's step waits for the reads that are under way
     write_back: bool = True
 
 
@@ -51,6 +52,7 @@ class ContextCache:
         self.memory = SharedMemory(inputs.spec, inputs.make_policy, inputs.policy_name)
         self.unit_tokens = inputs.spec.block_tokens
         self._sim = sim
+        self.waits_for_reads = inputs.waits_for_reads
         self._inputs = inputs
         self._network = network
         self._under_way: set[tuple[int, int]] = set()  # block and socket of writes

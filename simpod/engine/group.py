@@ -15,6 +15,7 @@ from simpod.cluster import (
 )
 from simpod.cost import Batch, StepPricer, StepPrices
 from simpod.engine.clock import PLAN, STEP_END, Alarm, Clock
+from simpod.engine.context_cache import ContextCache
 from simpod.engine.dispatch import Dispatcher
 from simpod.engine.ledger import Ledger
 from simpod.engine.rank import Rank
@@ -187,11 +188,17 @@ class Group:
         """Plan, price, advance; sleep while there is nothing to do."""
         clock = self.clock
         skip_ahead = self.sim.skip_ahead
+        cache = self.sim.cache
         announces = self.sim.kv.is_layerwise and self.spec.role == "prefill"
         fruitless = 0
         while True:
             if not clock.may_plan:
                 yield clock.alarm_at(clock.now, PLAN)
+            if cache is not None and self._must_wait_for_reads(cache):
+                self._idle = Alarm()
+                self._idle_since_s = clock.now
+                yield self._idle
+                continue
             decodes = self._plan()
             if not self.num_decoding and not self.prefill_tokens:
                 if not self.dirty:
@@ -227,6 +234,15 @@ class Group:
                 self._advance()
             if self.prefill_tokens:
                 self._finish_prefill(prices)
+
+    def _must_wait_for_reads(self, cache: ContextCache) -> bool:
+        """Begin the reads that there is room for; True if the step is to wait for any of them."""
+        for rank in self.dirty:
+            if rank.reads is not None:
+                rank.reads.start()
+        return cache.waits_for_reads and any(
+            rank.reads is not None and rank.reads.under_way for rank in self.ranks
+        )
 
     def _plan(self) -> bool:
         """Let every rank on which something changed decide; return whether decodes go on."""

@@ -22,6 +22,13 @@ Floats = NDArray[np.float64]
 SETTLE = PLAN + 1
 """After the plans of an instant: rates are worked out once for all that starts and ends then."""
 
+STRIPES = 8
+"""An operation of more parts than this is striped: only the last of them matters."""
+
+GRAIN_FRAC = 0.01
+"""Ends of stripes are seen with a delay of this share of their time: ends close together count as
+one. Until then they keep the bandwidth that they do not need any more."""
+
 FULL = 1.0 + 1e-9
 """A link may be promised this share of its rate: rounding."""
 
@@ -211,7 +218,12 @@ class Network:
         """Set the one alarm to the end that comes first."""
         self._is_settling = False
         first = self._table.next_completion()
-        next_s = inf if first is None else first[0]
+        next_s = inf
+        if first is not None:
+            operation = self._in_table[first[1]][0]
+            next_s = max(first[0], self._clock.now)
+            if len(operation.parts) > STRIPES:
+                next_s += GRAIN_FRAC * (next_s - operation.start_s)
         if next_s == self._next_s:
             return
         if self._next_alarm is not None:
@@ -224,16 +236,19 @@ class Network:
         self._sample()
         now_s = self._clock.now
         self._next_alarm, self._next_s = None, inf
-        while (first := self._table.next_completion()) is not None and first[0] <= now_s:
-            self._table.finish(now_s, first[1])
-            operation, part = self._in_table.pop(first[1])
-            part.end_s = now_s
+        due = []
+        for end_s, flow_id in self._table.completions(now_s):
+            self._table.finish(now_s, flow_id)
+            operation, part = self._in_table.pop(flow_id)
+            part.end_s = end_s
             self._forget(part)
             operation.num_open -= 1
             if not operation.num_open:
-                operation.end_s = now_s
-                operation.on_done(operation)
+                due.append(operation)
         self._settle_later()
+        for operation in due:
+            operation.end_s = now_s
+            operation.on_done(operation)
 
     def _alarm(self, time_s: float, call: Callable[[], None]) -> Alarm:
         alarm = self._clock.alarm_at(time_s, DELIVER)

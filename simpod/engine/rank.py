@@ -70,10 +70,6 @@ class Rank:
 
     def plan(self) -> bool:
         """Ask the policy, grant the chunks that fit; False if decodes are to pause for them."""
-        if self.reads is not None:
-            self.reads.start()
-            if not self.waiting and not self.partial:
-                return True
         plan = self._checked(self._ask())
         for seq_id, chunk in plan.prefill_chunks.items():
             seq = self.partial.get(seq_id)

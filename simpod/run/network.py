@@ -138,5 +138,6 @@ def _cache(experiment: ResolvedExperiment, placement: Placement) -> CacheInputs 
         placement=placement,
         num_shards=num_kv_shards(experiment.model.attention, entry.layout.tp),
         die_bytes_per_token=kv_bytes_per_token(experiment.model, entry.layout),
+        waits_for_reads=shared.waits_for_reads,
         write_back=shared.write_back,
     )
