@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property
 from math import gcd
 
 from simpod.cluster.pool_spec import PoolSpec
@@ -64,7 +64,7 @@ KvPart = tuple[int, int, float]
 """Source die, destination die, share of all bytes that the decode rank takes in."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class KvRoutes:
     """The die pairs of a KV transfer: a fixed function of the two ranks, no negotiation.
 
@@ -82,26 +82,27 @@ class KvRoutes:
 
     def parts(self, prefill_target: int, decode_target: int) -> tuple[KvPart, ...]:
         """Who sends what to whom; the shares add up to 1."""
-        decode_rank = decode_target % self.decode.dp
-        parts: list[KvPart] = []
-        for member, sources in enumerate(_members(self, decode_rank)):
-            destination = self.decode.die(decode_target, member)
-            share = 1.0 / (self.decode.tp * len(sources))
-            parts += [(self.prefill.die(prefill_target, s), destination, share) for s in sources]
-        return tuple(parts)
+        source, destination = self.prefill.die(prefill_target), self.decode.die(decode_target)
+        return tuple(
+            (source + sender, destination + taker, share)
+            for sender, taker, share in self._members[decode_target % self.decode.dp]
+        )
 
+    @cached_property
+    def _members(self) -> list[tuple[KvPart, ...]]:
+        """The same for each decode rank, by place within the two ranks."""
+        return [self._members_of(rank) for rank in range(self.decode.dp)]
 
-@lru_cache(maxsize=4096)
-def _members(routes: KvRoutes, decode_rank: int) -> tuple[tuple[int, ...], ...]:
-    """For each die of a decode rank the members of the prefill rank that it takes from."""
-    copies = routes.prefill.tp // routes.prefill_shards
-    wanted = routes.decode.tp // routes.decode_shards  # decode dies that want the same
-    group = decode_rank * copies // (wanted * routes.decode.dp)
-    found = []
-    for member in range(routes.decode.tp):
-        shard, twin = divmod(member, wanted)
-        copy = twin * copies // wanted if copies < wanted else (group * wanted + twin) % copies
-        first = shard * routes.prefill_shards // routes.decode_shards
-        last = -(-(shard + 1) * routes.prefill_shards // routes.decode_shards)
-        found.append(tuple(s * copies + copy for s in range(first, last)))
-    return tuple(found)
+    def _members_of(self, decode_rank: int) -> tuple[KvPart, ...]:
+        copies = self.prefill.tp // self.prefill_shards
+        wanted = self.decode.tp // self.decode_shards  # decode dies that want the same
+        group = decode_rank * copies // (wanted * self.decode.dp)
+        found: list[KvPart] = []
+        for taker in range(self.decode.tp):
+            shard, twin = divmod(taker, wanted)
+            copy = twin * copies // wanted if copies < wanted else (group * wanted + twin) % copies
+            first = shard * self.prefill_shards // self.decode_shards
+            last = -(-(shard + 1) * self.prefill_shards // self.decode_shards)
+            share = 1.0 / (self.decode.tp * (last - first))
+            found += [(part * copies + copy, taker, share) for part in range(first, last)]
+        return tuple(found)

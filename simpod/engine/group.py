@@ -195,16 +195,12 @@ class Group:
             if not clock.may_plan:
                 yield clock.alarm_at(clock.now, PLAN)
             if cache is not None and self._must_wait_for_reads(cache):
-                self._idle = Alarm()
-                self._idle_since_s = clock.now
-                yield self._idle
+                yield self._fall_idle()
                 continue
             decodes = self._plan()
             if not self.num_decoding and not self.prefill_tokens:
                 if not self.dirty:
-                    self._idle = Alarm()
-                    self._idle_since_s = clock.now
-                    yield self._idle
+                    yield self._fall_idle()
                     fruitless = 0
                 elif (fruitless := fruitless + 1) > MAX_FRUITLESS_PLANS:
                     raise InvariantError(
@@ -234,6 +230,12 @@ class Group:
                 self._advance()
             if self.prefill_tokens:
                 self._finish_prefill(prices)
+
+    def _fall_idle(self) -> Alarm:
+        """Sleep until somebody pokes."""
+        self._idle = Alarm()
+        self._idle_since_s = self.clock.now
+        return self._idle
 
     def _must_wait_for_reads(self, cache: ContextCache) -> bool:
         """Begin the reads that there is room for; True if the step is to wait for any of them."""

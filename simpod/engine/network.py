@@ -43,20 +43,21 @@ class Part:
     plane: str
     path: tuple[int, ...]
     cap_bytes_per_s: float
-    end_s: float = inf
+    end_s: float = inf  # while it is not in the table: as foreseen
     since_s: float = 0.0  # from when on `left_bytes` are to move, if it is not in the table
     left_bytes: float = 0.0
+    is_in_table: bool = False
 
 
 @dataclass(slots=True, eq=False)
 class Operation:
     """Parts that start together; it is done with the last of them."""
 
-    parts: list[Part]
+    parts: Sequence[Part]
     start_s: float
     alone_s: float
     on_done: Callable[["Operation"], None]
-    num_open: int = 0
+    num_open: int
     end_s: float = inf
     alarm: Alarm | None = None  # its end, while no part is in the table
 
@@ -69,11 +70,10 @@ class Network:
         self._clock = clock
         self._table = FlowTable(fabric)
         self._capacity: list[float] = fabric.link_bytes_per_s.tolist()
+        self._most: list[float] = [rate * FULL for rate in self._capacity]
         self._promised = [0.0] * fabric.num_links
-        self._light: list[dict[int, tuple[Operation, Part]]] = [{} for _ in self._promised]
-        self._users = [0] * fabric.num_links
-        self._carried_bytes = np.zeros(fabric.num_links)  # by parts outside the table, ended
-        self._paths: dict[tuple[int, int, str], tuple[tuple[int, ...], float]] = {}
+        self._users: list[dict[Part, Operation]] = [{} for _ in self._promised]
+        self._carried_bytes = [0.0] * fabric.num_links  # by parts while outside the table
         self._in_table: dict[int, tuple[Operation, Part]] = {}
         self._next_alarm: Alarm | None = None
         self._next_s = inf
@@ -89,79 +89,81 @@ class Network:
         self, source: int, destination: int, plane: str, size_bytes: float, most: float
     ) -> Part:
         """A flow to be sent, at most as fast as `most` and as its path can carry."""
-        key = (source, destination, plane)
-        found = self._paths.get(key)
-        if found is None:
-            path = self.fabric.route(*key)
-            found = path, self.fabric.path_bytes_per_s(*key)
-            found = self._paths[key] = (path, min(found[1], *(self._capacity[i] for i in path)))
-        path, limit = found
-        return Part(source, destination, size_bytes, plane, path, min(limit, most))
+        path = self.fabric.route(source, destination, plane)
+        most = min(most, self.fabric.path_bytes_per_s(source, destination, plane))
+        capacity = self._capacity
+        for link in path:
+            most = min(most, capacity[link])
+        return Part(source, destination, size_bytes, plane, path, most)
 
     def send(
         self, parts: Sequence[Part], start_up_s: float, on_done: Callable[[Operation], None]
     ) -> Operation:
         """Move bytes from `start_up_s` from now on; `on_done` is called when all have arrived."""
         now_s = self._clock.now
-        self._sample()
-        begin_s = now_s + start_up_s
-        alone_s = start_up_s + max(part.size_bytes / part.cap_bytes_per_s for part in parts)
-        operation = Operation(list(parts), now_s, alone_s, on_done, len(parts))
+        if self._sampler is not None:
+            self._sampler.catch_up(now_s)
+        begin_s = end_s = now_s + start_up_s
+        operation = Operation(parts, now_s, 0.0, on_done, len(parts))
         is_free = True
         for part in parts:
             part.since_s, part.left_bytes = begin_s, part.size_bytes
             part.end_s = begin_s + part.size_bytes / part.cap_bytes_per_s
+            end_s = max(end_s, part.end_s)
             is_free = self._promise(operation, part) and is_free
+        operation.alone_s = end_s - now_s
         if is_free:
-            operation.end_s = max(part.end_s for part in parts)
-            operation.alarm = self._alarm(operation.end_s, lambda: self._end_light(operation))
+            operation.end_s = end_s
+            operation.alarm = self._clock.alarm_at(end_s, DELIVER)
+            operation.alarm.callbacks = [lambda _: self._end_foreseen(operation)]
         else:
-            operation.end_s = now_s
             self._relieve(operation)
         return operation
 
     def carried_bytes(self, now_s: float) -> Floats:
         """Bytes that each link has carried so far, [L]."""
-        carried = self._table.carried_bytes(now_s) + self._carried_bytes
-        for link, members in enumerate(self._light):
-            for _, part in members.values():
-                carried[link] += _moved_bytes(part, now_s)
+        carried: Floats = self._table.carried_bytes(now_s) + np.array(self._carried_bytes)
+        for link, users in enumerate(self._users):
+            for part in users:
+                if not part.is_in_table:
+                    carried[link] += _moved_bytes(part, now_s)
         return carried
 
-    def finish_samples(self) -> None:
-        """The run is over: sample up to now."""
-        self._sample()
+    def catch_up_samples(self) -> None:
+        """Take the samples that are due by now."""
+        if self._sampler is not None:
+            self._sampler.catch_up(self._clock.now)
 
     # --- links with room ------------------------------------------------------------------------
 
     def _promise(self, operation: Operation, part: Part) -> bool:
         """Set a part's cap aside on its links; False if one of them could fill up."""
         has_room = True
-        key = id(part)
         for link in part.path:
-            promised = self._promised[link] + part.cap_bytes_per_s
-            self._promised[link] = promised
-            self._users[link] += 1
-            self._light[link][key] = (operation, part)
-            if promised > self._capacity[link] * FULL:
+            self._users[link][part] = operation
+            self._promised[link] += part.cap_bytes_per_s
+            if self._promised[link] > self._most[link]:
                 has_room = False
         return has_room
 
     def _forget(self, part: Part) -> None:
         """Take back what was set aside for a part that has ended."""
         for link in part.path:
-            self._users[link] -= 1
-            self._promised[link] -= part.cap_bytes_per_s
-            if not self._users[link]:
+            users = self._users[link]
+            del users[part]
+            if users:
+                self._promised[link] -= part.cap_bytes_per_s
+            else:
                 self._promised[link] = 0.0  # no rounding stays
-            self._light[link].pop(id(part), None)
 
-    def _end_light(self, operation: Operation) -> None:
+    def _end_foreseen(self, operation: Operation) -> None:
         """All parts have ended as foreseen."""
-        self._sample()
+        if self._sampler is not None:
+            self._sampler.catch_up(self._clock.now)
         for part in operation.parts:
             self._forget(part)
-            self._carried_bytes[list(part.path)] += part.left_bytes
+            for link in part.path:
+                self._carried_bytes[link] += part.left_bytes
         operation.on_done(operation)
 
     def _relieve(self, newcomer: Operation) -> None:
@@ -170,12 +172,13 @@ class Network:
             link
             for part in newcomer.parts
             for link in part.path
-            if self._promised[link] > self._capacity[link] * FULL
+            if self._promised[link] > self._most[link]
         }
         moved: dict[int, Operation] = {id(newcomer): newcomer}
         for link in sorted(full):
-            for operation, _ in self._light[link].values():
-                moved[id(operation)] = operation
+            for part, operation in self._users[link].items():
+                if not part.is_in_table:
+                    moved[id(operation)] = operation
         for operation in moved.values():
             if operation.alarm is not None:
                 operation.alarm.disarm()
@@ -184,21 +187,22 @@ class Network:
                 self._to_table(operation, part)
 
     def _to_table(self, operation: Operation, part: Part) -> None:
+        """Let a part go on in the table with what it has left, once it has begun."""
         now_s = self._clock.now
-        for link in part.path:
-            del self._light[link][id(part)]
         moved = _moved_bytes(part, now_s)
-        self._carried_bytes[list(part.path)] += moved
+        for link in part.path:
+            self._carried_bytes[link] += moved
         part.left_bytes -= moved
+        part.is_in_table = True
         if part.since_s > now_s:
-            self._alarm(part.since_s, lambda: self._start(operation, part))
+            self._clock.call_at(part.since_s, DELIVER, lambda: self._start(operation, part))
         else:
             self._start(operation, part)
 
     # --- the table ------------------------------------------------------------------------------
 
     def _start(self, operation: Operation, part: Part) -> None:
-        self._sample()
+        self.catch_up_samples()
         flow = Flow(
             source=part.source,
             destination=part.destination,
@@ -228,15 +232,17 @@ class Network:
             return
         if self._next_alarm is not None:
             self._next_alarm.disarm()
-        self._next_s = next_s
-        self._next_alarm = None if first is None else self._alarm(next_s, self._end_first)
+        self._next_s, self._next_alarm = next_s, None
+        if first is not None:
+            self._next_alarm = self._clock.alarm_at(next_s, DELIVER)
+            self._next_alarm.callbacks = [lambda _: self._end_due()]
 
-    def _end_first(self) -> None:
+    def _end_due(self) -> None:
         """End what is due now."""
-        self._sample()
+        self.catch_up_samples()
         now_s = self._clock.now
         self._next_alarm, self._next_s = None, inf
-        due = []
+        done = []
         for end_s, flow_id in self._table.completions(now_s):
             self._table.finish(now_s, flow_id)
             operation, part = self._in_table.pop(flow_id)
@@ -244,20 +250,11 @@ class Network:
             self._forget(part)
             operation.num_open -= 1
             if not operation.num_open:
-                due.append(operation)
+                done.append(operation)
         self._settle_later()
-        for operation in due:
+        for operation in done:
             operation.end_s = now_s
             operation.on_done(operation)
-
-    def _alarm(self, time_s: float, call: Callable[[], None]) -> Alarm:
-        alarm = self._clock.alarm_at(time_s, DELIVER)
-        alarm.callbacks = [lambda _: call()]
-        return alarm
-
-    def _sample(self) -> None:
-        if self._sampler is not None:
-            self._sampler.catch_up(self._clock.now)
 
 
 def _moved_bytes(part: Part, now_s: float) -> float:

@@ -148,7 +148,7 @@ class Simulation:
         for group, part in zip(self.groups, parts, strict=True):
             group.ledger.close(*part)
         if self.network is not None:
-            self.network.finish_samples()
+            self.network.catch_up_samples()
         for seq in self.live.values():
             self._record(seq, LIVE)
         return collect(self)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from simpod.cluster import KvRoutes, Placement, num_kv_shards, place_in_order
-from simpod.cluster.fabric import Fabric, build_graph, degraded, freeze, transfer_law
+from simpod.cluster.fabric import Fabric, build_graph, degraded, freeze, transfer_law, whole_fabric
 from simpod.config import ResolvedExperiment
 from simpod.cost import KvTransfer, kv_bytes_per_token, kv_transfer
 from simpod.engine import CacheInputs, KvPath
@@ -28,8 +28,8 @@ class Links:
 
 def links_of(experiment: ResolvedExperiment) -> Links:
     """Transfers, fabric and shared memory of an experiment."""
-    fabric = _fabric(experiment) if experiment.network.needs_fabric else None
     placements = _placements(experiment)
+    fabric = _fabric(experiment) if experiment.network.needs_fabric else None
     _check_ends(experiment, fabric, placements)
     return Links(
         transfer=_transfer(experiment),
@@ -56,10 +56,10 @@ def _placements(experiment: ResolvedExperiment) -> tuple[Placement, ...]:
 
 
 def _fabric(experiment: ResolvedExperiment) -> Fabric:
-    graph = build_graph(experiment.hardware[experiment.pools[0].name])
-    if experiment.network.degrade:
-        graph = degraded(graph, experiment.network.degrade)
-    return freeze(graph)
+    """The pod's links, as far as they are left."""
+    profile = experiment.hardware[experiment.pools[0].name]
+    lost = experiment.network.degrade
+    return freeze(degraded(build_graph(profile), lost)) if lost else whole_fabric(profile)
 
 
 def _check_ends(
