@@ -99,6 +99,7 @@ def pages() -> dict[Path, str]:
         "summary-keys": _summary_keys(),
         "policies-batching": _policies("batching"),
         "policies-router": _policies("router"),
+        "policies-cache": _policies("cache"),
     }
     found = {}
     for path in (DOCS / name for name in PAGES):

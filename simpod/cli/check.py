@@ -27,6 +27,7 @@ class RoleName(StrEnum):
     """Roles that have a contract test."""
 
     BATCHING = "batching"
+    CACHE = "cache"
     ROUTER = "router"
 
 
@@ -43,7 +44,7 @@ def check_command(
         RoleName | None,
         typer.Option(
             "--role",
-            help="What it is for; default: batching if it takes one argument, router if two.",
+            help="What it is for; default: batching if it takes one argument (a cache policy does, too), router if two.",
             show_default=False,
         ),
     ] = None,
@@ -68,7 +69,8 @@ def check_command(
 
     chosen = role.value if role else _built_in_role(policy)
     ref = PolicyRef(use=policy, params=_parameters(params or ()))
-    make = resolve(chosen or "batching", ref)  # a path or module is found alike in every role
+    key = "eviction" if chosen == "cache" else chosen or "batching"
+    make = resolve(key, ref)  # a path or module is found alike in every role
     chosen = chosen or _role_by_arguments(policy, make)
     problems = _problems(CHECKS[chosen], make, policy, views)
     if as_json:
