@@ -44,7 +44,7 @@ class PrefixReads:
         if not found or tokens <= local:
             self._missed.add(seq.seq_id)
             return True
-        if not rank.admit(seq, hit, tokens, tokens, whole=False):
+        if not rank.admit(seq, hit, tokens, tokens, whole=True):
             return False
         if seq.scheduled_s != seq.scheduled_s:
             on_ssd = sum(block.tier for block in found) * cache.unit_tokens

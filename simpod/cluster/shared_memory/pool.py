@@ -118,11 +118,15 @@ class SharedMemory:
         return found
 
     def read(self, found: Found) -> None:
-        """A block is read: note the use; from SSD it moves to DRAM."""
-        shard = self.shards[found.socket]
-        shard[found.tier].touch(found.block)
-        if found.tier == SSD:
-            shard[SSD].drop(found.block)
+        """A block is read: note the use; from SSD it moves to DRAM.
+
+        Where the block before it in the same read has pushed it out, it is not put back.
+        """
+        dram, ssd = self.shards[found.socket]
+        if found.block in dram:
+            dram.touch(found.block)
+        elif found.block in ssd:
+            ssd.drop(found.block)
             self.num_promoted_blocks += 1
             self._put(found.socket, found.block)
 
