@@ -52,7 +52,16 @@ SECTIONS: Mapping[str, Sequence[str]] = {
     "window": ("WindowSpec",),
     "structure": ("SharedPrefixSpec", "SessionsSpec", "TenantSpec"),
     "think": ("ConstantThink", "ExponentialThink", "LognormalThink"),
-    "rest": ("KvTransfer", "Policies", "PolicyEntry", "Slo", "Measure", "Engine"),
+    "rest": (
+        "KvTransfer",
+        "FabricOptions",
+        "SharedMemory",
+        "Policies",
+        "PolicyEntry",
+        "Slo",
+        "Measure",
+        "Engine",
+    ),
 }
 """Generated block of experiment.md -> definitions of the schema in it; none: the file itself."""
 

@@ -154,6 +154,7 @@ def tables(records: RunRecords) -> dict[str, np.ndarray]:
         f"{part}.{f.name}": getattr(getattr(records, part), f.name)
         for part in ("requests", "steps", "transfers")
         for f in fields(getattr(records, part))
+        if f.name != "plane_names"
     }
     for index, group in enumerate(records.groups):
         columns[f"group{index}.decode_end_s"] = group.decode_end_s

@@ -27,6 +27,8 @@ _INTS = {
     "prompt_tokens": 100,
     "output_tokens": 1,
     "cached_tokens": 0,
+    "dram_tokens": 0,
+    "ssd_tokens": 0,
     "prefill_target": 0,
     "decode_target": 0,
     "num_preemptions": 0,
@@ -36,6 +38,7 @@ _INTS = {
 }
 _FLOATS: dict[str, float] = {
     "barrier_wait_s": 0.0,
+    "cache_read_s": 0.0,
     "transfer_start_s": NAN,
     "transfer_end_s": NAN,
 }
@@ -136,11 +139,19 @@ def transfers(rows: Sequence[tuple[int, int, int, float, float, float]] = ()) ->
     floats = [np.array(column, dtype=np.float64) for column in columns[3:]]
     return TransferRecords(
         request_id=ints[0],
+        kind=np.zeros_like(ints[0]),
+        plane=np.zeros_like(ints[0]),
         source=ints[1],
         destination=ints[2],
+        source_die=ints[1],
+        destination_die=ints[2],
+        host=np.full_like(ints[0], -1),
         start_s=floats[0],
         end_s=floats[1],
         size_bytes=floats[2],
+        wait_s=np.zeros_like(floats[0]),
+        alone_s=floats[1] - floats[0],
+        plane_names=("scale_up",),
     )
 
 

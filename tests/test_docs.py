@@ -29,6 +29,7 @@ PAGES = (
     "CONTRIBUTING.md",
     "docs/tutorial.md",
     "docs/fabric.md",
+    "docs/shared-memory.md",
     "docs/calibration.md",
     "docs/communication.md",
     "docs/compare.md",

@@ -74,6 +74,7 @@ def test_attribution_when_the_decode_pool_gives_the_first_token() -> None:
     assert parts == pytest.approx(
         {
             "router": 0.0,
+            "cache_read": 0.0,
             "queue": 0.2,
             "prefill": 0.5,
             "barrier": 0.3,

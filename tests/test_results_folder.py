@@ -62,11 +62,18 @@ def test_round_trip(tmp_path: Path) -> None:
     assert {f"{part}_s" for part in STEP_PARTS} <= set(got.steps.columns)
     assert got.transfers.to_dict("list") == {
         "request_id": [3],
+        "kind": ["kv"],
+        "plane": ["scale_up"],
         "source": [0],
         "destination": [1],
+        "source_die": [0],
+        "destination_die": [1],
+        "host": [-1],
         "start_s": [0.5],
         "end_s": [0.75],
         "size_bytes": [1e6],
+        "wait_s": [0.0],
+        "alone_s": [0.25],
     }
     assert got.summary == summary(records(), slo=Slo())
     assert got.provenance["seed"] == 7

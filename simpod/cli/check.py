@@ -46,7 +46,7 @@ def check_command(
         RoleName | None,
         typer.Option(
             "--role",
-            help="What it is for; default: batching if it takes one argument, router if two.",
+            help="What it is for; default: batching for one argument, router for two.",
             show_default=False,
         ),
     ] = None,

@@ -67,7 +67,9 @@ NOT_MODELLED: Final[Mapping[str, str]] = {
 }
 """Well-known keys that have no equal here, and what to write instead."""
 
-OPTIONAL_SECTIONS: Final = frozenset({"kv_transfer", "policies", "slo", "measure", "engine"})
+OPTIONAL_SECTIONS: Final = frozenset(
+    {"kv_transfer", "fabric", "shared_memory", "policies", "slo", "measure", "engine"}
+)
 POLICY_KEYS: Final = (
     "router",
     "prefill_router",
@@ -92,6 +94,9 @@ def canonicalise(root: Node, problems: Problems) -> None:
     for role, policy in _section(root, "policies").items():
         if role in POLICY_KEYS and isinstance(policy.value, str):
             policy.value = {"use": _leaf(policy.value, policy.place, policy.key, "use")}
+    eviction = _section(root, "shared_memory").get("eviction")
+    if eviction is not None and isinstance(eviction.value, str):
+        eviction.value = {"use": _leaf(eviction.value, eviction.place, eviction.key, "use")}
     slo = root.child("slo")
     if slo is not None and isinstance(slo.value, str):
         _unfold_slo(slo, problems)

@@ -15,6 +15,7 @@ from simpod.config.links import (
     ordered_pools,
     policy_keys,
 )
+from simpod.config.network import resolve_network
 from simpod.config.nodes import Node, Path, Place, from_plain
 from simpod.config.overrides import apply_override
 from simpod.config.pools import ResolvedPool, resolve_pools
@@ -86,12 +87,16 @@ def _resolve(experiment: Experiment, root: Node, problems: Problems) -> Resolved
     if order is not None:
         plane = kv_plane(experiment, order, hardware, problems)
         check_policy_keys(experiment, len(order), problems)
-    problems.stop()
-    if order is None:
+    if order is None or any(name not in pools for name in order):
+        problems.stop()
         raise InvariantError("a deployment without a shape and without a problem")
+    specs = tuple(pools[name].spec for name in order)
+    links: Derived = {}
+    network = resolve_network(experiment, specs, hardware, problems, links)
+    problems.stop()
     semantics = _semantics(experiment)
     policies = _policies(experiment, (*policy_keys(len(order)), *OPTIONAL_POLICIES), semantics)
-    derived = _derived(experiment, pools, policies, plane)
+    derived = _derived(experiment, pools, policies, plane) | links
     if experiment.engine.semantics is None:
         derived["engine", "semantics"] = (semantics.name, f"usual on {experiment.hardware.family}")
     document = build_document(experiment, order, derived)
@@ -99,7 +104,7 @@ def _resolve(experiment: Experiment, root: Node, problems: Problems) -> Resolved
         name=experiment.name,
         seed=experiment.seed,
         model=experiment.model,
-        pools=tuple(pools[name].spec for name in order),
+        pools=specs,
         hardware={name: hardware[name] for name in order},
         workload=experiment.workload,
         policies=policies,
@@ -109,6 +114,7 @@ def _resolve(experiment: Experiment, root: Node, problems: Problems) -> Resolved
         measure=experiment.measure,
         skip_ahead=experiment.engine.skip_ahead,
         semantics=semantics,
+        network=network,
         memory={name: pools[name].memory for name in order},
         document=document,
         origins=origins_of(document, root, derived),

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from simpod.cluster.pool_spec import PoolSpec
+from simpod.config.network import ResolvedNetwork
 from simpod.cost.memory import MemoryPlan
 from simpod.cost.semantics import Semantics
 from simpod.hardware.spec import HardwareProfile
@@ -42,6 +43,7 @@ class ResolvedExperiment:
     measure: Measure
     skip_ahead: bool
     semantics: Semantics
+    network: ResolvedNetwork
     memory: Mapping[str, MemoryPlan]
     document: Mapping[str, Any]
     origins: Mapping[str, str]

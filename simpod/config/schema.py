@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Le
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from simpod.fields import Count, Index, Positive
+from simpod.fields import Count, Index, NonNegative, Positive
 from simpod.hardware.spec import HardwareProfile
 from simpod.model.spec import ModelSpec
 from simpod.records.measure import Measure
@@ -79,15 +79,6 @@ class Pool(_Section):
     """Hardware of this pool where it is not the experiment's: heterogeneous prefill and decode."""
 
 
-class KvTransfer(_Section):
-    """How KV gets from a prefill pool to a decode pool."""
-
-    plane: Literal["scale_up", "scale_out", "vpc"] | None = None
-    """Network plane; default: the fastest that joins both pools."""
-    first_token_from: Literal["prefill", "decode"] = "decode"
-    """Who streams the first token; the transfer falls into TTFT with decode, else into a gap."""
-
-
 class PolicyEntry(BaseModel):
     """A policy and, beside `use`, its parameters."""
 
@@ -100,6 +91,53 @@ class PolicyEntry(BaseModel):
     def params(self) -> dict[str, Any]:
         """The keys beside `use`."""
         return dict(self.model_extra or {})
+
+
+class KvTransfer(_Section):
+    """How KV gets from a prefill pool to a decode pool."""
+
+    plane: Literal["scale_up", "scale_out", "vpc"] | None = None
+    """Network plane; default: the fastest that joins both pools."""
+    first_token_from: Literal["prefill", "decode"] = "decode"
+    """Who streams the first token; the transfer falls into TTFT with decode, else into a gap."""
+    contention: Literal["fabric", "none"] | None = None
+    """fabric: transfers share the links of the pod; none: each has links of its own. Default:
+    fabric where the pools share a pod whose profile has a topology."""
+    layerwise: bool = False
+    """Send layers while the prompt is computed; only the last layer remains after it."""
+
+
+class FabricOptions(_Section):
+    """The links of the pod in this run."""
+
+    degrade: dict[str, Annotated[float, Ge(0), Le(1)]] = {}
+    """Link or switch (pattern) -> share of its rate that is left; 0: it is lost."""
+
+
+class SharedMemory(_Section):
+    """DRAM of hosts and an SSD tier as one pool of KV blocks that every prefill rank can read."""
+
+    hosts: Count | None = None
+    """Nodes whose DRAM is in the pool, from the first on; default: all."""
+    dram_bytes_per_host: Positive
+    """Share of a node's DRAM that is given to the pool."""
+    ssd_bytes: NonNegative = 0.0
+    """SSD behind the pool, all of it; what DRAM evicts goes there. 0: none."""
+    block_tokens: Annotated[int, Ge(1)] = 128
+    """Tokens of one block of the pool; 128 to 512 in CloudMatrix-Infer."""
+    plane: Literal["scale_up", "vpc"] = "scale_up"
+    """Network plane between dies and the pool's DRAM; SSD is behind vpc."""
+    eviction: PolicyEntry = PolicyEntry(use="lru")
+    """Which block goes first; a plain name stands for {use: name}."""
+    replication: Count = 1
+    """Copies of each block, on as many nodes."""
+    virtual_nodes: Count = 64
+    """Points of each memory on the ring of consistent hashing."""
+    reads: Literal["before_step", "async"] | None = None
+    """before_step: a group's next step waits until the prefixes that are being read are there;
+    async: it goes on without those prompts. Default: before_step, in a mixed pool async."""
+    write_back: bool = True
+    """Write blocks of computed prompts into the pool."""
 
 
 class Policies(_Section):
@@ -128,6 +166,8 @@ class Engine(_Section):
     """Take steps in which nothing joins or leaves in one go; the records are the same without."""
     semantics: Literal["vllm-v1", "sglang", "trtllm", "flowserve"] | None = None
     """Whose rules a step follows; default: flowserve on Ascend, vllm-v1 elsewhere."""
+    link_samples_s: Positive | None = None
+    """Record the use of the network's links at this interval, in links.parquet; default: never."""
 
 
 class Experiment(_Section):
@@ -147,6 +187,10 @@ class Experiment(_Section):
     """Pools by name: one mixed, one prefill and one decode, or one of these alone."""
     kv_transfer: KvTransfer = KvTransfer()
     """From the prefill pool to the decode pool."""
+    fabric: FabricOptions = FabricOptions()
+    """Lost and slow links."""
+    shared_memory: SharedMemory | None = None
+    """Memory of many hosts as one cache of prompt prefixes."""
     policies: Policies = Policies()
     """Routing and batching."""
     slo: Slo = Slo()
@@ -154,4 +198,4 @@ class Experiment(_Section):
     measure: Measure = Measure()
     """Which requests count."""
     engine: Engine = Engine()
-    """Speed of the simulator."""
+    """Speed of the simulator, and what it records."""

@@ -149,6 +149,10 @@ class KvTransfer:
         """Time of one sequence on idle links."""
         return self.latency_s + self.fixed_s + self.s_per_token * tokens
 
+    def moving_s(self, tokens: int) -> float:
+        """The same without the latency."""
+        return self.fixed_s + self.s_per_token * tokens
+
     def size_bytes(self, tokens: int) -> float:
         """What one sequence sends, all dies of the decode rank."""
         return self.fixed_bytes + self.bytes_per_token * tokens

@@ -1,5 +1,7 @@
 """The SimPy processes: groups that step, a source that sends, transfers between them."""
 
+from simpod.engine.context_cache import CacheInputs
+from simpod.engine.kv_mover import KvPath
 from simpod.engine.simulation import PoolInputs, RunInputs, Simulation
 
-__all__ = ["PoolInputs", "RunInputs", "Simulation"]
+__all__ = ["CacheInputs", "KvPath", "PoolInputs", "RunInputs", "Simulation"]

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from simpod.cluster.fabric import LINK_KINDS
 from simpod.cost import breakdown
 from simpod.engine.ledger import ROW
 from simpod.records.columns import (
@@ -12,11 +13,11 @@ from simpod.records.columns import (
     Floats,
     GroupRecords,
     Ints,
+    LinkRecords,
     PoolRecords,
     RequestRecords,
     RunRecords,
     StepRecords,
-    TransferRecords,
 )
 
 if TYPE_CHECKING:
@@ -28,8 +29,11 @@ REQUEST_FIELDS = (
     "status",
     "arrival_s",
     "cached_tokens",
+    "dram_tokens",
+    "ssd_tokens",
     "prefill_target",
     "decode_target",
+    "cache_read_s",
     "scheduled_s",
     "prefill_end_s",
     "barrier_wait_s",
@@ -57,7 +61,9 @@ def collect(sim: "Simulation") -> RunRecords:
     return RunRecords(
         requests=requests,
         steps=_steps(sim),
-        transfers=_transfers(sim),
+        transfers=sim.transfers.records(),
+        links=_links(sim),
+        shared_memory=sim.cache.records() if sim.cache else None,
         groups=tuple(_group(sim, i) for i in range(len(sim.groups))),
         pools=tuple(_pool(sim, pool, requests) for pool in sim.pools),
         end_s=float(sim.clock.now),
@@ -128,15 +134,24 @@ def _parts(group: "Group", table: Floats) -> Floats:
     )
 
 
-def _transfers(sim: "Simulation") -> TransferRecords:
-    rows = np.array(sim.transfers).reshape(-1, 6)
-    return TransferRecords(
-        request_id=rows[:, 0].astype(np.int64),
-        source=rows[:, 1].astype(np.int64),
-        destination=rows[:, 2].astype(np.int64),
-        start_s=rows[:, 3],
-        end_s=rows[:, 4],
-        size_bytes=rows[:, 5],
+def _links(sim: "Simulation") -> LinkRecords | None:
+    """Samples of the links, one row a plane and interval."""
+    network = sim.network
+    if network is None or sim.inputs.link_samples_s is None:
+        return None
+    fabric, samples = network.fabric, network.samples
+    planes = len(fabric.plane_names)
+    shape = len(samples.time_s), planes
+    sent = np.array(samples.sent_bytes_per_s).reshape(shape)
+    is_up = fabric.link_kind == LINK_KINDS.index("up")
+    most = np.bincount(fabric.link_plane[is_up], fabric.link_bytes_per_s[is_up], planes)
+    return LinkRecords(
+        time_s=np.repeat(np.array(samples.time_s, dtype=np.float64), planes),
+        plane=np.tile(np.arange(planes), shape[0]),
+        bytes_per_s=sent.ravel(),
+        share_frac=(sent / most).ravel(),
+        busiest_frac=np.array(samples.busiest_frac).reshape(shape).ravel(),
+        plane_names=fabric.plane_names,
     )
 
 

@@ -15,6 +15,7 @@ from simpod.cluster import (
 )
 from simpod.cost import Batch, StepPricer, StepPrices
 from simpod.engine.clock import PLAN, STEP_END, Alarm, Clock
+from simpod.engine.context_cache import ContextCache
 from simpod.engine.dispatch import Dispatcher
 from simpod.engine.ledger import Ledger
 from simpod.engine.rank import Rank
@@ -195,16 +196,19 @@ class Group:
         """Plan, price, advance; sleep while there is nothing to do."""
         clock = self.clock
         skip_ahead = self.sim.skip_ahead
+        cache = self.sim.cache
+        announces = self.sim.kv.is_layerwise and self.spec.role == "prefill"
         fruitless = 0
         while True:
             if not clock.may_plan:
                 yield clock.alarm_at(clock.now, PLAN)
+            if cache is not None and self._must_wait_for_reads(cache):
+                yield self._fall_idle()
+                continue
             decodes = self._plan()
             if not self.num_decoding and not self.prefill_tokens:
                 if not self.dirty:
-                    self._idle = Alarm()
-                    self._idle_since_s = clock.now
-                    yield self._idle
+                    yield self._fall_idle()
                     fruitless = 0
                 elif (fruitless := fruitless + 1) > MAX_FRUITLESS_PLANS:
                     raise InvariantError(
@@ -220,6 +224,8 @@ class Group:
                 1 if self.prefill_tokens or self.dirty else self._horizon(prices),
                 self.tokens,
             )
+            if announces and self.prefill_tokens:
+                self.sim.kv.announce(self, run.end_s)
             if skip_ahead or run.steps == 1:
                 self._alarm = clock.alarm_at(run.end_s, self._end_order)
                 yield self._alarm
@@ -232,6 +238,21 @@ class Group:
                 self._advance()
             if self.prefill_tokens:
                 self._finish_prefill(prices)
+
+    def _fall_idle(self) -> Alarm:
+        """Sleep until somebody pokes."""
+        self._idle = Alarm()
+        self._idle_since_s = self.clock.now
+        return self._idle
+
+    def _must_wait_for_reads(self, cache: ContextCache) -> bool:
+        """Begin the reads that there is room for; True if the step is to wait for any of them."""
+        for rank in self.dirty:
+            if rank.reads is not None:
+                rank.reads.start()
+        return cache.waits_for_reads and any(
+            rank.reads is not None and rank.reads.under_way for rank in self.ranks
+        )
 
     def _plan(self) -> bool:
         """Let every rank on which something changed decide; return whether decodes go on."""
@@ -366,7 +387,7 @@ class Group:
             seq.transfer_start_s = seq.transfer_end_s = self.clock.now
             self._joining.append((rank, seq))
         else:
-            self.sim.transfer(seq, self, rank)
+            self.sim.kv.pull(seq, self, rank)
 
     # --- prefill --------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from simpod.engine.asking import ask, blame
 from simpod.engine.facades import RankFacade
 from simpod.engine.pausing import HostLink, switch
+from simpod.engine.prefix_reads import PrefixReads
 from simpod.engine.sequence import Sequence
 from simpod.policies import BatchScheduler
 
@@ -17,10 +18,10 @@ if TYPE_CHECKING:
 class Rank:
     """Queues and slots of one rank; its blocks and batch counts live in the group's arrays.
 
-    A sequence is in `waiting` (no blocks), in `partial` (prompt computed in part), decoding,
-    `paused` (all of its KV is there, but it holds no slot), or, on a decode rank, in `inbox`
-    (prompt still on the prefill die) or being pulled. `running` holds all with blocks that can be
-    preempted, in order of admission.
+    A sequence is in `waiting` (no blocks), in `reads` (its prefix is on its way from the shared
+    memory), in `partial` (prompt computed or read in part), decoding, `paused` (all of its KV is
+    there, but it holds no slot), or, on a decode rank, in `inbox` (prompt still on the prefill die)
+    or being pulled. `running` holds all with blocks that can be preempted, in order of admission.
     """
 
     def __init__(self, group: "Group", index: int, target: int, policy: BatchScheduler) -> None:
@@ -32,8 +33,10 @@ class Rank:
         self.inbox: OrderedDict[int, Sequence] = OrderedDict()
         self.waiting: OrderedDict[int, Sequence] = OrderedDict()
         self.partial: dict[int, Sequence] = {}
+        self.reads = PrefixReads(self, cache) if (cache := group.sim.cache) else None
         self.running: dict[int, Sequence] = {}
         self.pinned: dict[int, tuple[int, ReadOnly[int]]] = {}  # own blocks and prefix units
+        self.reserved: dict[int, int] = {}  # blocks for prompts that are still being computed
         self.chunks: dict[int, tuple[Sequence, int]] = {}
         self.paused: dict[int, Sequence] = {}
         self.host: HostLink | None = None
@@ -108,12 +111,29 @@ class Rank:
         hit = self.hit_units(seq) if seq.prefix_hashes else 0
         resident = hit * kv.unit_tokens
         self._check_chunk(seq, chunk, seq.goal_tokens - resident)
-        own = kv.blocks_for(resident + chunk) - hit * kv.unit_blocks
+        if not self.admit(seq, hit, resident, resident + chunk, whole=whole):
+            return False
+        if seq.scheduled_s != seq.scheduled_s:
+            seq.scheduled_s = group.clock.now
+            seq.cached_tokens = resident
+            seq.dram_tokens = seq.ssd_tokens = 0
+        self.partial[seq.seq_id] = self.running[seq.seq_id] = seq
+        self._enter(seq, chunk)
+        self.report_kv()
+        return True
+
+    def admit(self, seq: Sequence, hit: int, resident: int, tokens: int, *, whole: bool) -> bool:
+        """Give a waiting prompt blocks for its first `tokens`, `hit` prefix units among them.
+
+        resident: tokens that need not be computed.
+        """
+        group, kv = self.group, self.group.kv
+        own = kv.blocks_for(tokens) - hit * kv.unit_blocks
         ids = seq.prefix_hashes[:hit]
         shared = kv.blocks_to_pin(self.index, ids) if hit else 0
         need = own + shared
         if group.spec.reserve_full_prompt or (whole and seq.num_preemptions):
-            need += kv.blocks_for(seq.goal_tokens) - kv.blocks_for(resident + chunk)
+            need += kv.blocks_for(seq.goal_tokens) - kv.blocks_for(tokens)
         if not kv.fits(self.index, need, group.next_tokens):
             return False
         if hit:
@@ -122,15 +142,11 @@ class Rank:
         kv.take(self.index, own)
         seq.own_blocks = own
         seq.resident_tokens = resident
-        if seq.num_preemptions == 0:
-            seq.scheduled_s = group.clock.now
-            seq.cached_tokens = resident
         del self.waiting[seq.seq_id]
-        self.partial[seq.seq_id] = self.running[seq.seq_id] = seq
+        if self.reads is not None:
+            self.reads.forget(seq)
         self.take_slot()
         group.dispatch.queued_tokens[self.target] -= resident
-        self._enter(seq, chunk)
-        self._report_kv()
         return True
 
     def _extend(self, seq: Sequence, chunk: int) -> bool:
@@ -144,6 +160,8 @@ class Rank:
                 return False
         kv.take(self.index, more)
         seq.own_blocks += more
+        if seq.scheduled_s != seq.scheduled_s:  # it was read, not computed, up to here
+            seq.scheduled_s = self.group.clock.now
         self._enter(seq, chunk)
         return True
 
@@ -176,7 +194,7 @@ class Rank:
             if seq.prefill_end_s != seq.prefill_end_s:  # later ones recompute: no part of the TTFT
                 seq.barrier_wait_s += wait_s
             if seq.prefix_hashes:
-                self._publish(seq)  # with each chunk: others need not wait for the whole prompt
+                self.publish(seq)  # with each chunk: others need not wait for the whole prompt
             if seq.resident_tokens == seq.goal_tokens:
                 del self.partial[seq.seq_id]
                 done.append(seq)
@@ -188,7 +206,7 @@ class Rank:
         prompts.pairs[index] = 0.0
         return done
 
-    def _publish(self, seq: Sequence) -> None:
+    def publish(self, seq: Sequence) -> None:
         """Make full prefix units that this sequence computed shareable."""
         kv = self.group.kv
         if kv.unit_tokens:
@@ -213,14 +231,22 @@ class Rank:
                 return
             del self.inbox[seq.seq_id]
             kv.take(self.index, blocks)
-            seq.own_blocks = blocks
-            seq.resident_tokens = seq.goal_tokens
+            if seq.prefill_target >= 0 and seq.prefill_end_s != seq.prefill_end_s:
+                self.reserved[seq.seq_id] = blocks  # the prefill rank still counts its own
+            else:
+                seq.own_blocks = blocks
+                seq.resident_tokens = seq.goal_tokens
             self.num_pulling += 1
             group.num_pulling += 1
             self.take_slot()
             group.dispatch.queued_tokens[self.target] -= seq.goal_tokens
-            self._report_kv()
+            self.report_kv()
             group.pull(seq, self)
+
+    def keep_reserved(self, seq: Sequence) -> None:
+        """A prompt that was still being computed when its blocks were set aside is complete."""
+        seq.own_blocks = self.reserved.pop(seq.seq_id)
+        seq.resident_tokens = seq.goal_tokens
 
     def begin_pulled(self, seq: Sequence) -> None:
         """A prompt's KV has come: decode from the next step on."""
@@ -324,7 +350,7 @@ class Rank:
     def retire(self, seq: Sequence) -> None:
         """A sequence is done here: publish what its output filled, free blocks and slot."""
         if seq.prefix_hashes:
-            self._publish(seq)
+            self.publish(seq)
         self.release(seq)
         self._make_way()
 
@@ -341,7 +367,7 @@ class Rank:
         kv.release(self.index, own_blocks)
         if units:
             kv.unpin(self.index, units)
-        self._report_kv()
+        self.report_kv()
         self._make_way()
 
     def _make_way(self) -> None:
@@ -360,7 +386,7 @@ class Rank:
         seq.own_blocks = 0
         seq.resident_tokens = 0
         self.running.pop(seq.seq_id, None)
-        self._report_kv()
+        self.report_kv()
 
     def touch(self) -> None:
         """Something changed: the policy will be asked before the next step."""
@@ -368,7 +394,7 @@ class Rank:
             self.is_dirty = True
             self.group.dirty.append(self)
 
-    def _report_kv(self) -> None:
+    def report_kv(self) -> None:
         """Tell the router how full this rank is, where there is anything to choose."""
         if self.group.dispatch.num_targets > 1:
             self.group.dispatch.kv_tokens[self.target] = self.group.kv.tokens_held(self.index)

@@ -19,6 +19,9 @@ class Sequence:
     ttft_deadline_s: float = float("inf")
     resident_tokens: int = 0  # tokens with KV; while decoding, as of the join
     cached_tokens: int = 0
+    dram_tokens: int = 0  # of the cached ones, read from the shared memory
+    ssd_tokens: int = 0
+    cache_read_s: float = 0.0
     emitted_tokens: int = 0
     own_blocks: int = 0  # KV blocks held alone; shared prefix units are in `units`
     units: ReadOnly[int] = ()

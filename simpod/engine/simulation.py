@@ -7,20 +7,25 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from simpod.cluster import PoolSpec
+from simpod.cluster.fabric import Fabric
 from simpod.cluster.prefix import PrefixCache
 from simpod.cluster.ranked_prefix import RankedPrefixCache
 from simpod.cost import KvTransfer, StepPricer
 from simpod.engine.asking import blame_idleness
-from simpod.engine.clock import DELIVER, Clock
+from simpod.engine.clock import Clock
 from simpod.engine.collect import PACK_REQUEST, collect
+from simpod.engine.context_cache import CacheInputs, ContextCache
 from simpod.engine.dispatch import Dispatcher
 from simpod.engine.gate import Gate
 from simpod.engine.group import Group
+from simpod.engine.kv_mover import KvMover, KvPath
 from simpod.engine.ledger import RunLog
+from simpod.engine.network import Network
 from simpod.engine.pausing import HostLink
 from simpod.engine.rank import Rank
 from simpod.engine.sequence import NAN, Sequence
 from simpod.engine.source import Source
+from simpod.engine.transfer_log import TransferLog
 from simpod.errors import InvariantError
 from simpod.policies import Admission, BatchScheduler, CachePolicy, Prediction, Router
 from simpod.records.columns import FINISHED, LIVE, REFUSED, RunRecords
@@ -53,6 +58,10 @@ class RunInputs:
     make_batching: Callable[[], BatchScheduler]
     batching_name: str
     transfer: KvTransfer | None = None
+    kv_path: KvPath | None = None
+    fabric: Fabric | None = None
+    link_samples_s: float | None = None
+    cache: CacheInputs | None = None
     first_token_from_decode: bool = False
     ttft_target_s: float = float("inf")
     tpot_target_s: float = float("inf")
@@ -115,15 +124,22 @@ class Simulation:
         self.log = RunLog()
         self.rows = bytearray()  # REQUEST_FIELDS of every request that has ended
         self.segments = array("q")  # seq_id, ledger, first, last decode step before a preemption
-        self.transfers = array("d")
         self.live: dict[int, Sequence] = {}
         self.num_ended = 0
         self._total = len(inputs.requests)
         self._progress_every = max(1, self._total // 200)
+        self.network = (
+            Network(self.clock, inputs.fabric, inputs.link_samples_s) if inputs.fabric else None
+        )
+        self.cache = self._context_cache()
         self.entry = Pool(self, inputs.entry, 0)
         self.decode = Pool(self, inputs.decode, len(self.entry.groups)) if inputs.decode else None
         self.pools = [self.entry] + ([self.decode] if self.decode else [])
         self.groups = [group for pool in self.pools for group in pool.groups]
+        self.kv = KvMover(self)
+        self.transfers = TransferLog(
+            inputs.fabric.plane_names if inputs.fabric else (self.kv.path.plane,)
+        )
         self.source = Source(
             inputs.requests, self.clock, self.prefix_unit_tokens(inputs.entry.spec)
         )
@@ -149,9 +165,18 @@ class Simulation:
         parts = self.log.by_group(len(self.groups))
         for group, part in zip(self.groups, parts, strict=True):
             group.ledger.close(*part)
+        if self.network is not None:
+            self.network.catch_up_samples()
         for seq in self.live.values():
             self._record(seq, LIVE)
         return collect(self)
+
+    def _context_cache(self) -> ContextCache | None:
+        if self.inputs.cache is None:
+            return None
+        if self.network is None:
+            raise InvariantError("shared memory without a fabric")
+        return ContextCache(self, self.inputs.cache, self.network)
 
     # --- what groups ask ------------------------------------------------------------------------
 
@@ -211,10 +236,12 @@ class Simulation:
         now_s = self.clock.now
         if seq.prefill_end_s != seq.prefill_end_s:
             seq.prefill_end_s = now_s
+        if self.cache is not None:
+            self.cache.write_back(seq, rank)
         is_prefill = group.spec.role == "prefill"
         pool = self.decode if is_prefill else None
         if pool is not None and self.inputs.first_token_from_decode:
-            self._hand_over(seq, rank, pool)
+            self.kv.hand_over(seq, rank)
             return
         if seq.emitted_tokens == 0:
             seq.first_token_s = now_s
@@ -224,42 +251,9 @@ class Simulation:
             rank.retire(seq)
             self.finish(seq)
         elif pool is not None:
-            self._hand_over(seq, rank, pool)
+            self.kv.hand_over(seq, rank)
         else:
             rank.begin_decode(seq)
-
-    def _hand_over(self, seq: Sequence, rank: Rank, pool: Pool) -> None:
-        """Register a finished prompt with the decode pool; its KV stays until it is pulled."""
-        rank.pin(seq)
-        seq.decode_target = pool.dispatch.choose(seq)
-        group, decode_rank = pool.rank_of(seq.decode_target)
-        group.submit(seq, decode_rank)
-
-    def transfer(self, seq: Sequence, group: Group, rank: Rank) -> None:
-        """Pull a prompt's KV into `rank`; both sides hold it until it is there."""
-        law = self.inputs.transfer
-        if law is None:
-            raise InvariantError("no link for the KV transfer")
-        start_s = self.clock.now
-        end_s = start_s + law.seconds(seq.resident_tokens)
-        seq.transfer_start_s = start_s
-        self.transfers.extend(
-            (
-                seq.seq_id,
-                seq.prefill_target,
-                seq.decode_target,
-                start_s,
-                end_s,
-                law.size_bytes(seq.resident_tokens),
-            )
-        )
-        self.clock.call_at(end_s, DELIVER, lambda: self._delivered(seq, group, rank))
-
-    def _delivered(self, seq: Sequence, group: Group, rank: Rank) -> None:
-        seq.transfer_end_s = self.clock.now
-        source, source_rank = self.entry.rank_of(seq.prefill_target)
-        source.let_go(seq, source_rank)
-        group.deliver(seq, rank)
 
     def finish(self, seq: Sequence) -> None:
         """A request has got its last token."""
@@ -283,8 +277,11 @@ class Simulation:
             status,
             seq.arrival_s,
             seq.cached_tokens,
+            seq.dram_tokens,
+            seq.ssd_tokens,
             seq.prefill_target,
             seq.decode_target,
+            seq.cache_read_s,
             seq.scheduled_s,
             seq.prefill_end_s,
             seq.barrier_wait_s,

@@ -87,19 +87,9 @@ class Source:
             self._clock.now,
             self._prompts[row],
             self._sessions[row],
-            self._prefix_units(row) if self._unit_tokens else (),
+            self._requests.prefix_units(row, self._unit_tokens) if self._unit_tokens else (),
             self._prompts[row],
         )
         if self._tenants:
             seq.tenant, seq.priority = self._tenants[row], self._priorities[row]
         self._submit(seq)
-
-    def _prefix_units(self, row: int) -> list[int]:
-        """Ids of the full prefix units; a unit's last block stands for all of it."""
-        requests, block = self._requests, self._requests.hash_block_tokens
-        ids = requests.prefix_ids(row)
-        if not requests.names_whole_blocks:
-            ids = ids[: self._prompts[row] // block]
-        blocks_per_unit = self._unit_tokens // block
-        units: list[int] = ids[blocks_per_unit - 1 :: blocks_per_unit].tolist()
-        return units

@@ -7,6 +7,7 @@ from simpod.records.columns import Floats, RequestRecords
 TTFT_PARTS = (
     "router",
     "queue",
+    "cache_read",
     "prefill",
     "barrier",
     "back_pressure",
@@ -20,10 +21,11 @@ def ttft_parts_s(requests: RequestRecords) -> dict[str, Floats]:
     """How long each of `TTFT_PARTS` took in each request's TTFT, [n]; NaN without first token.
 
     router: deciding where to send it; no time passes there yet. queue: arrival to the first step
-    that worked for it. prefill: from there until its prompt is computed, without barrier: the
-    time in which its rank waited for slower ranks. back_pressure: until the decode pool pulls the
-    KV. transfer: the pull. first_decode: until the first token. The last three count only where
-    the decode pool gives the first token; otherwise they delay the second one.
+    that worked for it, without cache_read: reading its prefix from the shared memory. prefill:
+    from that step until its prompt is computed, without barrier: the time in which its rank waited
+    for slower ranks. back_pressure: until the decode pool pulls the KV. transfer: the pull.
+    first_decode: until the first token. The last three count only where the decode pool gives the
+    first token; otherwise they delay the second one.
     """
     first = requests.first_token_s
     scheduled = requests.scheduled_s
@@ -35,7 +37,8 @@ def ttft_parts_s(requests: RequestRecords) -> dict[str, Floats]:
     barrier = np.nan_to_num(requests.barrier_wait_s)
     parts = (
         np.zeros(len(first)),
-        scheduled - requests.arrival_s,
+        scheduled - requests.arrival_s - requests.cache_read_s,
+        requests.cache_read_s,
         prefill_end - scheduled - barrier,
         barrier,
         pull_start - prefill_end,

@@ -61,7 +61,11 @@ _QUALITY = {
     "slo_attainment": "share of the measured that met every target; refused and live ones did not",
     "slo_attainment_by_metric": "the same for each target alone",
     "ttft_attribution_ms": f"mean and p99 of each part of the TTFT: {', '.join(TTFT_PARTS)}",
-    "prefix_hit_frac": "share of the measured, finished prompts' tokens found in the prefix cache",
+    "prefix_hit_frac": "share of the measured, finished prompts' tokens that were found in a cache",
+    "prefix_hit_frac_by_tier": "the same by where: hbm (prefix cache of the rank), dram and ssd of"
+    " the shared memory",
+    "shared_memory": "null, or of the whole run, by tier: blocks held and their capacity, bytes"
+    " read and written; lost_blocks: evicted from the last tier",
     "preemptions": "sequences that lost their KV blocks and started again, whole run",
 }
 

@@ -17,7 +17,7 @@ from simpod.metrics.pools import pool_use, price_status_frac, step_breakdown
 from simpod.metrics.saturation import saturation
 from simpod.metrics.tokens import Ledgers, inter_token_gaps, join_ledgers, tokens_per_second
 from simpod.metrics.window import Window, measure
-from simpod.records.columns import FINISHED, LIVE, REFUSED, RunRecords
+from simpod.records.columns import FINISHED, LIVE, REFUSED, RequestRecords, RunRecords
 from simpod.records.measure import Measure
 from simpod.records.slo import Slo
 from simpod.units import MS
@@ -143,7 +143,34 @@ def _quality(records: RunRecords, window: Window, slo: Slo) -> Json:
         "slo_attainment_by_metric": by_metric,
         "ttft_attribution_ms": _attribution(records, chosen),
         "prefix_hit_frac": _ratio(int(cached), int(prompt)),
+        "prefix_hit_frac_by_tier": _hits_by_tier(requests, chosen),
+        "shared_memory": _shared_memory(records),
         "preemptions": sum(group.num_preemptions for group in records.groups),
+    }
+
+
+def _hits_by_tier(requests: RequestRecords, chosen: Bools) -> Json:
+    """Shares of the prompts' tokens; they add up to `prefix_hit_frac`."""
+    prompt = int(requests.prompt_tokens[chosen].sum())
+    dram, ssd = (int(c[chosen].sum()) for c in (requests.dram_tokens, requests.ssd_tokens))
+    hbm = int(requests.cached_tokens[chosen].sum()) - dram - ssd
+    return {name: _ratio(n, prompt) for name, n in (("hbm", hbm), ("dram", dram), ("ssd", ssd))}
+
+
+def _shared_memory(records: RunRecords) -> Json | None:
+    pool = records.shared_memory
+    if pool is None:
+        return None
+    held = {"dram": pool.dram_held_blocks, "ssd": pool.ssd_held_blocks}
+    capacity = {"dram": pool.dram_capacity_blocks, "ssd": pool.ssd_capacity_blocks}
+    return {
+        "block_bytes": pool.block_bytes,
+        "capacity_blocks": capacity,
+        "held_blocks": held,
+        "lost_blocks": pool.lost_blocks,
+        "read_bytes": {"dram": pool.dram_read_bytes, "ssd": pool.ssd_read_bytes},
+        "own_host_read_bytes": pool.own_host_read_bytes,
+        "written_bytes": {"dram": pool.dram_written_bytes, "ssd": pool.ssd_written_bytes},
     }
 
 

@@ -79,6 +79,7 @@ ROLE_OF_KEY: Mapping[str, str] = {
     "admission": "admission",
     "length_predictor": "length_predictor",
     "prefix_eviction": "cache",
+    "eviction": "cache",
 }
 """Keys of `policies:` in an experiment -> the role that the policy plays."""
 

@@ -31,6 +31,9 @@ STEP_PARTS = (
 LIVE, FINISHED, REFUSED = 0, 1, 2
 STATUS_NAMES = ("live", "finished", "refused")
 
+TRANSFER_KINDS = ("kv", "cache_read", "write_back")
+"""prefill to decode; shared memory to prefill; prefill to shared memory."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class RequestRecords:
@@ -42,9 +45,12 @@ class RequestRecords:
     arrival_s: Floats
     prompt_tokens: Ints
     output_tokens: Ints
-    cached_tokens: Ints  # prompt tokens found in the prefix cache
+    cached_tokens: Ints  # prompt tokens found in the prefix cache or in the shared memory
+    dram_tokens: Ints  # of these, read from the shared memory's DRAM
+    ssd_tokens: Ints  # of these, read from its SSD
     prefill_target: Ints  # rank within the mixed or prefill pool, instance x dp + rank; -1
     decode_target: Ints  # rank within the decode pool (= prefill_target in a mixed pool); -1
+    cache_read_s: Floats  # time of reading from the shared memory
     scheduled_s: Floats  # start of the first step that worked for it
     prefill_end_s: Floats  # prompt computed
     barrier_wait_s: Floats  # share of its prefill steps in which its rank waited for slower ranks
@@ -112,14 +118,51 @@ class PoolRecords:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TransferRecords:
-    """One row a KV transfer, [k]."""
+    """One row a pair of endpoints of a transfer that has ended, [k]; -1: there is none."""
 
     request_id: Ints
-    source: Ints  # target index in the prefill pool
-    destination: Ints  # target index in the decode pool
+    kind: Ints  # place in TRANSFER_KINDS
+    plane: Ints  # place in `plane_names`
+    source: Ints  # target index in the prefill or mixed pool
+    destination: Ints  # target index in the decode pool, or where a cached prefix is read to
+    source_die: Ints
+    destination_die: Ints
+    host: Ints  # node whose memory is read or written
     start_s: Floats
     end_s: Floats
     size_bytes: Floats
+    wait_s: Floats  # ready to be moved, and nobody took it: back-pressure
+    alone_s: Floats  # what it would have taken on idle links
+    plane_names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class LinkRecords:
+    """One row a plane and interval, [k]; empty if no samples were asked for."""
+
+    time_s: Floats  # end of the interval
+    plane: Ints  # place in `plane_names`
+    bytes_per_s: Floats  # sent into the plane by all endpoints
+    share_frac: Floats  # of what they could send
+    busiest_frac: Floats  # of the rate of the link that carried most of its own
+    plane_names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SharedMemoryRecords:
+    """The shared memory after a run."""
+
+    block_bytes: float
+    dram_capacity_blocks: int
+    ssd_capacity_blocks: int
+    dram_held_blocks: int
+    ssd_held_blocks: int
+    lost_blocks: int  # copies that the last tier evicted
+    dram_read_bytes: float
+    own_host_read_bytes: float  # of these, from the memory of the reader's own host
+    ssd_read_bytes: float
+    dram_written_bytes: float  # write-back, and blocks that came back from SSD
+    ssd_written_bytes: float  # blocks that DRAM evicted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -132,5 +175,7 @@ class RunRecords:
     groups: tuple[GroupRecords, ...]
     pools: tuple[PoolRecords, ...]
     end_s: float  # when the simulation stopped
+    links: LinkRecords | None = None  # if it was asked for
+    shared_memory: SharedMemoryRecords | None = None  # if there is one
     segments: Ints = field(default_factory=lambda: np.empty((0, 4), dtype=np.int64))
     """[s, 4] spans of decode steps before a preemption: request id, ledger, first, last step."""

@@ -4,7 +4,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -17,6 +17,9 @@ from simpod.metrics import e2e_s, tpot_s, ttft_parts_s, ttft_s
 from simpod.records.columns import (
     STATUS_NAMES,
     STEP_PARTS,
+    TRANSFER_KINDS,
+    Ints,
+    LinkRecords,
     RequestRecords,
     RunRecords,
     TransferRecords,
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 PROVENANCE, SUMMARY = "provenance.json", "summary.json"
 TABLES = ("requests", "steps", "transfers")
 FILES = (PROVENANCE, SUMMARY, *(f"{table}.parquet" for table in TABLES))
+LINKS = "links.parquet"  # only if samples of the links were asked for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -40,6 +44,7 @@ class ResultFiles:
     requests: "pd.DataFrame"
     steps: "pd.DataFrame"
     transfers: "pd.DataFrame"
+    links: "pd.DataFrame | None" = None
 
 
 def write_results(
@@ -62,6 +67,8 @@ def write_results(
         _write_table(draft / "requests.parquet", request_columns(records))
         _write_table(draft / "steps.parquet", step_columns(records))
         _write_table(draft / "transfers.parquet", transfer_columns(records))
+        if records.links is not None:
+            _write_table(draft / LINKS, link_columns(records.links))
     return folder
 
 
@@ -77,7 +84,7 @@ def check_target(folder: Path, *, overwrite: bool) -> None:
         raise ConfigError(f"{folder}: exists and is no result of simpod; choose another folder")
     if not overwrite:
         raise ConfigError(f"{folder}: holds a result already; choose another, or overwrite it")
-    foreign = [name for name in found if name not in FILES]
+    foreign = [name for name in found if name not in (*FILES, LINKS)]
     if foreign:
         more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
         raise ConfigError(
@@ -109,7 +116,8 @@ def read_results(folder: Path) -> ResultFiles:
 
     summary, provenance = read_summary(folder), _read_json(folder / PROVENANCE)
     tables = {name: pd.read_parquet(folder / f"{name}.parquet") for name in TABLES}
-    return ResultFiles(folder=folder, summary=summary, provenance=provenance, **tables)
+    links = pd.read_parquet(folder / LINKS) if (folder / LINKS).is_file() else None
+    return ResultFiles(folder=folder, summary=summary, provenance=provenance, links=links, **tables)
 
 
 def read_summary(folder: Path) -> dict[str, Any]:
@@ -163,12 +171,31 @@ def step_columns(records: RunRecords) -> dict[str, Any]:
 
 
 def transfer_columns(records: RunRecords) -> dict[str, Any]:
-    """Columns of transfers.parquet: one row a KV transfer."""
-    return _columns(records.transfers)
+    """Columns of transfers.parquet: one row a pair of endpoints."""
+    rows = records.transfers
+    return {
+        **_columns(rows),
+        "kind": _named(rows.kind, TRANSFER_KINDS),
+        "plane": _named(rows.plane, rows.plane_names),
+    }
 
 
-def _columns(rows: RequestRecords | TransferRecords) -> dict[str, Any]:
-    return {field.name: getattr(rows, field.name) for field in fields(rows)}
+def link_columns(links: LinkRecords) -> dict[str, Any]:
+    """Columns of links.parquet: one row a plane and interval."""
+    return {**_columns(links), "plane": _named(links.plane, links.plane_names)}
+
+
+def _named(codes: Ints, names: Sequence[str]) -> Any:
+    import pyarrow as pa
+
+    return pa.DictionaryArray.from_arrays(
+        pa.array(codes.astype(np.int8)), pa.array(names, pa.string())
+    )
+
+
+def _columns(rows: RequestRecords | TransferRecords | LinkRecords) -> dict[str, Any]:
+    names = (field.name for field in fields(rows) if field.name != "plane_names")
+    return {name: getattr(rows, name) for name in names}
 
 
 def _write_table(path: Path, columns: Mapping[str, Any]) -> None:

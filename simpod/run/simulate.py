@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_limits
 
 from simpod.cluster import PoolSpec
 from simpod.config import ResolvedExperiment
-from simpod.cost import KvTransfer, StepPricer, kv_transfer
+from simpod.cost import KvTransfer, StepPricer
 from simpod.cost.collectives import kv_bytes_per_token
 from simpod.cost.statuses import part_statuses
 from simpod.engine import PoolInputs, RunInputs, Simulation
@@ -21,6 +21,7 @@ from simpod.policies import Prediction, resolve
 from simpod.policies.checks import prediction_problems
 from simpod.policies.roles import Ints
 from simpod.records.columns import RunRecords
+from simpod.run.network import links_of
 from simpod.run.provenance import provenance
 from simpod.workload import (
     BurstArrivals,
@@ -104,6 +105,7 @@ def run_inputs(
         for spec, key in zip(experiment.pools, _router_keys(experiment), strict=True)
     )
     batching = experiment.policies["batching"]
+    links = links_of(experiment)
     admission = experiment.policies.get("admission")
     eviction = experiment.policies.get("prefix_eviction")
     slo = experiment.slo
@@ -114,9 +116,13 @@ def run_inputs(
         decode=rest[0] if rest else None,
         make_batching=resolve("batching", batching),
         batching_name=f"{batching.use} (policies.batching)",
-        transfer=_transfer(experiment),
         make_eviction=resolve("prefix_eviction", eviction) if eviction else None,
         eviction_name=f"{eviction.use} (policies.prefix_eviction)" if eviction else "",
+        transfer=links.transfer,
+        kv_path=links.kv_path,
+        fabric=links.fabric,
+        link_samples_s=experiment.network.link_samples_s,
+        cache=links.cache,
         first_token_from_decode=experiment.first_token_from == "decode",
         ttft_target_s=float("inf") if slo.ttft_s is None else slo.ttft_s,
         tpot_target_s=float("inf") if slo.tpot_s is None else slo.tpot_s,
@@ -252,17 +258,4 @@ def _host_link(experiment: ResolvedExperiment, spec: PoolSpec) -> KvTransfer | N
         latency_s=0.0,
         bytes_per_token=per_token * spec.layout.tp,
         s_per_token=per_token / spec.host_bytes_per_s,
-    )
-
-
-def _transfer(experiment: ResolvedExperiment) -> KvTransfer | None:
-    if experiment.kv_plane is None:
-        return None
-    prefill, decode = experiment.pools
-    return kv_transfer(
-        experiment.model,
-        experiment.hardware[decode.name],
-        experiment.kv_plane,
-        prefill.layout,
-        decode.layout,
     )

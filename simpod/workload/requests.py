@@ -71,6 +71,21 @@ class Requests:
         first, last = self.hash_offsets[request_id : request_id + 2]
         return self.hash_ids[first:last]
 
+    def prefix_units(self, request_id: int, unit_tokens: int) -> list[int]:
+        """Ids of the full units of a request; a unit's last block stands for all of it.
+
+        unit_tokens: a multiple of `hash_block_tokens`. Without prefix identity there are none.
+        """
+        block = self.hash_block_tokens
+        if not block:
+            return []
+        ids = self.prefix_ids(request_id)
+        if not self.names_whole_blocks:
+            ids = ids[: self.prompt_tokens[request_id] // block]
+        blocks = unit_tokens // block
+        units: list[int] = ids[blocks - 1 :: blocks].tolist()
+        return units
+
 
 def make_requests(
     arrival_s: ArrayLike, prompt_tokens: ArrayLike, output_tokens: ArrayLike, **columns: Any

@@ -4,6 +4,7 @@ from simpod.cluster.fabric.arrays import LINK_KINDS, Fabric, PlaneArrays, freeze
 from simpod.cluster.fabric.flows import Flow, FlowTable
 from simpod.cluster.fabric.graph import PEER, Graph, build_graph, degraded
 from simpod.cluster.fabric.laws import transfer_law
+from simpod.cluster.fabric.whole import whole_fabric
 
 __all__ = [
     "LINK_KINDS",
@@ -17,4 +18,5 @@ __all__ = [
     "degraded",
     "freeze",
     "transfer_law",
+    "whole_fabric",
 ]

@@ -159,7 +159,7 @@ def freeze(graph: Graph) -> Fabric:
     num_ends = graph.graph["num_dies"] + graph.graph["num_cpus"]
     used = {data["plane"] for *_, data in graph.edges(data=True)}
     names = (*graph.graph["planes"], *((PEER,) if PEER in used else ()))
-    links = _Links()
+    links = Links()
     planes = {}
     for position, name in enumerate(names):
         rates = _peer_rates(graph) if name == PEER else _plane_rates(graph, name)
@@ -179,7 +179,7 @@ def freeze(graph: Graph) -> Fabric:
 
 
 @dataclass(frozen=True, slots=True)
-class _Rates:
+class Rates:
     """The rates of PlaneArrays, before links are numbered."""
 
     group: Ints
@@ -198,7 +198,7 @@ def _ends(graph: Graph) -> dict[str, int]:
     }
 
 
-def _plane_rates(graph: Graph, plane: str) -> _Rates:
+def _plane_rates(graph: Graph, plane: str) -> Rates:
     ends = _ends(graph)
     mine: dict[str, Any] = {n: d for n, d in graph.nodes.data() if d.get("plane") == plane}
     leaves = {n: (d["group"], d["lane"]) for n, d in mine.items() if d["kind"] == "leaf"}
@@ -222,10 +222,10 @@ def _plane_rates(graph: Graph, plane: str) -> _Rates:
             domain_up[(*leaves[a], spines[b])] += rate
         else:
             domain_down[(*leaves[b], spines[a])] += rate
-    return _Rates(group, up, down, domain_up, domain_down)
+    return Rates(group, up, down, domain_up, domain_down)
 
 
-def _peer_rates(graph: Graph) -> _Rates:
+def _peer_rates(graph: Graph) -> Rates:
     """An NPU is a domain of its own, and its dies' links are its only stage."""
     ends = _ends(graph)
     group = np.full(len(ends), -1, dtype=np.int64)
@@ -237,10 +237,10 @@ def _peer_rates(graph: Graph) -> _Rates:
             first = min(ends[a], ends[b])
             for end in (ends[a], ends[b]):
                 group[end] = first if group[end] < 0 else min(group[end], first)
-    return _Rates(group, up, down, np.zeros((0, 1, 0)), np.zeros((0, 1, 0)))
+    return Rates(group, up, down, np.zeros((0, 1, 0)), np.zeros((0, 1, 0)))
 
 
-def _is_whole(rates: _Rates) -> bool:
+def _is_whole(rates: Rates) -> bool:
     """All ports of all endpoints alike, and every lane between domains wide enough for any."""
     on = rates.group >= 0
     up, down = rates.up[on], rates.down[on]
@@ -251,7 +251,7 @@ def _is_whole(rates: _Rates) -> bool:
     return bool(lanes.min() >= max(up.max(initial=0), down.max(initial=0)))
 
 
-class _Links:
+class Links:
     """Numbers the bundles of one plane after the other."""
 
     def __init__(self) -> None:
@@ -260,7 +260,8 @@ class _Links:
         self.kinds: list[int] = []
         self.names: list[str] = []
 
-    def add(self, position: int, plane: str, rates: _Rates, num_ends: int) -> PlaneArrays:
+    def add(self, position: int, plane: str, rates: Rates, num_ends: int) -> PlaneArrays:
+        """Number the bundles of a plane."""
         sides = (rates.up, rates.down, rates.domain_up, rates.domain_down)
         ids = [
             self._number(position, f"{plane}/{kind}", place, side)

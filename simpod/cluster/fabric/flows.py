@@ -76,6 +76,10 @@ class FlowTable:
         found = [first for plane in self._planes if (first := plane.next_completion(self._now_s))]
         return min(found) if found else None
 
+    def completions(self, now_s: float) -> list[tuple[float, int]]:
+        """Times and ids of the flows that are done by now, in order."""
+        return sorted(found for plane in self._planes for found in plane.completions(now_s))
+
     def completion_s(self, flow_id: int) -> float:
         """When a flow will be done as things stand."""
         return self._where[flow_id].completion_s(self._now_s, flow_id)

@@ -40,7 +40,7 @@ def build_graph(profile: HardwareProfile) -> Graph:
         for kind, ids in (("die", dies), ("cpu", cpus)):
             graph.add_nodes_from((f"{kind}/{i}", {"kind": kind, "node": node}) for i in ids)
     for name in profile.planes:
-        _Plane(profile, name).add_to(graph)
+        PlaneWiring(profile, name).add_to(graph)
     _add_peer_links(graph, profile)
     return graph
 
@@ -102,14 +102,15 @@ def _add_peer_links(graph: Graph, profile: HardwareProfile) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Plane:
-    """Adds the switches and links of one plane."""
+class PlaneWiring:
+    """The switches and links of one plane."""
 
     profile: HardwareProfile
     name: str
 
     @property
     def wiring(self) -> WiringSpec:
+        """What the profile says; one ideal switch where it says nothing."""
         return self.profile.topology.planes.get(self.name, WiringSpec())
 
     @property
@@ -120,10 +121,12 @@ class _Plane:
 
     @property
     def num_domains(self) -> int:
+        """Groups of nodes that share leaves."""
         return -(-self.profile.num_nodes // self.leaf_nodes)
 
     @property
     def is_rail(self) -> bool:
+        """A die has one port, in the sub-plane of its place."""
         return self.wiring.style == "rail"
 
     @property
@@ -133,7 +136,8 @@ class _Plane:
         return self.wiring.link_bytes_per_s or self.profile.planes[self.name].bytes_per_s / ports
 
     def add_to(self, graph: Graph) -> None:
-        self._check()
+        """Add the plane; ConfigError if it takes more ports than there are."""
+        self.check()
         self._add_leaves(graph)
         for node in range(self.profile.num_nodes):
             self._join_node(graph, node)
@@ -141,7 +145,8 @@ class _Plane:
             self._add_spines(graph)
         self._check_ports(graph)
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Leaves that should be joined have spines to join them."""
         alone = self.num_domains * (self.wiring.sub_planes if self.is_rail else 1)
         joined = self.profile.planes[self.name].scope == "pod" or self.is_rail
         if joined and alone > 1 and not self.wiring.spines:

@@ -100,6 +100,13 @@ class PlaneFlows:
         self.settle(now_s)
         return self._slots.first_to_end()
 
+    def completions(self, now_s: float) -> list[tuple[float, int]]:
+        """Times and ids of the transfers that are done by now."""
+        if not self._slots:
+            return []
+        self.settle(now_s)
+        return self._slots.ended(now_s)
+
     def completion_s(self, now_s: float, flow_id: int) -> float:
         """When a transfer will be done as things stand."""
         self.settle(now_s)

@@ -73,6 +73,11 @@ class Slots:
         flow_id = self.ids[equal].min() if len(equal) > 1 else self.ids[equal[0]]
         return float(first_s), int(flow_id)
 
+    def ended(self, now_s: float) -> list[tuple[float, int]]:
+        """Times and ids of the transfers whose ends have come."""
+        done = (self.ends_s <= now_s).nonzero()[0]
+        return list(zip(self.ends_s[done].tolist(), self.ids[done].tolist(), strict=True))
+
     def moved_bytes(self, slot: int, now_s: float) -> float:
         """What a transfer has moved so far; all of it from its end on, without rounding."""
         size = float(self.sizes[slot])

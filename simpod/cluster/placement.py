@@ -1,0 +1,108 @@
+"""Which die a rank sits on, and which die of a prefill rank has what a decode die needs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import gcd
+
+from simpod.cluster.pool_spec import PoolSpec
+from simpod.model.spec import AttentionSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """The dies of one pool, in order: instance by instance, rank by rank, each rank side by side.
+
+    A target is a rank of the pool, instance x dp + rank.
+    """
+
+    first_die: int
+    dp: int
+    tp: int
+    num_dies: int
+
+    def die(self, target: int, member: int = 0) -> int:
+        """Die of tensor-parallel member `member` of a rank."""
+        return self.first_die + target * self.tp + member
+
+    def dies(self, target: int) -> range:
+        """All dies of a rank."""
+        first = self.die(target)
+        return range(first, first + self.tp)
+
+
+def place(spec: PoolSpec, first_die: int = 0) -> Placement:
+    """A pool on the dies from `first_die` on."""
+    layout = spec.layout
+    return Placement(
+        first_die=first_die,
+        dp=layout.dp,
+        tp=layout.tp,
+        num_dies=spec.instances * layout.dies,
+    )
+
+
+def place_in_order(specs: Sequence[PoolSpec]) -> tuple[Placement, ...]:
+    """Pools of one pod take its dies one after the other."""
+    placements = []
+    first_die = 0
+    for spec in specs:
+        placements.append(place(spec, first_die))
+        first_die += placements[-1].num_dies
+    return tuple(placements)
+
+
+def num_kv_shards(attention: AttentionSpec, tp: int) -> int:
+    """Different parts that the dies of a rank hold of its KV: of a latent (mla) all hold it all.
+
+    Heads that do not come out even on the dies count as if each part had copies.
+    """
+    return 1 if attention.kind == "mla" else gcd(tp, attention.num_kv_heads)
+
+
+KvPart = tuple[int, int, float]
+"""Source die, destination die, share of all bytes that the decode rank takes in."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class KvRoutes:
+    """The die pairs of a KV transfer: a fixed function of the two ranks, no negotiation.
+
+    Where every prefill die has a copy of what is wanted, decode ranks are spread over the copies:
+    with r prefill dies to one decode die, group = floor(decode rank x r / decode dp) and the
+    source is member group x decode tp + member of the prefill rank (CloudMatrix-Infer 4.3.3, with
+    its group_size = decode dp / r). Where KV heads are cut, a decode die takes from those that
+    have its heads, and the rule chooses among equal copies.
+    """
+
+    prefill: Placement
+    decode: Placement
+    prefill_shards: int = 1
+    decode_shards: int = 1
+
+    def parts(self, prefill_target: int, decode_target: int) -> tuple[KvPart, ...]:
+        """Who sends what to whom; the shares add up to 1."""
+        source, destination = self.prefill.die(prefill_target), self.decode.die(decode_target)
+        return tuple(
+            (source + sender, destination + taker, share)
+            for sender, taker, share in self._members[decode_target % self.decode.dp]
+        )
+
+    @cached_property
+    def _members(self) -> list[tuple[KvPart, ...]]:
+        """The same for each decode rank, by place within the two ranks."""
+        return [self._members_of(rank) for rank in range(self.decode.dp)]
+
+    def _members_of(self, decode_rank: int) -> tuple[KvPart, ...]:
+        copies = self.prefill.tp // self.prefill_shards
+        wanted = self.decode.tp // self.decode_shards  # decode dies that want the same
+        group = decode_rank * copies // (wanted * self.decode.dp)
+        found: list[KvPart] = []
+        for taker in range(self.decode.tp):
+            shard, twin = divmod(taker, wanted)
+            copy = twin * copies // wanted if copies < wanted else (group * wanted + twin) % copies
+            first = shard * self.prefill_shards // self.decode_shards
+            last = -(-(shard + 1) * self.prefill_shards // self.decode_shards)
+            share = 1.0 / (self.decode.tp * (last - first))
+            found += [(part * copies + copy, taker, share) for part in range(first, last)]
+        return tuple(found)

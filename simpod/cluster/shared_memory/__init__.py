@@ -1,0 +1,27 @@
+"""Memory of many hosts as one pool (EMS): placement, tiers, what is kept; and models kept in it."""
+
+from simpod.cluster.shared_memory.model_cache import ModelCache, ModelCacheFigures
+from simpod.cluster.shared_memory.pool import (
+    DRAM,
+    SSD,
+    TIERS,
+    Found,
+    SharedMemory,
+    SharedMemorySpec,
+)
+from simpod.cluster.shared_memory.ring import HashRing
+from simpod.cluster.shared_memory.tier import Evict, Tier
+
+__all__ = [
+    "DRAM",
+    "SSD",
+    "TIERS",
+    "Evict",
+    "Found",
+    "HashRing",
+    "ModelCache",
+    "ModelCacheFigures",
+    "SharedMemory",
+    "SharedMemorySpec",
+    "Tier",
+]

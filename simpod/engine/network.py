@@ -1,0 +1,300 @@
+"""Transfers over the fabric, driven by the clock.
+
+A link whose transfers could all run at their caps together slows nobody. So a transfer that meets
+no other link is not entered into the `FlowTable`: it ends at a time that is known when it starts.
+When a newcomer could fill a link up, those on that link move to the table with what they have
+left, and share there by max-min fairness; nobody else can notice. This is exact, and costs a
+transfer that meets no other little more than one alarm.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import inf
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simpod.cluster.fabric import Fabric, Flow, FlowTable
+from simpod.engine.clock import DELIVER, PLAN, Alarm, Clock
+
+Floats = NDArray[np.float64]
+
+SETTLE = PLAN + 1
+"""After the plans of an instant: rates are worked out once for all that starts and ends then."""
+
+STRIPES = 8
+"""An operation of more parts than this is striped: only the last of them matters."""
+
+GRAIN_FRAC = 0.01
+"""Ends of stripes are seen with a delay of this share of their time: ends close together count as
+one. Until then they keep the bandwidth that they do not need any more."""
+
+FULL = 1.0 + 1e-9
+"""A link may be promised this share of its rate: rounding."""
+
+
+@dataclass(slots=True, eq=False)
+class Part:
+    """Bytes from one endpoint to another, as one flow."""
+
+    source: int
+    destination: int
+    size_bytes: float
+    plane: str
+    path: tuple[int, ...]
+    cap_bytes_per_s: float
+    end_s: float = inf  # while it is not in the table: as foreseen
+    since_s: float = 0.0  # from when on `left_bytes` are to move, if it is not in the table
+    left_bytes: float = 0.0
+    is_in_table: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Operation:
+    """Parts that start together; it is done with the last of them."""
+
+    parts: Sequence[Part]
+    start_s: float
+    alone_s: float
+    on_done: Callable[["Operation"], None]
+    num_open: int
+    end_s: float = inf
+    alarm: Alarm | None = None  # its end, while no part is in the table
+
+
+class Network:
+    """All transfers of a run on one fabric."""
+
+    def __init__(self, clock: Clock, fabric: Fabric, sample_s: float | None = None) -> None:
+        self.fabric = fabric
+        self._clock = clock
+        self._table = FlowTable(fabric)
+        self._capacity: list[float] = fabric.link_bytes_per_s.tolist()
+        self._most: list[float] = [rate * FULL for rate in self._capacity]
+        self._promised = [0.0] * fabric.num_links
+        self._users: list[dict[Part, Operation]] = [{} for _ in self._promised]
+        self._carried_bytes = [0.0] * fabric.num_links  # by parts while outside the table
+        self._in_table: dict[int, tuple[Operation, Part]] = {}
+        self._next_alarm: Alarm | None = None
+        self._next_s = inf
+        self._is_settling = False
+        self._sampler = _Sampler(self, sample_s) if sample_s else None
+
+    @property
+    def samples(self) -> "LinkSamples":
+        """What the links carried over time; empty if that was not asked for."""
+        return LinkSamples([], [], []) if self._sampler is None else self._sampler.samples
+
+    def part(
+        self, source: int, destination: int, plane: str, size_bytes: float, most: float
+    ) -> Part:
+        """A flow to be sent, at most as fast as `most` and as its path can carry."""
+        path = self.fabric.route(source, destination, plane)
+        most = min(most, self.fabric.path_bytes_per_s(source, destination, plane))
+        capacity = self._capacity
+        for link in path:
+            most = min(most, capacity[link])
+        return Part(source, destination, size_bytes, plane, path, most)
+
+    def send(
+        self, parts: Sequence[Part], start_up_s: float, on_done: Callable[[Operation], None]
+    ) -> Operation:
+        """Move bytes from `start_up_s` from now on; `on_done` is called when all have arrived."""
+        now_s = self._clock.now
+        if self._sampler is not None:
+            self._sampler.catch_up(now_s)
+        begin_s = end_s = now_s + start_up_s
+        operation = Operation(parts, now_s, 0.0, on_done, len(parts))
+        is_free = True
+        for part in parts:
+            part.since_s, part.left_bytes = begin_s, part.size_bytes
+            part.end_s = begin_s + part.size_bytes / part.cap_bytes_per_s
+            end_s = max(end_s, part.end_s)
+            is_free = self._promise(operation, part) and is_free
+        operation.alone_s = end_s - now_s
+        if is_free:
+            operation.end_s = end_s
+            operation.alarm = self._clock.alarm_at(end_s, DELIVER)
+            operation.alarm.callbacks = [lambda _: self._end_foreseen(operation)]
+        else:
+            self._relieve(operation)
+        return operation
+
+    def carried_bytes(self, now_s: float) -> Floats:
+        """Bytes that each link has carried so far, [L]."""
+        carried: Floats = self._table.carried_bytes(now_s) + np.array(self._carried_bytes)
+        for link, users in enumerate(self._users):
+            for part in users:
+                if not part.is_in_table:
+                    carried[link] += _moved_bytes(part, now_s)
+        return carried
+
+    def catch_up_samples(self) -> None:
+        """Take the samples that are due by now."""
+        if self._sampler is not None:
+            self._sampler.catch_up(self._clock.now)
+
+    # --- links with room ------------------------------------------------------------------------
+
+    def _promise(self, operation: Operation, part: Part) -> bool:
+        """Set a part's cap aside on its links; False if one of them could fill up."""
+        has_room = True
+        for link in part.path:
+            self._users[link][part] = operation
+            self._promised[link] += part.cap_bytes_per_s
+            if self._promised[link] > self._most[link]:
+                has_room = False
+        return has_room
+
+    def _forget(self, part: Part) -> None:
+        """Take back what was set aside for a part that has ended."""
+        for link in part.path:
+            users = self._users[link]
+            del users[part]
+            if users:
+                self._promised[link] -= part.cap_bytes_per_s
+            else:
+                self._promised[link] = 0.0  # no rounding stays
+
+    def _end_foreseen(self, operation: Operation) -> None:
+        """All parts have ended as foreseen."""
+        if self._sampler is not None:
+            self._sampler.catch_up(self._clock.now)
+        for part in operation.parts:
+            self._forget(part)
+            for link in part.path:
+                self._carried_bytes[link] += part.left_bytes
+        operation.on_done(operation)
+
+    def _relieve(self, newcomer: Operation) -> None:
+        """Move every operation on a link that could fill up to the table, the newcomer's first."""
+        full = {
+            link
+            for part in newcomer.parts
+            for link in part.path
+            if self._promised[link] > self._most[link]
+        }
+        moved: dict[int, Operation] = {id(newcomer): newcomer}
+        for link in sorted(full):
+            for part, operation in self._users[link].items():
+                if not part.is_in_table:
+                    moved[id(operation)] = operation
+        for operation in moved.values():
+            if operation.alarm is not None:
+                operation.alarm.disarm()
+                operation.alarm = None
+            for part in operation.parts:
+                self._to_table(operation, part)
+
+    def _to_table(self, operation: Operation, part: Part) -> None:
+        """Let a part go on in the table with what it has left, once it has begun."""
+        now_s = self._clock.now
+        moved = _moved_bytes(part, now_s)
+        for link in part.path:
+            self._carried_bytes[link] += moved
+        part.left_bytes -= moved
+        part.is_in_table = True
+        if part.since_s > now_s:
+            self._clock.call_at(part.since_s, DELIVER, lambda: self._start(operation, part))
+        else:
+            self._start(operation, part)
+
+    # --- the table ------------------------------------------------------------------------------
+
+    def _start(self, operation: Operation, part: Part) -> None:
+        self.catch_up_samples()
+        flow = Flow(
+            source=part.source,
+            destination=part.destination,
+            size_bytes=part.left_bytes,
+            plane=part.plane,
+            bytes_per_s=part.cap_bytes_per_s,
+        )
+        self._in_table[self._table.start(self._clock.now, flow)] = (operation, part)
+        self._settle_later()
+
+    def _settle_later(self) -> None:
+        if not self._is_settling:
+            self._is_settling = True
+            self._clock.call_at(self._clock.now, SETTLE, self._settle)
+
+    def _settle(self) -> None:
+        """Set the one alarm to the end that comes first."""
+        self._is_settling = False
+        first = self._table.next_completion()
+        next_s = inf
+        if first is not None:
+            operation = self._in_table[first[1]][0]
+            next_s = max(first[0], self._clock.now)
+            if len(operation.parts) > STRIPES:
+                next_s += GRAIN_FRAC * (next_s - operation.start_s)
+        if next_s == self._next_s:
+            return
+        if self._next_alarm is not None:
+            self._next_alarm.disarm()
+        self._next_s, self._next_alarm = next_s, None
+        if first is not None:
+            self._next_alarm = self._clock.alarm_at(next_s, DELIVER)
+            self._next_alarm.callbacks = [lambda _: self._end_due()]
+
+    def _end_due(self) -> None:
+        """End what is due now."""
+        self.catch_up_samples()
+        now_s = self._clock.now
+        self._next_alarm, self._next_s = None, inf
+        done = []
+        for end_s, flow_id in self._table.completions(now_s):
+            self._table.finish(now_s, flow_id)
+            operation, part = self._in_table.pop(flow_id)
+            part.end_s = end_s
+            self._forget(part)
+            operation.num_open -= 1
+            if not operation.num_open:
+                done.append(operation)
+        self._settle_later()
+        for operation in done:
+            operation.end_s = now_s
+            operation.on_done(operation)
+
+
+def _moved_bytes(part: Part, now_s: float) -> float:
+    """What a part outside the table has moved since `since_s`."""
+    if now_s >= part.end_s:
+        return part.left_bytes
+    return min(max(now_s - part.since_s, 0.0) * part.cap_bytes_per_s, part.left_bytes)
+
+
+@dataclass(slots=True, eq=False)
+class LinkSamples:
+    """Use of the links, one row a plane and interval."""
+
+    time_s: list[float]  # end of the interval
+    sent_bytes_per_s: list[Floats]  # [planes] what endpoints sent into each
+    busiest_frac: list[Floats]  # [planes] of the link that was used most
+
+
+class _Sampler:
+    """Reads the links' counters at fixed times, whenever the next thing happens after them."""
+
+    def __init__(self, network: Network, every_s: float) -> None:
+        self.samples = LinkSamples([], [], [])
+        self._network = network
+        self._every_s = every_s
+        self._before = np.zeros(network.fabric.num_links)
+
+    def catch_up(self, now_s: float) -> None:
+        """Take the samples that are due; nothing has changed since the last of them."""
+        while (time_s := (len(self.samples.time_s) + 1) * self._every_s) <= now_s:
+            carried = self._network.carried_bytes(time_s)
+            rates = (carried - self._before) / self._every_s
+            self._before = carried
+            fabric = self._network.fabric
+            is_up = fabric.link_kind == 0
+            planes = range(len(fabric.plane_names))
+            share = rates / fabric.link_bytes_per_s
+            mine = [fabric.link_plane == plane for plane in planes]
+            self.samples.time_s.append(time_s)
+            self.samples.sent_bytes_per_s.append(
+                np.array([rates[is_up & here].sum() for here in mine])
+            )
+            self.samples.busiest_frac.append(np.array([share[here].max() for here in mine]))

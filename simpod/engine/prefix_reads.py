@@ -1,0 +1,67 @@
+"""Prompts of one rank whose prefix is on its way from the shared memory."""
+
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from simpod.engine.context_cache import ContextCache
+from simpod.engine.sequence import Sequence
+
+if TYPE_CHECKING:
+    from simpod.engine.rank import Rank
+
+
+class PrefixReads:
+    """Looks waiting prompts up as slots and blocks come free for them; holds those being read.
+
+    They have blocks and a slot, take part in no step, and can't be preempted until they are there.
+    """
+
+    def __init__(self, rank: "Rank", cache: ContextCache) -> None:
+        self._rank = rank
+        self._cache = cache
+        self._missed: set[int] = set()  # waiting; the pool had nothing for them
+        self.under_way: dict[int, Sequence] = {}
+
+    def start(self) -> None:
+        """Look prompts up in order of arrival; stop at the first that finds no room."""
+        rank = self._rank
+        slots = rank.free_slots - len(rank.partial) - len(self.under_way)
+        for seq in list(islice(rank.waiting.values(), max(0, slots))):
+            if seq.seq_id not in self._missed and not self._start(seq):
+                return
+
+    def forget(self, seq: Sequence) -> None:
+        """A prompt has left the queue: look it up anew should it come back."""
+        self._missed.discard(seq.seq_id)
+
+    def _start(self, seq: Sequence) -> bool:
+        """Begin to read a prefix, if one is there; False if there is no room for it."""
+        rank, cache = self._rank, self._cache
+        hit = rank.hit_units(seq)
+        local = hit * rank.group.kv.unit_tokens
+        found = cache.find(seq, rank, local)
+        tokens = cache.hit_tokens(found, local)
+        if not found or tokens <= local:
+            self._missed.add(seq.seq_id)
+            return True
+        if not rank.admit(seq, hit, tokens, tokens, whole=True):
+            return False
+        if seq.scheduled_s != seq.scheduled_s:
+            on_ssd = sum(block.tier for block in found) * cache.unit_tokens
+            seq.cached_tokens = tokens
+            seq.ssd_tokens = min(on_ssd, tokens - local)
+            seq.dram_tokens = tokens - local - seq.ssd_tokens
+        self.under_way[seq.seq_id] = seq
+        rank.report_kv()
+        cache.read(seq, rank, found, lambda: self._arrived(seq))
+        return True
+
+    def _arrived(self, seq: Sequence) -> None:
+        """The prefix is here: the prompt can take part in steps."""
+        rank = self._rank
+        del self.under_way[seq.seq_id]
+        rank.partial[seq.seq_id] = rank.running[seq.seq_id] = seq
+        if seq.prefix_hashes:
+            rank.publish(seq)
+        rank.touch()
+        rank.group.poke()
