@@ -44,7 +44,8 @@ def check_command(
         RoleName | None,
         typer.Option(
             "--role",
-            help="What it is for; default: batching if it takes one argument (a cache policy does, too), router if two.",
+            help="What it is for; default: batching if it takes one argument, router if two; a cache"
+            " policy needs it said.",
             show_default=False,
         ),
     ] = None,
