@@ -44,8 +44,8 @@ def check_command(
         RoleName | None,
         typer.Option(
             "--role",
-            help="What it is for; default: batching if it takes one argument, router if two; a cache"
-            " policy needs it said.",
+            help="What it is for; default: batching if it takes one argument, router if two;"
+            " say so for a cache policy.",
             show_default=False,
         ),
     ] = None,
