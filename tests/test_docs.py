@@ -38,6 +38,9 @@ PAGES = (
     "docs/shared-memory.md",
     "docs/calibration.md",
     "docs/communication.md",
+    "docs/compare.md",
+    "docs/sweep.md",
+    "docs/search.md",
 )
 ALL_PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md")])
 
