@@ -53,16 +53,22 @@ def test_decode_ranks_are_spread_over_copies_as_published(prefill_tp: int, decod
     group_size = decode_dp // ratio
     for rank in range(decode_dp):
         group = rank // group_size
-        sources = [source for source, _, _ in found.parts(0, rank)]
+        sources = [source for source, *_ in found.parts(0, rank)]
         assert sources == [group * decode_tp + member for member in range(decode_tp)]
 
 
 def test_cut_heads_come_from_those_that_have_them() -> None:
     """Eight heads on 8 dies go to 2 dies: each takes from four, a quarter of its bytes each."""
     parts = routes((1, 8), (1, 2), shards=(8, 2)).parts(0, 0)
-    assert parts == tuple((source, 8 + source // 4, 1 / 8) for source in range(8))
+    assert parts == tuple((source, 8 + source // 4, 1 / 8, 1 / 4) for source in range(8))
     apart = routes((1, 2), (1, 4), shards=(2, 4)).parts(0, 0)
-    assert apart == ((0, 2, 1 / 4), (0, 3, 1 / 4), (1, 4, 1 / 4), (1, 5, 1 / 4))
+    assert [part[:3] for part in apart] == [
+        (0, 2, 1 / 4),
+        (0, 3, 1 / 4),
+        (1, 4, 1 / 4),
+        (1, 5, 1 / 4),
+    ]
+    assert {of_die for *_, of_die in apart} == {1 / 2}  # each sender's rate is for two
 
 
 @given(
@@ -77,14 +83,14 @@ def test_every_decode_die_gets_its_share(p_tp: int, d_tp: int, d_dp: int, heads:
     sent: Counter[int] = Counter()
     for target in range(d_dp):
         parts = found.parts(1, target)
-        assert sum(share for *_, share in parts) == pytest.approx(1.0)
-        assert {source for source, _, _ in parts} <= set(found.prefill.dies(1))
+        assert sum(share for _, _, share, _ in parts) == pytest.approx(1.0)
+        assert {source for source, *_ in parts} <= set(found.prefill.dies(1))
         taken: Counter[int] = Counter()
-        for source, die, share in parts:
+        for source, die, share, _ in parts:
             taken[die] += share
             sent[source] += share
         assert taken == pytest.approx(dict.fromkeys(found.decode.dies(target), 1 / d_tp))
-        assert len({(source, die) for source, die, _ in parts}) == len(parts)
+        assert len({part[:2] for part in parts}) == len(parts)
 
 
 def test_a_latent_is_copied_and_heads_are_cut() -> None:

@@ -46,7 +46,12 @@ def check_command(
         RoleName | None,
         typer.Option(
             "--role",
+<<<<<<< HEAD
             help="What it is for; default: batching for one argument, router for two.",
+=======
+            help="What it is for; default: batching if it takes one argument, router if two;"
+            " say so for a cache policy.",
+>>>>>>> ems
             show_default=False,
         ),
     ] = None,

@@ -1,5 +1,6 @@
 """Which die a rank sits on, and which die of a prefill rank has what a decode die needs."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -60,8 +61,9 @@ def num_kv_shards(attention: AttentionSpec, tp: int) -> int:
     return 1 if attention.kind == "mla" else gcd(tp, attention.num_kv_heads)
 
 
-KvPart = tuple[int, int, float]
-"""Source die, destination die, share of all bytes that the decode rank takes in."""
+KvPart = tuple[int, int, float, float]
+"""Source die, destination die, share of all bytes that the decode rank takes in, and the share of
+a die's rate: of what the one takes in, or of what the other gives out, whichever is less."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,8 +86,8 @@ class KvRoutes:
         """Who sends what to whom; the shares add up to 1."""
         source, destination = self.prefill.die(prefill_target), self.decode.die(decode_target)
         return tuple(
-            (source + sender, destination + taker, share)
-            for sender, taker, share in self._members[decode_target % self.decode.dp]
+            (source + sender, destination + taker, share, of_die)
+            for sender, taker, share, of_die in self._members[decode_target % self.decode.dp]
         )
 
     @cached_property
@@ -97,7 +99,7 @@ class KvRoutes:
         copies = self.prefill.tp // self.prefill_shards
         wanted = self.decode.tp // self.decode_shards  # decode dies that want the same
         group = decode_rank * copies // (wanted * self.decode.dp)
-        found: list[KvPart] = []
+        found: list[tuple[int, int, float]] = []
         for taker in range(self.decode.tp):
             shard, twin = divmod(taker, wanted)
             copy = twin * copies // wanted if copies < wanted else (group * wanted + twin) % copies
@@ -105,4 +107,10 @@ class KvRoutes:
             last = -(-(shard + 1) * self.prefill_shards // self.decode_shards)
             share = 1.0 / (self.decode.tp * (last - first))
             found += [(part * copies + copy, taker, share) for part in range(first, last)]
-        return tuple(found)
+        sent: dict[int, float] = defaultdict(float)
+        for sender, _, share in found:
+            sent[sender] += share
+        return tuple(
+            (sender, taker, share, min(share * self.decode.tp, share / sent[sender]))
+            for sender, taker, share in found
+        )

@@ -136,7 +136,9 @@ class KvMover:
     ) -> None:
         """A transfer over links of its own has ended."""
         size_bytes = self._size_bytes(seq)
-        for source, destination, share in self._parts(seq):
+        for source, destination, share, _ in self.path.routes.parts(
+            seq.prefill_target, seq.decode_target
+        ):
             self._note(seq, (source, destination), times_s, share * size_bytes)
         self._close(seq, early)
 
@@ -149,10 +151,12 @@ class KvMover:
             raise InvariantError("no fabric for the KV transfer")
         size_bytes, start_up_s, parts = frac * self._size_bytes(seq), 0.0, []
         node_of = network.fabric.node_of
-        for source, destination, share in self._parts(seq):
+        for source, destination, share, of_die in self.path.routes.parts(
+            seq.prefill_target, seq.decode_target
+        ):
             same_node = node_of[source] == node_of[destination]
             part_bytes = share * size_bytes
-            most = law.bytes_per_s(same_node=same_node)
+            most = of_die * law.bytes_per_s(same_node=same_node)
             if pace_s > 0 and part_bytes > 0:
                 most = min(most, part_bytes / pace_s)
             start_up_s = max(start_up_s, law.start_s(same_node=same_node))
@@ -167,9 +171,6 @@ class KvMover:
             self._close(seq, early)
 
         network.send(parts, start_up_s, done)
-
-    def _parts(self, seq: Sequence) -> tuple[tuple[int, int, float], ...]:
-        return self.path.routes.parts(seq.prefill_target, seq.decode_target)
 
     def _size_bytes(self, seq: Sequence) -> float:
         if self._law is None:
