@@ -31,6 +31,7 @@ class RoleName(StrEnum):
     ADMISSION = "admission"
     LENGTH_PREDICTOR = "length_predictor"
     CACHE = "cache"
+    MIGRATION = "migration"
 
 
 def check_command(

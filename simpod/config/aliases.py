@@ -76,6 +76,7 @@ POLICY_KEYS: Final = (
     "admission",
     "length_predictor",
     "prefix_eviction",
+    "migration",
 )
 
 

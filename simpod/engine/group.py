@@ -158,6 +158,12 @@ class Group:
         """How long a step takes of the run under way, at its start; 0: there is none."""
         return self._run.prices.base_s if self._run is not None else 0.0
 
+    def clock_tokens(self) -> int:
+        """The token clock now: ahead of `kv.clock` by the steps of the run that are over."""
+        run = self._run
+        done = run.steps_by(self.clock.now) if run is not None else 0
+        return self.kv.clock + self.tokens_after(done)
+
     @property
     def kv_tokens(self) -> int:
         """KV in use on all ranks, in tokens; held blocks count as full."""
@@ -240,6 +246,8 @@ class Group:
             return True
         for rank in dirty:
             rank.is_dirty = False
+            if rank.at_boundary:
+                rank.reach_boundary()
         self._join_pulled()
         decodes = True
         for rank in dirty:
@@ -328,6 +336,13 @@ class Group:
         self.num_decoding -= 1
         self.context_tokens -= seq.resident_tokens
         seq.finish_step = -1
+
+    def strike(self, seq: Sequence) -> None:
+        """Take a sequence out of the calendar: it goes to another group, with other steps."""
+        due = self._calendar[seq.finish_step]
+        due.remove(seq)
+        if not due:
+            del self._calendar[seq.finish_step]
 
     def close_segment(self, seq: Sequence) -> None:
         """A decoding sequence is cut off: note what it has got so far."""

@@ -1,6 +1,7 @@
 """One data-parallel rank: its queues, its slots and its KV blocks."""
 
 from collections import OrderedDict
+from collections.abc import Callable
 from collections.abc import Sequence as ReadOnly
 from typing import TYPE_CHECKING
 
@@ -39,6 +40,7 @@ class Rank:
         self.host: HostLink | None = None
         self.served: dict[int, list[int]] | None = None  # tenant -> prompt and output tokens
         self.review_clock = -1  # token clock of the group at which the policy wants to be asked
+        self.at_boundary: list[Callable[[], None]] = []  # what migrations do between two steps
         self.num_decoding = 0
         self.num_pulling = 0
         self.is_dirty = False
@@ -73,6 +75,12 @@ class Rank:
             return 0
         most = (prompt_tokens - 1) // kv.unit_tokens
         return kv.unit_tokens * kv.match(self.index, prefix_hashes[:most])
+
+    def reach_boundary(self) -> None:
+        """Do what has waited for the end of a step."""
+        calls, self.at_boundary = self.at_boundary, []
+        for call in calls:
+            call()
 
     # --- the policy's decision ----------------------------------------------------------------
 
@@ -130,7 +138,7 @@ class Rank:
         self.take_slot()
         group.dispatch.queued_tokens[self.target] -= resident
         self._enter(seq, chunk)
-        self._report_kv()
+        self.report_kv()
         return True
 
     def _extend(self, seq: Sequence, chunk: int) -> bool:
@@ -219,7 +227,7 @@ class Rank:
             group.num_pulling += 1
             self.take_slot()
             group.dispatch.queued_tokens[self.target] -= seq.goal_tokens
-            self._report_kv()
+            self.report_kv()
             group.pull(seq, self)
 
     def begin_pulled(self, seq: Sequence) -> None:
@@ -341,7 +349,7 @@ class Rank:
         kv.release(self.index, own_blocks)
         if units:
             kv.unpin(self.index, units)
-        self._report_kv()
+        self.report_kv()
         self._make_way()
 
     def _make_way(self) -> None:
@@ -360,7 +368,7 @@ class Rank:
         seq.own_blocks = 0
         seq.resident_tokens = 0
         self.running.pop(seq.seq_id, None)
-        self._report_kv()
+        self.report_kv()
 
     def touch(self) -> None:
         """Something changed: the policy will be asked before the next step."""
@@ -368,7 +376,7 @@ class Rank:
             self.is_dirty = True
             self.group.dirty.append(self)
 
-    def _report_kv(self) -> None:
+    def report_kv(self) -> None:
         """Tell the router how full this rank is, where there is anything to choose."""
         if self.group.dispatch.num_targets > 1:
             self.group.dispatch.kv_tokens[self.target] = self.group.kv.tokens_held(self.index)

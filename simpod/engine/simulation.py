@@ -17,12 +17,20 @@ from simpod.engine.dispatch import Dispatcher
 from simpod.engine.gate import Gate
 from simpod.engine.group import Group
 from simpod.engine.ledger import RunLog
+from simpod.engine.migration import Migrator
 from simpod.engine.pausing import HostLink
 from simpod.engine.rank import Rank
 from simpod.engine.sequence import NAN, Sequence
 from simpod.engine.source import Source
 from simpod.errors import InvariantError
-from simpod.policies import Admission, BatchScheduler, CachePolicy, Prediction, Router
+from simpod.policies import (
+    Admission,
+    BatchScheduler,
+    CachePolicy,
+    Migration,
+    Prediction,
+    Router,
+)
 from simpod.records.columns import FINISHED, LIVE, REFUSED, RunRecords
 from simpod.workload import Requests
 
@@ -61,6 +69,9 @@ class RunInputs:
     admission_name: str = ""
     make_eviction: Callable[[], CachePolicy] | None = None  # of prefix caches; None: LRU
     eviction_name: str = ""
+    make_migration: Callable[[], Migration] | None = None  # in the pool that decodes
+    migration_name: str = ""
+    migration_law: KvTransfer | None = None
     skip_ahead: bool = True
     duration_s: float | None = None
     on_progress: Progress | None = field(default=None, compare=False)
@@ -127,6 +138,7 @@ class Simulation:
         self.source = Source(
             inputs.requests, self.clock, self.prefix_unit_tokens(inputs.entry.spec)
         )
+        self.migrator = self._migrator(inputs)
         needs_gate = inputs.make_admission or inputs.prediction
         self._gate = Gate(self, inputs) if needs_gate else None
         self._longest = min(self._longest_of(pool.spec) for pool in self.pools)
@@ -166,6 +178,13 @@ class Simulation:
                 f"prefix blocks of {block} and KV blocks of {spec.block_tokens} tokens don't match"
             )
         return unit
+
+    def _migrator(self, inputs: RunInputs) -> Migrator | None:
+        pool = self.decode or self.entry
+        if inputs.make_migration is None or inputs.migration_law is None:
+            return None
+        policy = inputs.make_migration()
+        return Migrator(pool, self.clock, inputs.migration_law, policy, inputs.migration_name)
 
     def make_prefix_cache(self) -> PrefixCache:
         """An empty prefix cache of a rank."""

@@ -17,7 +17,7 @@ from simpod.cost.statuses import part_statuses
 from simpod.engine import PoolInputs, RunInputs, Simulation
 from simpod.errors import PolicyError
 from simpod.metrics import summary
-from simpod.policies import Prediction, resolve
+from simpod.policies import Migration, PolicyRef, Prediction, resolve
 from simpod.policies.checks import prediction_problems
 from simpod.policies.roles import Ints
 from simpod.records.columns import RunRecords
@@ -99,6 +99,7 @@ def run_inputs(
     batching = experiment.policies["batching"]
     admission = experiment.policies.get("admission")
     eviction = experiment.policies.get("prefix_eviction")
+    migration = experiment.policies.get("migration")
     slo = experiment.slo
     return RunInputs(
         seed=experiment.seed,
@@ -110,6 +111,9 @@ def run_inputs(
         transfer=_transfer(experiment),
         make_eviction=resolve("prefix_eviction", eviction) if eviction else None,
         eviction_name=f"{eviction.use} (policies.prefix_eviction)" if eviction else "",
+        make_migration=_migration(migration) if migration else None,
+        migration_name=f"{migration.use} (policies.migration)" if migration else "",
+        migration_law=_migration_law(experiment) if migration else None,
         first_token_from_decode=experiment.first_token_from == "decode",
         ttft_target_s=float("inf") if slo.ttft_s is None else slo.ttft_s,
         tpot_target_s=float("inf") if slo.tpot_s is None else slo.tpot_s,
@@ -259,3 +263,16 @@ def _transfer(experiment: ResolvedExperiment) -> KvTransfer | None:
         prefill.layout,
         decode.layout,
     )
+
+
+def _migration(ref: PolicyRef) -> Callable[[], Migration]:
+    make = resolve("migration", ref)
+    return lambda: cast(Migration, make())
+
+
+def _migration_law(experiment: ResolvedExperiment) -> KvTransfer:
+    """Between ranks of the pool that decodes: over the fastest plane of its hardware."""
+    pool = experiment.pools[-1]
+    hardware = experiment.hardware[pool.name]
+    plane = max(hardware.planes, key=lambda name: hardware.planes[name].bytes_per_s)
+    return kv_transfer(experiment.model, hardware, plane, pool.layout, pool.layout)
