@@ -190,8 +190,8 @@ def inputs_of(
         unit_s = 0.00390625 if case.real_prices else time_scale
         given["make_migration"] = lambda: Restless(period_s=3.0 * unit_s)
         given["migration_law"] = KvTransfer(
-            latency_s=0.125 * unit_s, bytes_per_token=8.0, s_per_token=0.0625 * unit_s
-        )
+            latency_s=0.117 * unit_s, bytes_per_token=8.0, s_per_token=0.0617 * unit_s
+        )  # no multiples of steps: at the very end of one, averages over time depend on the order
     entry_role = "prefill" if case.shape == "split" else case.shape
     given |= changes
     return run_inputs(given.pop("requests"), pool_of(case, entry_role, time_scale, router), **given)

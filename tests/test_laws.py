@@ -166,6 +166,7 @@ def test_nothing_is_left_after_the_drain(case: Experiment) -> None:
         for rank in group.ranks:
             held = (rank.inbox, rank.waiting, rank.partial, rank.running, rank.pinned, rank.chunks)
             assert not any((*held, rank.paused))
+            assert not rank.at_boundary
             assert rank.host is None or not (rank.host.leaving or rank.host.held)
             assert (rank.num_decoding, rank.num_pulling) == (0, 0)
     for pool in sim.pools:

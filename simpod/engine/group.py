@@ -156,7 +156,8 @@ class Group:
     @property
     def step_s(self) -> float:
         """How long a step takes of the run under way, at its start; 0: there is none."""
-        return self._run.prices.base_s if self._run is not None else 0.0
+        run = self._run
+        return run.prices.base_s if run is not None and run.end_s > self.clock.now else 0.0
 
     def clock_tokens(self) -> int:
         """The token clock now: ahead of `kv.clock` by the steps of the run that are over."""
@@ -337,13 +338,6 @@ class Group:
         self.context_tokens -= seq.resident_tokens
         seq.finish_step = -1
 
-    def strike(self, seq: Sequence) -> None:
-        """Take a sequence out of the calendar: it goes to another group, with other steps."""
-        due = self._calendar[seq.finish_step]
-        due.remove(seq)
-        if not due:
-            del self._calendar[seq.finish_step]
-
     def close_segment(self, seq: Sequence) -> None:
         """A decoding sequence is cut off: note what it has got so far."""
         gained = self.kv.clock - seq.join_clock
@@ -368,7 +362,7 @@ class Group:
         due = self._calendar.pop(step, None)
         if due is not None:
             for seq in due:
-                if seq.finish_step == step:
+                if seq.finish_step == step and seq.ledger == self.index:  # else it has left
                     rank = self.ranks[seq.decode_target % len(self.ranks)]
                     rank.end_decode(seq)
                     rank.retire(seq)

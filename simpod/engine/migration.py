@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from simpod.engine.simulation import Pool
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class Flight:
     """One migration under way."""
 
@@ -32,8 +32,8 @@ class Flight:
     source: "Rank"
     destination: "Rank"
     join_clock: int  # of the sequence at the source: another one means that it was preempted
-    blocks: int = 0  # taken at the destination
-    copied_tokens: int = 0
+    blocks: int  # at the destination
+    copied_tokens: int
 
     @property
     def is_on(self) -> bool:
@@ -94,35 +94,34 @@ class Migrator:
             self._clock.call_at(self._clock.now + self._policy.period_s, DELIVER, self._tick)
 
     def _ask_for_room(self, move: Move) -> None:
+        """Begin at the destination's next step boundary, with room for a copy that begins now."""
         seq = self._checked(move)
         source, destination = (self._dispatch.ranks[t] for t in (move.source, move.destination))
-        flight = Flight(seq, source, destination, seq.join_clock)
+        group = source.group
+        tokens = seq.resident_tokens + group.clock_tokens() - seq.join_clock
+        wait_s = destination.group.step_s + self._law.seconds(tokens)
+        steps = 2 + int(wait_s / group.step_s) if group.step_s else 2
+        blocks = destination.group.kv.blocks_for(tokens + group.tokens_after(steps))
+        flight = Flight(seq, source, destination, seq.join_clock, blocks, tokens)
         self._flights[seq.seq_id] = flight
         destination.at_boundary.append(lambda: self._begin(flight))
         destination.touch()
         destination.group.poke()
 
     def _begin(self, flight: Flight) -> None:
-        """Take room at the destination and start to copy; nothing is done without room."""
-        seq, source, destination = flight.seq, flight.source, flight.destination
-        kv, group = destination.group.kv, source.group
-        if not flight.is_on:
-            del self._flights[seq.seq_id]
-            return
-        tokens = seq.resident_tokens + group.clock_tokens() - seq.join_clock
-        copy_s = self._law.seconds(tokens)
-        steps = 2 + int(copy_s / group.step_s) if group.step_s else 2
-        blocks = kv.blocks_for(tokens + group.tokens_after(steps))
+        """Take room and a slot at the destination and start to copy, or do nothing without room."""
+        destination, kv = flight.destination, flight.destination.group.kv
+        has_slot = destination.free_slots > len(destination.partial)
         ahead = destination.group.next_tokens
-        if destination.free_slots <= len(destination.partial) or not kv.fits(
-            destination.index, blocks, ahead
-        ):
-            del self._flights[seq.seq_id]
+        if not has_slot or not kv.fits(destination.index, flight.blocks, ahead):
+            del self._flights[flight.seq.seq_id]
             return
-        kv.take(destination.index, blocks)
+        kv.take(destination.index, flight.blocks)
+        destination.num_pulling += 1
+        destination.group.num_pulling += 1
         destination.report_kv()
-        flight.blocks, flight.copied_tokens = blocks, tokens
-        self._clock.call_at(self._clock.now + copy_s, DELIVER, lambda: self._copied(flight))
+        end_s = self._clock.now + self._law.seconds(flight.copied_tokens)
+        self._clock.call_at(end_s, DELIVER, lambda: self._copied(flight))
 
     def _checked(self, move: Move) -> Sequence:
         ranks = self._dispatch.ranks
@@ -138,54 +137,57 @@ class Migrator:
 
     def _copied(self, flight: Flight) -> None:
         """What there was is at the destination: the sequence leaves at the next step boundary."""
+        seq, source, group = flight.seq, flight.source, flight.source.group
         if not flight.is_on:
             self._give_back(flight)
             return
-        source = flight.source
+        step = group.tokens_after(1) + 1  # at most, of the step under way
+        tokens = seq.resident_tokens + group.clock_tokens() + step - seq.join_clock
+        if flight.destination.group.kv.blocks_for(tokens) > flight.blocks:
+            self._give_back(flight)
+            return
         source.at_boundary.append(lambda: self._depart(flight))
         source.touch()
-        source.group.poke()
+        group.poke()
 
     def _depart(self, flight: Flight) -> None:
-        """At a step boundary of the source: stop decoding there, copy the rest."""
+        """At a step boundary of the source: stop decoding there, copy the rest.
+
+        The destination may be planning at this very instant, so its blocks are left alone.
+        """
         seq, source, destination = flight.seq, flight.source, flight.destination
-        group, kv = destination.group, destination.group.kv
+        now_s = self._clock.now
         if not flight.is_on:
-            self._give_back(flight)
+            end_s = now_s + self._law.seconds(0)
+            self._clock.call_at(end_s, DELIVER, lambda: self._give_back(flight))
             return
-        tokens = seq.resident_tokens + source.group.kv.clock - seq.join_clock
-        blocks = kv.blocks_for(tokens)
-        if destination.free_slots <= len(destination.partial) or blocks > flight.blocks:
-            self._give_back(flight)
-            return
-        source.group.strike(seq)
         source.group.close_segment(seq)
         source.end_decode(seq)
+        tokens = seq.resident_tokens
         source.pin(seq)
-        kv.release(destination.index, flight.blocks - blocks)
-        destination.report_kv()
-        seq.own_blocks = blocks
-        seq.resident_tokens = tokens
+        seq.own_blocks = destination.group.kv.blocks_for(tokens)
         seq.decode_target = destination.target
-        destination.num_pulling += 1
-        group.num_pulling += 1
         self._dispatch.running_seqs[destination.target] += 1
         self._dispatch.held_seqs[destination.target] += 1
-        rest_s = self._law.seconds(tokens - flight.copied_tokens)
-        self._clock.call_at(self._clock.now + rest_s, DELIVER, lambda: self._arrive(flight))
+        end_s = now_s + self._law.seconds(tokens - flight.copied_tokens)
+        self._clock.call_at(end_s, DELIVER, lambda: self._arrive(flight))
 
     def _arrive(self, flight: Flight) -> None:
-        source = flight.source
-        source.group.let_go(flight.seq, source)
-        del self._flights[flight.seq.seq_id]
+        seq, source, destination = flight.seq, flight.source, flight.destination
+        source.group.let_go(seq, source)
+        del self._flights[seq.seq_id]
         self.num_done += 1
-        flight.destination.group.deliver(flight.seq, flight.destination)
+        destination.group.kv.release(destination.index, flight.blocks - seq.own_blocks)
+        destination.report_kv()
+        destination.group.deliver(seq, destination)
 
     def _give_back(self, flight: Flight) -> None:
-        """The move is off: free the room at the destination."""
+        """The move is off: free the room and the slot at the destination."""
         destination = flight.destination
         del self._flights[flight.seq.seq_id]
         destination.group.kv.release(destination.index, flight.blocks)
+        destination.num_pulling -= 1
+        destination.group.num_pulling -= 1
         destination.report_kv()
         destination.touch()
         destination.group.poke()

@@ -129,6 +129,7 @@ class Simulation:
         self.transfers = array("d")
         self.live: dict[int, Sequence] = {}
         self.num_ended = 0
+        self._last_end_s = 0.0
         self._total = len(inputs.requests)
         self._progress_every = max(1, self._total // 200)
         self.entry = Pool(self, inputs.entry, 0)
@@ -164,6 +165,12 @@ class Simulation:
         for seq in self.live.values():
             self._record(seq, LIVE)
         return collect(self)
+
+    @property
+    def end_s(self) -> float:
+        """When the simulation stopped: alarms that nobody waits for any more may come later."""
+        is_done = self.num_ended == self._total
+        return self._last_end_s if is_done and self.migrator is not None else self.clock.now
 
     # --- what groups ask ------------------------------------------------------------------------
 
@@ -288,6 +295,7 @@ class Simulation:
     def _end(self, seq: Sequence, status: int) -> None:
         self._record(seq, status)
         self.num_ended += 1
+        self._last_end_s = self.clock.now
         if self.inputs.on_progress is not None and self.num_ended % self._progress_every == 0:
             self.inputs.on_progress(self.num_ended, self._total, self.clock.now)
         self.source.on_end(seq.seq_id)

@@ -108,11 +108,9 @@ class StepRun:
         return True
 
     def steps_by(self, now_s: float) -> int:
-        """Steps that are over at `now_s`, which is before the end of the last one."""
-        if self.steps == 1:
-            return 0
-        steps = min(self._guess(now_s - self.start_s), self.steps - 1)
-        while steps < self.steps - 1 and self.end_of(steps + 1) <= now_s:
+        """Steps that are over at `now_s`."""
+        steps = min(self._guess(now_s - self.start_s), self.steps)
+        while steps < self.steps and self.end_of(steps + 1) <= now_s:
             steps += 1
         while steps > 0 and self.end_of(steps) > now_s:
             steps -= 1
