@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from simpod.cost import KvTransfer, StepPricer
 from simpod.engine import PoolInputs, RunInputs, Simulation
-from simpod.policies import BUILT_IN, Prediction
+from simpod.policies import BUILT_IN, MigrationView, Move, Prediction
 from simpod.records.columns import RunRecords
 from simpod.workload import Requests
 
@@ -38,6 +38,7 @@ class Experiment:
     real_prices: bool
     first_token_from_decode: bool
     swaps: bool
+    migrates: bool
     load: str  # poisson, ticks, sessions or closed
     num_requests: int
     seed: int
@@ -74,6 +75,7 @@ def random_experiment(number: int, fixed: dict[str, Any]) -> Experiment:
         "num_requests": choose(range(1, 40)),
         "reserve_full_prompt": choose([False, True]),
         "swaps": choose([False, True]),
+        "migrates": choose([False, True]),
         "seed": number,
     }
     return Experiment(**(drawn | fixed))
@@ -108,6 +110,22 @@ def requests_of(case: Experiment, *, time_scale: float = 1.0) -> Requests:
     ]
     columns |= chained(*prefixes, block_tokens=HASH_BLOCK_TOKENS)
     return at(arrival_s, prompts, outputs, **columns)
+
+
+@dataclass
+class Restless:
+    """Moves the oldest sequence of each rank to the next rank, all the time."""
+
+    period_s: float
+
+    def __call__(self, view: MigrationView) -> list[Move]:
+        num = view.targets.num_targets
+        moves = []
+        for source in range(num):
+            first = next(iter(view.decoding(source)), None)
+            if first is not None and num > 1:
+                moves.append(Move(first.seq_id, source, (source + 1) % num))
+        return moves
 
 
 def prediction_of(case: Experiment) -> Prediction:
@@ -168,6 +186,12 @@ def inputs_of(
         given["transfer"] = KvTransfer(
             latency_s=0.25 * unit_s, bytes_per_token=8.0, s_per_token=0.03125 * unit_s
         )
+    if case.migrates:
+        unit_s = 0.00390625 if case.real_prices else time_scale
+        given["make_migration"] = lambda: Restless(period_s=3.0 * unit_s)
+        given["migration_law"] = KvTransfer(
+            latency_s=0.117 * unit_s, bytes_per_token=8.0, s_per_token=0.0617 * unit_s
+        )  # no multiples of steps: at the very end of one, averages over time depend on the order
     entry_role = "prefill" if case.shape == "split" else case.shape
     given |= changes
     return run_inputs(given.pop("requests"), pool_of(case, entry_role, time_scale, router), **given)
@@ -221,6 +245,7 @@ FIXED = Experiment(
     real_prices=True,
     first_token_from_decode=False,
     swaps=False,
+    migrates=False,
     load="sessions",
     num_requests=200,
     seed=12,

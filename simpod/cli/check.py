@@ -31,6 +31,7 @@ class RoleName(StrEnum):
     ADMISSION = "admission"
     LENGTH_PREDICTOR = "length_predictor"
     CACHE = "cache"
+    MIGRATION = "migration"
 
 
 def check_command(
@@ -46,12 +47,8 @@ def check_command(
         RoleName | None,
         typer.Option(
             "--role",
-<<<<<<< HEAD
-            help="What it is for; default: batching for one argument, router for two.",
-=======
             help="What it is for; default: batching if it takes one argument, router if two;"
             " say so for a cache policy.",
->>>>>>> ems
             show_default=False,
         ),
     ] = None,

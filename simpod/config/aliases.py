@@ -78,6 +78,7 @@ POLICY_KEYS: Final = (
     "admission",
     "length_predictor",
     "prefix_eviction",
+    "migration",
 )
 
 

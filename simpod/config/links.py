@@ -15,9 +15,9 @@ DEFAULT_POLICIES: Final[Mapping[str, str]] = {
     "batching": "fcfs",
 }
 """What decides when the file does not say."""
-OPTIONAL_POLICIES: Final = ("admission", "length_predictor", "prefix_eviction")
-"""Asked only if the file names them: else requests are let in, lengths are unknown, and the least
-recently used block goes."""
+OPTIONAL_POLICIES: Final = ("admission", "length_predictor", "prefix_eviction", "migration")
+"""Asked only if the file names them: else requests are let in, lengths are unknown, the least
+recently used block goes, and nobody moves."""
 
 
 def ordered_pools(experiment: Experiment, problems: Problems) -> tuple[str, ...] | None:

@@ -157,6 +157,8 @@ class Policies(_Section):
     """Predicts output lengths for policies that use them; default none."""
     prefix_eviction: PolicyEntry | None = None
     """Which idle block of a rank's prefix cache goes first; default lru."""
+    migration: PolicyEntry | None = None
+    """Moves running requests between the ranks that decode; default none."""
 
 
 class Engine(_Section):

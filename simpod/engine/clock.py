@@ -64,6 +64,11 @@ class Clock(simpy.Environment):
             waiting.append(lambda _: call())
 
     @property
+    def is_busy(self) -> bool:
+        """Something is still to happen."""
+        return bool(self._queue)
+
+    @property
     def may_plan(self) -> bool:
         """Nothing that planning must wait for is due at this very time."""
         queue = self._queue

@@ -66,7 +66,7 @@ def collect(sim: "Simulation") -> RunRecords:
         shared_memory=sim.cache.records() if sim.cache else None,
         groups=tuple(_group(sim, i) for i in range(len(sim.groups))),
         pools=tuple(_pool(sim, pool, requests) for pool in sim.pools),
-        end_s=float(sim.clock.now),
+        end_s=float(sim.end_s),
         segments=np.array(sim.segments, dtype=np.int64).reshape(-1, 4),
     )
 
@@ -188,7 +188,7 @@ def _peak_kv_frac(group: "Group") -> float:
 def _pool(sim: "Simulation", pool: "Pool", requests: RequestRecords) -> PoolRecords:
     """Averages over time, from the first arrival on: integrals over the groups' runs."""
     spec = pool.spec
-    span_s = max(float(sim.clock.now) - float(requests.arrival_s.min(initial=np.inf)), 1e-12)
+    span_s = max(float(sim.end_s) - float(requests.arrival_s.min(initial=np.inf)), 1e-12)
     kv_token_s = slot_s = 0.0
     for group in pool.groups:
         columns = _columns(group)
@@ -222,5 +222,5 @@ def _waited_s(sim: "Simulation", pool: "Pool", requests: RequestRecords) -> floa
     else:
         came_s, began_s = requests.arrival_s, requests.scheduled_s
         came = requests.status != REFUSED
-    until_s = np.where(np.isnan(began_s), float(sim.clock.now), began_s)
+    until_s = np.where(np.isnan(began_s), float(sim.end_s), began_s)
     return float((until_s - came_s)[came].sum())

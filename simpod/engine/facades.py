@@ -189,7 +189,10 @@ class RankFacade:
     @property
     def served_tokens(self) -> dict[int, tuple[int, int]]:
         """Tenant -> prompt and output tokens so far."""
-        return self._rank.served_so_far()
+        rank = self._rank
+        if rank.service is None:
+            return {}
+        return rank.service.so_far(rank.running.values(), rank.group.kv.clock)
 
     @property
     def prompt_tokens_per_s(self) -> float:

@@ -6,18 +6,13 @@ from typing import TYPE_CHECKING
 
 import simpy
 
-from simpod.cluster import (
-    Counters,
-    KvBlocks,
-    PoolSpec,
-    float_array,
-    integer_array,
-)
-from simpod.cost import Batch, StepPricer, StepPrices
+from simpod.cluster import KvBlocks, PoolSpec
+from simpod.cost import StepPricer, StepPrices
 from simpod.engine.clock import PLAN, STEP_END, Alarm, Clock
 from simpod.engine.context_cache import ContextCache
 from simpod.engine.dispatch import Dispatcher
 from simpod.engine.ledger import Ledger
+from simpod.engine.prompt_counters import PromptCounters
 from simpod.engine.rank import Rank
 from simpod.engine.sequence import Sequence
 from simpod.engine.steps import StepRun, token_clock
@@ -30,28 +25,6 @@ if TYPE_CHECKING:
 
 MAX_FRUITLESS_PLANS = 1000
 """Plans at one instant that preempt and admit nothing: more is a livelock."""
-
-
-class PromptCounters:
-    """Prompt chunks of the next step, per rank: what `Batch` says of them, written one by one."""
-
-    def __init__(self, num_ranks: int) -> None:
-        counters = Counters(4 * num_ranks)
-        self.tokens = counters.integers(num_ranks)
-        self.pairs = counters.floats(num_ranks)
-        self.context = counters.integers(num_ranks)
-        self.chunks = counters.integers(num_ranks)
-
-    def batch(self, kv: KvBlocks) -> Batch:
-        """A batch that always shows the present counts."""
-        return Batch(
-            decode_seqs=kv.growing,
-            context_tokens=kv.offsets,
-            prefill_tokens=integer_array(self.tokens),
-            prefill_pairs=float_array(self.pairs),
-            prefill_context=integer_array(self.context),
-            num_chunks=integer_array(self.chunks),
-        )
 
 
 class Group:
@@ -157,7 +130,14 @@ class Group:
     @property
     def step_s(self) -> float:
         """How long a step takes of the run under way, at its start; 0: there is none."""
-        return self._run.prices.base_s if self._run is not None else 0.0
+        run = self._run
+        return run.prices.base_s if run is not None and run.end_s > self.clock.now else 0.0
+
+    def clock_tokens(self) -> int:
+        """The token clock now: ahead of `kv.clock` by the steps of the run that are over."""
+        run = self._run
+        done = run.steps_by(self.clock.now) if run is not None else 0
+        return self.kv.clock + self.tokens_after(done)
 
     @property
     def kv_tokens(self) -> int:
@@ -261,6 +241,8 @@ class Group:
             return True
         for rank in dirty:
             rank.is_dirty = False
+            if rank.at_boundary:
+                rank.reach_boundary()
         self._join_pulled()
         decodes = True
         for rank in dirty:
@@ -374,7 +356,7 @@ class Group:
         due = self._calendar.pop(step, None)
         if due is not None:
             for seq in due:
-                if seq.finish_step == step:
+                if seq.finish_step == step and seq.ledger == self.index:  # else it has left
                     rank = self.ranks[seq.decode_target % len(self.ranks)]
                     rank.end_decode(seq)
                     rank.retire(seq)

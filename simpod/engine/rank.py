@@ -1,6 +1,7 @@
 """One data-parallel rank: its queues, its slots and its KV blocks."""
 
 from collections import OrderedDict
+from collections.abc import Callable
 from collections.abc import Sequence as ReadOnly
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ from simpod.engine.facades import RankFacade
 from simpod.engine.pausing import HostLink, switch
 from simpod.engine.prefix_reads import PrefixReads
 from simpod.engine.sequence import Sequence
+from simpod.engine.service import Service
 from simpod.policies import BatchScheduler
 
 if TYPE_CHECKING:
@@ -40,8 +42,9 @@ class Rank:
         self.chunks: dict[int, tuple[Sequence, int]] = {}
         self.paused: dict[int, Sequence] = {}
         self.host: HostLink | None = None
-        self.served: dict[int, list[int]] | None = None  # tenant -> prompt and output tokens
+        self.service: Service | None = None  # None: there are no tenants
         self.review_clock = -1  # token clock of the group at which the policy wants to be asked
+        self.at_boundary: list[Callable[[], None]] = []  # what migrations do between two steps
         self.num_decoding = 0
         self.num_pulling = 0
         self.is_dirty = False
@@ -76,6 +79,12 @@ class Rank:
             return 0
         most = (prompt_tokens - 1) // kv.unit_tokens
         return kv.unit_tokens * kv.match(self.index, prefix_hashes[:most])
+
+    def reach_boundary(self) -> None:
+        """Do what has waited for the end of a step."""
+        calls, self.at_boundary = self.at_boundary, []
+        for call in calls:
+            call()
 
     # --- the policy's decision ----------------------------------------------------------------
 
@@ -183,8 +192,8 @@ class Rank:
         self.group.prefill_tokens += chunk
         self.group.num_chunks += 1
         self.group.dispatch.queued_tokens[self.target] -= chunk
-        if self.served is not None and not seq.num_preemptions:
-            self._serve(seq, chunk, 0)
+        if self.service is not None and not seq.num_preemptions:
+            self.service.add(seq.tenant, chunk, 0)
 
     def finish_chunks(self, wait_s: float) -> list[Sequence]:
         """Account for the chunks of the step that ended; return the complete prompts."""
@@ -198,8 +207,8 @@ class Rank:
             if seq.resident_tokens == seq.goal_tokens:
                 del self.partial[seq.seq_id]
                 done.append(seq)
-                if self.served is not None:
-                    self._serve(seq, 0, 1)
+                if self.service is not None:
+                    self.service.add(seq.tenant, 0, 1)
         self.chunks.clear()
         prompts, index = self.group.prompts, self.index
         prompts.tokens[index] = prompts.context[index] = prompts.chunks[index] = 0
@@ -266,8 +275,8 @@ class Rank:
     def end_decode(self, seq: Sequence) -> None:
         """Leave the running decodes; blocks grown since the join are the sequence's own."""
         group, index, kv = self.group, self.index, self.group.kv
-        if self.served is not None:
-            self._serve(seq, 0, kv.clock - seq.join_clock)
+        if self.service is not None:
+            self.service.add(seq.tenant, 0, kv.clock - seq.join_clock)
         seq.resident_tokens = kv.leave(index, seq.offset)
         seq.join_clock = -1
         seq.own_blocks = kv.blocks_for(seq.resident_tokens) - len(seq.units) * kv.unit_blocks
@@ -324,26 +333,6 @@ class Rank:
         """A sequence that had a slot waits."""
         self.group.dispatch.waiting_seqs[self.target] += 1
         self.group.dispatch.running_seqs[self.target] -= 1
-
-    # --- service of tenants ---------------------------------------------------------------------
-
-    def _serve(self, seq: Sequence, prompt: int, output: int) -> None:
-        """Note tokens that a tenant has got."""
-        if self.served is not None:
-            served = self.served.setdefault(seq.tenant, [0, 0])
-            served[0] += prompt
-            served[1] += output
-
-    def served_so_far(self) -> dict[int, tuple[int, int]]:
-        """Tenant -> prompt and output tokens, those of running decodes up to this step."""
-        if self.served is None:
-            return {}
-        total = {tenant: list(tokens) for tenant, tokens in self.served.items()}
-        clock = self.group.kv.clock
-        for seq in self.running.values():
-            if seq.join_clock >= 0:
-                total.setdefault(seq.tenant, [0, 0])[1] += clock - seq.join_clock
-        return {tenant: (prompt, output) for tenant, (prompt, output) in total.items()}
 
     # --- leaving --------------------------------------------------------------------------------
 

@@ -20,14 +20,23 @@ from simpod.engine.gate import Gate
 from simpod.engine.group import Group
 from simpod.engine.kv_mover import KvMover, KvPath
 from simpod.engine.ledger import RunLog
+from simpod.engine.migration import Migrator
 from simpod.engine.network import Network
 from simpod.engine.pausing import HostLink
 from simpod.engine.rank import Rank
 from simpod.engine.sequence import NAN, Sequence
+from simpod.engine.service import Service
 from simpod.engine.source import Source
 from simpod.engine.transfer_log import TransferLog
 from simpod.errors import InvariantError
-from simpod.policies import Admission, BatchScheduler, CachePolicy, Prediction, Router
+from simpod.policies import (
+    Admission,
+    BatchScheduler,
+    CachePolicy,
+    Migration,
+    Prediction,
+    Router,
+)
 from simpod.records.columns import FINISHED, LIVE, REFUSED, RunRecords
 from simpod.workload import Requests
 
@@ -70,6 +79,9 @@ class RunInputs:
     admission_name: str = ""
     make_eviction: Callable[[], CachePolicy] | None = None  # of prefix caches; None: LRU
     eviction_name: str = ""
+    make_migration: Callable[[], Migration] | None = None  # in the pool that decodes
+    migration_name: str = ""
+    migration_law: KvTransfer | None = None
     skip_ahead: bool = True
     duration_s: float | None = None
     on_progress: Progress | None = field(default=None, compare=False)
@@ -102,7 +114,7 @@ class Pool:
         ]
         for rank in self.dispatch.ranks:
             rank.host = HostLink(inputs.host_link) if inputs.host_link else None
-            rank.served = {} if sim.has_tenants else None
+            rank.service = Service() if sim.has_tenants else None
 
     def rank_of(self, target: int) -> tuple[Group, Rank]:
         """The group and the rank behind a router's target."""
@@ -126,6 +138,7 @@ class Simulation:
         self.segments = array("q")  # seq_id, ledger, first, last decode step before a preemption
         self.live: dict[int, Sequence] = {}
         self.num_ended = 0
+        self._last_end_s = 0.0
         self._total = len(inputs.requests)
         self._progress_every = max(1, self._total // 200)
         self.network = (
@@ -143,6 +156,7 @@ class Simulation:
         self.source = Source(
             inputs.requests, self.clock, self.prefix_unit_tokens(inputs.entry.spec)
         )
+        self.migrator = self._migrator(inputs)
         needs_gate = inputs.make_admission or inputs.prediction
         self._gate = Gate(self, inputs) if needs_gate else None
         self._longest = min(self._longest_of(pool.spec) for pool in self.pools)
@@ -178,6 +192,12 @@ class Simulation:
             raise InvariantError("shared memory without a fabric")
         return ContextCache(self, self.inputs.cache, self.network)
 
+    @property
+    def end_s(self) -> float:
+        """When the simulation stopped: alarms that nobody waits for any more may come later."""
+        is_done = self.num_ended == self._total
+        return self._last_end_s if is_done and self.migrator is not None else self.clock.now
+
     # --- what groups ask ------------------------------------------------------------------------
 
     def prefix_unit_tokens(self, spec: PoolSpec) -> int:
@@ -191,6 +211,13 @@ class Simulation:
                 f"prefix blocks of {block} and KV blocks of {spec.block_tokens} tokens don't match"
             )
         return unit
+
+    def _migrator(self, inputs: RunInputs) -> Migrator | None:
+        pool = self.decode or self.entry
+        if inputs.make_migration is None or inputs.migration_law is None:
+            return None
+        policy = inputs.make_migration()
+        return Migrator(pool, self.clock, inputs.migration_law, policy, inputs.migration_name)
 
     def make_prefix_cache(self) -> PrefixCache:
         """An empty prefix cache of a rank."""
@@ -263,6 +290,7 @@ class Simulation:
     def _end(self, seq: Sequence, status: int) -> None:
         self._record(seq, status)
         self.num_ended += 1
+        self._last_end_s = self.clock.now
         if self.inputs.on_progress is not None and self.num_ended % self._progress_every == 0:
             self.inputs.on_progress(self.num_ended, self._total, self.clock.now)
         self.source.on_end(seq.seq_id)

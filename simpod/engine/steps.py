@@ -107,6 +107,15 @@ class StepRun:
         self.steps, self.end_s = steps, end_s
         return True
 
+    def steps_by(self, now_s: float) -> int:
+        """Steps that are over at `now_s`."""
+        steps = min(self._guess(now_s - self.start_s), self.steps)
+        while steps < self.steps and self.end_of(steps + 1) <= now_s:
+            steps += 1
+        while steps > 0 and self.end_of(steps) > now_s:
+            steps -= 1
+        return steps
+
     def _guess(self, elapsed_s: float) -> int:
         """About the step under way: solves j * base + slope * rate * j (j - 1) / 2 = elapsed."""
         half = self.prices.slope_s * self._clock.tokens / self._clock.per_steps / 2

@@ -61,6 +61,9 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "proxy": "simpod.policies.length_prediction.proxy:ProxyModel",
         "constant": "simpod.policies.length_prediction.constant:Constant",
     },
+    "migration": {
+        "llumnix": "simpod.policies.migration.llumnix:LlumnixMigration",
+    },
     "cache": {
         "lru": "simpod.policies.caching.lru:lru",
         "lfu": "simpod.policies.caching.lfu:lfu",
@@ -80,6 +83,7 @@ ROLE_OF_KEY: Mapping[str, str] = {
     "length_predictor": "length_predictor",
     "prefix_eviction": "cache",
     "eviction": "cache",
+    "migration": "migration",
 }
 """Keys of `policies:` in an experiment -> the role that the policy plays."""
 

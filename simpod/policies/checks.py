@@ -13,14 +13,16 @@ from simpod.errors import PolicyError
 from simpod.policies.fakes import (
     FakeAdmissionView,
     FakeBatchView,
+    FakeMigrationView,
     FakePredictorView,
     FakeRouterView,
     batch_views,
     cache_views,
+    migration_views,
     random_sequence,
     router_views,
 )
-from simpod.policies.roles import BatchPlan, Pause, Prediction
+from simpod.policies.roles import BatchPlan, Move, Pause, Prediction
 
 
 def check_batch_scheduler(make: Callable[[], Any], name: str, *, views: int = 500) -> list[str]:
@@ -191,12 +193,39 @@ def check_cache(make: Callable[[], Any], name: str, *, views: int = 500) -> list
     return problems
 
 
+def check_migration(make: Callable[[], Any], name: str, *, views: int = 500) -> list[str]:
+    """Problems found on random views: moves of sequences that decode there, each once."""
+    problems: list[str] = []
+    first, second = make(), make()
+    for index, view in enumerate(migration_views(np.random.default_rng(7), views)):
+        moves, again = _call(first, name, view), _call(second, name, view)
+        problems += [f"view {index}: {problem}" for problem in _move_problems(view, moves)]
+        if list(moves) != list(again):
+            problems.append(f"view {index}: two fresh policies, same views, other moves")
+    return problems
+
+
+def _move_problems(view: FakeMigrationView, moves: Any) -> Iterator[str]:
+    seen: set[int] = set()
+    for move in moves:
+        if not isinstance(move, Move):
+            yield f"returned {move!r}, not a Move"
+            return
+        here = {seq.seq_id for seq in view.decoding(move.source)}
+        if move.seq_id not in here or move.seq_id in seen:
+            yield f"moves sequence {move.seq_id}, which does not decode on {move.source}"
+        if not 0 <= move.destination < view.targets.num_targets or move.source == move.destination:
+            yield f"moves from {move.source} to {move.destination}"
+        seen.add(move.seq_id)
+
+
 CHECKS: dict[str, Callable[..., list[str]]] = {
     "batching": check_batch_scheduler,
     "router": check_router,
     "admission": check_admission,
     "length_predictor": check_length_predictor,
     "cache": check_cache,
+    "migration": check_migration,
 }
 """Role -> its contract test."""
 

@@ -246,3 +246,32 @@ def cache_views(rng: np.random.Generator, count: int) -> Iterator[FakeCacheView]
             counts={block: int(rng.integers(0, 4)) for block in blocks},
             depths={block: int(rng.integers(0, 300)) for block in blocks},
         )
+
+
+@dataclass(frozen=True, slots=True)
+class FakeMigrationView:
+    """A `MigrationView` out of thin air."""
+
+    targets: FakeRouterView
+    sequences: Mapping[int, tuple[FakeSequence, ...]]
+
+    @property
+    def now_s(self) -> float:
+        """The moment of the decision."""
+        return self.targets.now_s
+
+    def decoding(self, target: int, /) -> Iterator[FakeSequence]:
+        """Sequences that decode on a rank."""
+        return iter(self.sequences.get(target, ()))
+
+
+def migration_views(rng: np.random.Generator, count: int) -> Iterator[FakeMigrationView]:
+    """Random pools with a few sequences on each target."""
+    for targets in router_views(rng, count):
+        yield FakeMigrationView(
+            targets,
+            {
+                target: tuple(_decoding(rng, 10 * target + k) for k in range(target % 3))
+                for target in range(targets.num_targets)
+            },
+        )

@@ -11,13 +11,13 @@ from threadpoolctl import threadpool_limits
 
 from simpod.cluster import PoolSpec
 from simpod.config import ResolvedExperiment
-from simpod.cost import KvTransfer, StepPricer
+from simpod.cost import KvTransfer, StepPricer, kv_transfer
 from simpod.cost.collectives import kv_bytes_per_token
 from simpod.cost.statuses import part_statuses
 from simpod.engine import PoolInputs, RunInputs, Simulation
 from simpod.errors import PolicyError
 from simpod.metrics import summary
-from simpod.policies import Prediction, resolve
+from simpod.policies import Migration, PolicyRef, Prediction, resolve
 from simpod.policies.checks import prediction_problems
 from simpod.policies.roles import Ints
 from simpod.records.columns import RunRecords
@@ -108,6 +108,7 @@ def run_inputs(
     links = links_of(experiment)
     admission = experiment.policies.get("admission")
     eviction = experiment.policies.get("prefix_eviction")
+    migration = experiment.policies.get("migration")
     slo = experiment.slo
     return RunInputs(
         seed=experiment.seed,
@@ -123,6 +124,9 @@ def run_inputs(
         fabric=links.fabric,
         link_samples_s=experiment.network.link_samples_s,
         cache=links.cache,
+        make_migration=_migration(migration) if migration else None,
+        migration_name=f"{migration.use} (policies.migration)" if migration else "",
+        migration_law=_migration_law(experiment) if migration else None,
         first_token_from_decode=experiment.first_token_from == "decode",
         ttft_target_s=float("inf") if slo.ttft_s is None else slo.ttft_s,
         tpot_target_s=float("inf") if slo.tpot_s is None else slo.tpot_s,
@@ -259,3 +263,16 @@ def _host_link(experiment: ResolvedExperiment, spec: PoolSpec) -> KvTransfer | N
         bytes_per_token=per_token * spec.layout.tp,
         s_per_token=per_token / spec.host_bytes_per_s,
     )
+
+
+def _migration(ref: PolicyRef) -> Callable[[], Migration]:
+    make = resolve("migration", ref)
+    return lambda: cast(Migration, make())
+
+
+def _migration_law(experiment: ResolvedExperiment) -> KvTransfer:
+    """Between ranks of the pool that decodes: over the fastest plane of its hardware."""
+    pool = experiment.pools[-1]
+    hardware = experiment.hardware[pool.name]
+    plane = max(hardware.planes, key=lambda name: hardware.planes[name].bytes_per_s)
+    return kv_transfer(experiment.model, hardware, plane, pool.layout, pool.layout)

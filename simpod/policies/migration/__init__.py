@@ -1,0 +1,1 @@
+"""Migration, one policy a file: which running requests move to another rank."""
