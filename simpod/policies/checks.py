@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from simpod.errors import PolicyError
+from simpod.policies.expert_checks import check_expert_balancer
 from simpod.policies.roles import BatchPlan, Ints
 
 
@@ -195,6 +196,7 @@ _ROUTER_FIELDS = (
 
 CHECKS: dict[str, Callable[..., list[str]]] = {
     "batching": check_batch_scheduler,
+    "experts": check_expert_balancer,
     "router": check_router,
 }
 """Role -> its contract test."""

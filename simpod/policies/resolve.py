@@ -21,6 +21,12 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "prefill_first": "simpod.policies.batching:PrefillFirst",
         "shortest_prompt": "simpod.policies.batching:ShortestPrompt",
     },
+    "experts": {
+        "none": "simpod.policies.experts:keep",
+        "eplb": "simpod.policies.experts:Eplb",
+        "deepseek_eplb": "simpod.policies.experts:DeepSeekEplb",
+        "optimum": "simpod.policies.expert_optimum:Optimum",
+    },
     "router": {
         "round_robin": "simpod.policies.routing:RoundRobin",
         "random": "simpod.policies.routing:random",
@@ -35,6 +41,7 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
 
 ROLE_OF_KEY: Mapping[str, str] = {
     "batching": "batching",
+    "experts": "experts",
     "router": "router",
     "prefill_router": "router",
     "decode_router": "router",

@@ -27,8 +27,7 @@ def normal_cdf(z: Floats) -> Floats:
     size = np.abs(z)
     t = 1.0 / (1.0 + 0.2316419 * size)
     powers = t * (
-        0.319381530
-        + t * (-0.356563782 + t * (1.781477937 + t * (-1.821255978 + t * 1.330274429)))
+        0.319381530 + t * (-0.356563782 + t * (1.781477937 + t * (-1.821255978 + t * 1.330274429)))
     )
     tail = np.exp(-0.5 * size * size) / np.sqrt(2.0 * np.pi) * powers
     return np.asarray(np.where(z >= 0.0, 1.0 - tail, tail))

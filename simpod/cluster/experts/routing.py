@@ -182,9 +182,7 @@ class ReplayedPopularity:
 class DriftingPopularity:
     """See `CorrelatedRouting`; the same numbers whenever it is asked."""
 
-    def __init__(
-        self, spec: CorrelatedRouting, dims: RouterDims, rng: np.random.Generator
-    ) -> None:
+    def __init__(self, spec: CorrelatedRouting, dims: RouterDims, rng: np.random.Generator) -> None:
         self._spec, self._dims, self._rng = spec, dims, rng
         self._epoch = 0
         self._keep = float(np.exp(-spec.epoch_s / spec.drift_s))
