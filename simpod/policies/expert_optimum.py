@@ -1,4 +1,8 @@
-"""The best placement of experts that there is, where the size allows, and a bound where not."""
+"""The best placement of experts that there is, where the size allows, and a bound where not.
+
+Not a built-in policy, because it takes seconds a layer:
+`use: simpod.policies.expert_optimum:Optimum`.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -44,7 +48,7 @@ class Optimum:
     gap_frac: float = 0.01
     """How far from the optimum is near enough; at least 0."""
 
-    max_variables: int = 2_000
+    max_variables: int = 600
     """Of one layer; at least 1."""
 
     def __post_init__(self) -> None:

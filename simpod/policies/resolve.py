@@ -25,7 +25,6 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "none": "simpod.policies.experts:keep",
         "eplb": "simpod.policies.experts:Eplb",
         "deepseek_eplb": "simpod.policies.experts:DeepSeekEplb",
-        "optimum": "simpod.policies.expert_optimum:Optimum",
     },
     "router": {
         "round_robin": "simpod.policies.routing:RoundRobin",

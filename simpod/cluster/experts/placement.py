@@ -175,3 +175,37 @@ def imbalance(die_tokens: Floats) -> Floats:
     """[...] of [..., num_dies]: most over mean, 1 where nothing arrives."""
     mean = die_tokens.mean(axis=-1)
     return np.where(mean > 0.0, die_tokens.max(axis=-1) / np.where(mean > 0.0, mean, 1.0), 1.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SlotsSeen:
+    """What a balancer sees of a placement; see `ExpertSlotsView` of the policies."""
+
+    placement: ExpertPlacement
+    tokens: float = 0.0
+    """Of the group, in the unit of the load that the balancer gets."""
+
+    @property
+    def num_dies(self) -> int:
+        """Expert-parallel degree."""
+        return self.placement.slots.num_dies
+
+    @property
+    def die_of_slot(self) -> Ints:
+        """[num_slots], ascending."""
+        return self.placement.slots.die_of_slot
+
+    @property
+    def node_of_die(self) -> Ints:
+        """[num_dies], ascending."""
+        return self.placement.slots.node_of_die
+
+    @property
+    def experts(self) -> Ints:
+        """[num_layers, num_slots]."""
+        return self.placement.experts
+
+    @property
+    def resident_tokens(self) -> Floats:
+        """[num_dies]: of shared copies."""
+        return self.placement.shared_tokens(self.tokens)

@@ -74,8 +74,11 @@ class CorrelatedRouting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplayedRouting:
-    """Loads that were recorded: a JSON or .npy file of [layers][experts] or [times][layers][experts]
-    token counts, in any unit: only shares count. After the last record it begins again."""
+    """Loads that were recorded, and after the last record again from the first.
+
+    A JSON or .npy file of [layers][experts] or [times][layers][experts] token counts, in any unit:
+    only shares count.
+    """
 
     __pydantic_config__: ClassVar[Any] = STRICT
 
