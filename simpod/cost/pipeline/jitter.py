@@ -81,7 +81,7 @@ def quantile_s(causes: Sequence[HostPause], num_dies: int, share: float) -> floa
         middle = 0.5 * (low + high)
         is_below = below_frac(causes, num_dies, np.asarray(middle)) < share
         low, high = (middle, high) if is_below else (low, middle)
-    return high
+    return float(high)
 
 
 def sample_max_s(
