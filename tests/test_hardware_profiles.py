@@ -11,12 +11,24 @@ from simpod.hardware import HardwareProfile, merge_base
 
 FOLDER = Path(__file__).parents[1] / "hardware_profiles"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
-GPUS = ("a100", "b200", "h100", "h20", "h200", "h800", "rtx-4090", "rtx-pro-6000")
+GPUS = (
+    "a100",
+    "b200",
+    "b300",
+    "h100",
+    "h20",
+    "h200",
+    "h800",
+    "l40s",
+    "rtx-4090",
+    "rtx-pro-6000",
+)
+RACKS = ("gb200", "gb300")  # a tray of 4, and a rack of trays
 
 
 def document(name: str) -> dict[str, Any]:
     own: dict[str, Any] = yaml.safe_load((FOLDER / f"{name}.yaml").read_text())
-    return merge_base(own, document(own["base"])) if "base" in own else own
+    return merge_base(own, document(own["base"]) if "base" in own else {})
 
 
 def profile(name: str) -> HardwareProfile:
@@ -24,8 +36,9 @@ def profile(name: str) -> HardwareProfile:
 
 
 def test_every_device_has_a_node_and_a_pod() -> None:
-    whole = ["cloudmatrix384", "gb200", "gb200-nvl72"]  # a tray of 4, and a rack of trays
-    assert sorted([*GPUS, *(f"{gpu}-pod" for gpu in GPUS), *whole]) == NAMES
+    ascend = ["cloudmatrix384", *(name for name in NAMES if name.startswith("atlas-"))]
+    pods = [f"{gpu}-pod" for gpu in GPUS] + [f"{rack}-nvl72" for rack in RACKS]
+    assert sorted([*GPUS, *RACKS, *pods, *ascend]) == NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -45,10 +58,10 @@ def test_profile_is_valid_and_sourced(name: str) -> None:
 def test_numbers_are_in_si_units(name: str) -> None:
     """A slipped power of ten (GB for bytes, TFLOPS for FLOP/s) falls out of these ranges."""
     spec = profile(name)
-    assert all(1e14 < peak <= 1e16 for peak in spec.die.peak_flops_per_s.values())
+    assert all(1e14 < peak < 2e16 for peak in spec.die.peak_flops_per_s.values())
     assert 1e13 < spec.die.vector_flops_per_s < spec.die.peak_flops_per_s["bf16"]
     assert 2e10 < spec.die.hbm_bytes < 1e12
-    assert 1e12 <= spec.die.hbm_bytes_per_s < 1e13
+    assert 5e11 < spec.die.hbm_bytes_per_s < 1e13
     for plane in spec.planes.values():
         assert 1e9 < plane.bytes_per_s < 1e12
         assert 1e-7 < plane.intra_node_latency_s <= plane.inter_node_latency_s < 1e-4
@@ -109,6 +122,9 @@ def test_cloudmatrix384_dispatch_constants_leave_the_stated_error() -> None:
         ("h200", 989, 1979, 4.8, 141, 450),
         ("h20", 148, 296, 4.0, 96, 450),
         ("b200", 2250, 4500, 7.7, 180, 900),
+        ("gb200", 2500, 5000, 8.0, 186, 900),
+        ("gb300", 2500, 165, 8.0, 277.5, 900),
+        ("l40s", 362.05, 733, 0.864, 48, 31.5),
         ("rtx-pro-6000", 503.8, 1007.6, 1.792, 96, 63),
         ("rtx-4090", 165.2, 660.6, 1.008, 24, 31.5),
     ],
@@ -127,6 +143,15 @@ def test_data_sheet_numbers(
     assert spec.die.hbm_bytes_per_s == pytest.approx(hbm_tb_per_s * 1e12)
     assert spec.die.hbm_bytes == gib * 2**30
     assert spec.planes["scale_up"].bytes_per_s == pytest.approx(scale_up_gb_per_s * 1e9)
+
+
+@pytest.mark.parametrize("rack", RACKS)
+def test_a_rack_is_one_domain_of_18_trays(rack: str) -> None:
+    tray, whole = profile(rack), profile(f"{rack}-nvl72")
+    assert (tray.num_dies, whole.num_dies) == (4, 72)
+    assert whole.die == tray.die
+    assert (tray.planes["scale_up"].scope, whole.planes["scale_up"].scope) == ("node", "pod")
+    assert 72 * whole.die.hbm_bytes_per_s == pytest.approx(576e12)
 
 
 def test_relatives_share_constants_but_do_not_claim_their_own_fit() -> None:

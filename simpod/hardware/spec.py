@@ -63,6 +63,9 @@ class PlaneSpec:
     """Of a small transfer between two dies of a node."""
     inter_node_latency_s: NonNegative
     """Of a small transfer between two nodes; of no meaning in a plane of scope node."""
+    is_full_mesh: bool = False
+    """Without a switch: each pair of a node's dies has a link of its own, of which bytes_per_s is
+    the sum, so that a group has only the links among its members."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

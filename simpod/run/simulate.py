@@ -11,6 +11,7 @@ from threadpoolctl import threadpool_limits
 from simpod.cluster import PoolSpec
 from simpod.config import ResolvedExperiment
 from simpod.cost import KvTransfer, StepPricer, kv_transfer
+from simpod.cost.statuses import part_statuses
 from simpod.engine import PoolInputs, RunInputs, Simulation
 from simpod.metrics import summary
 from simpod.policies import resolve
@@ -115,8 +116,7 @@ def summarise(
     return summary(
         records,
         slo=experiment.slo,
-        warmup_frac=experiment.measure.warmup_frac,
-        drain_frac=experiment.measure.drain_frac,
+        window_rule=experiment.measure,
         is_closed_loop=requests.concurrency is not None,
         metadata={
             "label": experiment.name,
@@ -128,6 +128,12 @@ def summarise(
             "max_concurrency": requests.concurrency,
             "seed": experiment.seed,
             "skipped_trace_rows": requests.skipped_rows,
+        },
+        statuses={
+            pool.name: part_statuses(
+                experiment.model, experiment.hardware[pool.name], pool.layout, pool.role
+            )
+            for pool in experiment.pools
         },
     )
 

@@ -1,13 +1,14 @@
 """Fitting a device's kernel constants on its measured tables, and writing them into its profile."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import yaml
+from numpy.typing import NDArray
 
+from simpod.config.kernel_section import split_kernels, with_kernels
 from simpod.errors import ConfigError
 from simpod.hardware.kernels.fits import Fit
 from simpod.hardware.spec import HardwareProfile
@@ -17,10 +18,10 @@ from simpod.validate.names import hardware_of
 from simpod.validate.tables.group import Group
 from simpod.validate.tables.kinds import KINDS
 
-SECTION: Final = "kernels:"
 MIN_ROWS: Final = 30
 """Fewer rows than this say nothing about a dozen constants."""
 
+Mask = NDArray[np.bool_]
 Fitted = dict[str, dict[str, Fit[Any]]]
 """Operator class -> variant -> fit."""
 
@@ -51,15 +52,18 @@ def calibrate(
     """
     found: Fitted = {}
     for table in tables:
-        kind = KINDS[table.kind]
-        for group in kind.read(table.read()):
+        kind, frame = KINDS[table.kind], table.read()
+        priced_on = hardware
+        if (needed := kind.num_dies(frame)) > hardware.num_dies:
+            priced_on = hardware_of(hardware.name, needed)
+        for group in kind.read(frame):
             if len(group.measured_s) < MIN_ROWS:
                 continue
             on_fit(f"{kind.operator} {group.variant}")
             fitted, kept = (rows(group, mask) for mask in split(len(group.measured_s)))
-            constants = kind.fit(hardware, fitted)
+            constants = kind.fit(priced_on, fitted)
             left = errors(
-                kind.price(hardware, group.variant, constants, kept.shape), kept.measured_s
+                kind.price(priced_on, group.variant, constants, kept.shape), kept.measured_s
             )
             found.setdefault(kind.operator, {})[group.variant] = Fit(
                 device=hardware.die.name,
@@ -73,21 +77,27 @@ def calibrate(
     return found
 
 
-def rows(group: Group[Any], mask: np.ndarray[Any, np.dtype[np.bool_]]) -> Group[Any]:
+def rows(group: Group[Any], mask: Mask) -> Group[Any]:
     """The rows of a group where `mask` [n] is true."""
-    size = len(group.measured_s)
-    kind = type(group.shape)
-    columns = {each.name: getattr(group.shape, each.name) for each in fields(kind)}
-    chosen = {
-        name: value[mask] if isinstance(value, np.ndarray) and value.shape == (size,) else value
-        for name, value in columns.items()
-    }
     return Group(
         operator=group.operator,
         variant=group.variant,
-        shape=kind(**chosen),
+        shape=_shape_rows(group.shape, mask),
         measured_s=group.measured_s[mask],
     )
+
+
+def _shape_rows(shape: Any, mask: Mask) -> Any:
+    """A shape's columns, and those of a shape inside it; what is no column [n] stays."""
+    kind = type(shape)
+    columns = {each.name: getattr(shape, each.name) for each in fields(kind)}
+
+    def chosen(value: Any) -> Any:
+        if isinstance(value, np.ndarray) and value.shape == mask.shape:
+            return value[mask]
+        return _shape_rows(value, mask) if is_dataclass(value) else value
+
+    return kind(**{name: chosen(value) for name, value in columns.items()})
 
 
 def write_fits(path: Path, fitted: Fitted) -> None:
@@ -95,19 +105,13 @@ def write_fits(path: Path, fitted: Fitted) -> None:
 
     Fits of other operators and variants stay. The file is replaced in one step.
     """
-    text = path.read_text(encoding="utf-8")
-    head, _, tail = text.partition(f"\n{SECTION}\n")
-    section: dict[str, Any] = yaml.safe_load(tail and f"{SECTION}\n{tail}") or {}
-    kernels: dict[str, Any] = section.pop("kernels", {})
-    if section:
-        raise ConfigError(f"{path}: kernels: must be the last section, after {', '.join(section)}")
+    head, kernels = split_kernels(path.read_text(encoding="utf-8"), str(path))
     for operator, variants in fitted.items():
         kernels.setdefault(operator, {}).update(
             {variant: dict(_plain(fit)) for variant, fit in variants.items()}
         )
-    body = yaml.safe_dump({"kernels": kernels}, sort_keys=False, default_flow_style=None, width=100)
     draft = path.with_suffix(".draft")
-    draft.write_text(head.rstrip("\n") + "\n" + body, encoding="utf-8")
+    draft.write_text(with_kernels(head, kernels), encoding="utf-8")
     draft.replace(path)
 
 

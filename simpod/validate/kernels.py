@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from simpod.errors import ConfigError
-from simpod.hardware.spec import HardwareProfile
 from simpod.validate.fit import errors
 from simpod.validate.names import hardware_of
 from simpod.validate.report import GroupErrors, Refusal, Report
@@ -63,15 +62,14 @@ def validate_kernels(folder: Path) -> Report:
         try:
             if kind is None:
                 raise ConfigError(f"no kernel model for tables of kind {table.kind!r}")
-            hardware = hardware_of(table.device)
-            report.add(_compare(group, kind, hardware, table))
+            report.add(_compare(group, kind, table))
         except ConfigError as error:
             report.refusals.append(Refusal(group=group, reason=error.problems[0]))
     return report
 
 
-def _compare(group: str, kind: Kind, hardware: HardwareProfile, table: TableFile) -> Report:
-    variants = list(_priced(kind, hardware, table))
+def _compare(group: str, kind: Kind, table: TableFile) -> Report:
+    variants = list(_priced(kind, table))
     whole = [np.concatenate(side) for side in zip(*(pair for _, *pair in variants), strict=True)]
     found = [GroupErrors(group=group, errors=errors(*whole), refused=0)]
     if len(variants) > 1:
@@ -82,12 +80,12 @@ def _compare(group: str, kind: Kind, hardware: HardwareProfile, table: TableFile
     return Report(tables=found)
 
 
-def _priced(
-    kind: Kind, hardware: HardwareProfile, table: TableFile
-) -> Iterator[tuple[str, Floats, Floats]]:
+def _priced(kind: Kind, table: TableFile) -> Iterator[tuple[str, Floats, Floats]]:
     """Variant, simulated and measured seconds [n] of each group of rows."""
+    frame = table.read()
     try:
-        groups = kind.read(table.read())
+        hardware = hardware_of(table.device, kind.num_dies(frame))
+        groups = kind.read(frame)
     except KeyError as error:
         raise ConfigError(f"{table.path}: missing column {error}") from error
     for group in groups:

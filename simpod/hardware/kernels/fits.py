@@ -39,6 +39,9 @@ ExchangeConstants = (
     | DomainConstants
 )
 
+LINK_KERNELS = ("collective", "exchange")
+"""Operator classes whose constants belong to the links as much as to the die."""
+
 Status = Literal["calibrated", "family", "assumed"]
 """calibrated: fitted on this device and this variant; family: on a device of its family; assumed:
 neither."""
