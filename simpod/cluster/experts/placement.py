@@ -157,6 +157,24 @@ class ExpertPlacement:
         found[self.slots.shared_dies] = tokens / max(len(self.slots.shared_dies), 1)
         return found
 
+    def table(self, slot_values: Floats, tokens: float = 0.0) -> Floats:
+        """[num_layers, num_dies, slots of a die]: slot values by die, 0 where a die has fewer.
+
+        The last column is the copy of the shared expert, if there are any; `tokens` of the group.
+        """
+        slots = self.slots
+        ends = np.cumsum(slots.slots_of_die)
+        column = np.arange(slots.num_slots) - np.repeat(
+            ends - slots.slots_of_die, slots.slots_of_die
+        )
+        has_shared = int(len(slots.shared_dies) > 0)
+        width = int(slots.slots_of_die.max()) + has_shared
+        found = np.zeros((len(slot_values), slots.num_dies, width))
+        found[:, slots.die_of_slot, column] = slot_values
+        if has_shared:
+            found[:, :, -1] = self.shared_tokens(tokens)
+        return found
+
     def without(self, changed: NDArray[np.bool_]) -> "ExpertPlacement":
         """The same while the slots in `changed` [num_layers, num_slots] are out of service."""
         return replace(self, experts=np.where(changed, EMPTY, self.experts))
