@@ -85,6 +85,7 @@ def pages() -> dict[Path, str]:
         "summary-keys": _summary_keys(),
         "policies-batching": _policies("batching"),
         "policies-router": _policies("router"),
+        "policies-experts": _policies("experts"),
     }
     found = {}
     for path in (DOCS / name for name in ("experiment.md", "results.md", "policies.md")):

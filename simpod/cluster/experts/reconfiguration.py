@@ -25,19 +25,19 @@ class WeightTransfers:
 
     source_die: Ints
     destination_die: Ints
-    bytes_each: float
+    expert_bytes: float
 
     @property
     def total_bytes(self) -> float:
         """All of them."""
-        return len(self.source_die) * self.bytes_each
+        return len(self.source_die) * self.expert_bytes
 
     def by_pair(self) -> Iterator[tuple[int, int, float]]:
         """Source, destination and bytes of each pair of dies: the transfers for a fabric."""
         pairs = np.stack([self.source_die, self.destination_die], axis=1)
         found, counts = np.unique(pairs, axis=0, return_counts=True)
         for (source, destination), count in zip(found.tolist(), counts.tolist(), strict=True):
-            yield source, destination, count * self.bytes_each
+            yield source, destination, count * self.expert_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -60,7 +60,7 @@ class Reconfiguration:
 
     def local_bytes(self, wave: Wave) -> float:
         """Weights that the busiest die copies into its slots in one wave."""
-        return _most_on_a_die(wave) * self.transfers.bytes_each
+        return _most_on_a_die(wave) * self.transfers.expert_bytes
 
 
 def _most_on_a_die(wave: Wave) -> int:
@@ -123,7 +123,7 @@ def _transfers(old: ExpertPlacement, new: ExpertPlacement, expert_bytes: float) 
     return WeightTransfers(
         source_die=np.concatenate([empty, *sources]),
         destination_die=np.concatenate([empty, *destinations]),
-        bytes_each=expert_bytes,
+        expert_bytes=expert_bytes,
     )
 
 
