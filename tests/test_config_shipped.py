@@ -179,7 +179,7 @@ def test_mistakes_in_kernels_of(tmp_path):
 )
 def test_profiles_without_fits_take_those_of_a_relative(name, of):
     own, other = load_hardware(name).kernels, load_hardware(of).kernels
-    assert own.decode_attention == other.decode_attention
+    assert own.prefill_attention == other.prefill_attention
     assert own.collective == own.exchange == {}  # PCIe is no NVLink
 
 

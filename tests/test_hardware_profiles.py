@@ -7,6 +7,7 @@ import pytest
 import yaml
 from pydantic import TypeAdapter
 
+from simpod.config import load_hardware
 from simpod.hardware import HardwareProfile, merge_base
 
 FOLDER = Path(__file__).parents[1] / "hardware_profiles"
@@ -50,8 +51,6 @@ def test_profile_is_valid_and_sourced(name: str) -> None:
     assert spec.source
     links = [line for line in text.splitlines() if " bytes_per_s:" in line]
     assert all("unidirectional" in line for line in links)
-    assumed = spec.calibration.status == "assumed"
-    assert assumed or spec.calibration.fitted_on
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -67,7 +66,6 @@ def test_numbers_are_in_si_units(name: str) -> None:
         assert 1e-7 < plane.intra_node_latency_s <= plane.inter_node_latency_s < 1e-4
     assert spec.die.hbm_bytes < spec.host.dram_bytes < 1e13
     assert 1e-6 <= spec.calibration.kernel_overhead_s < 1e-5
-    assert 1e-4 < spec.calibration.step_overhead_s < 1e-2
 
 
 @pytest.mark.parametrize("gpu", GPUS)
@@ -95,7 +93,7 @@ def test_cloudmatrix384_adds_up_to_its_published_totals() -> None:
     assert set(spec.die.peak_flops_per_s) == {"bf16", "int8"}
 
 
-def test_cloudmatrix384_dispatch_constants_leave_the_stated_error() -> None:
+def test_cloudmatrix384_dispatch_constants_are_near_the_published_latencies() -> None:
     """CMI table 7: 128 tokens to 8 experts each; 7.5 KB out, 14 KB back; one copy in EP stays."""
     spec = profile("cloudmatrix384")
     fit = spec.calibration
@@ -107,9 +105,7 @@ def test_cloudmatrix384_dispatch_constants_leave_the_stated_error() -> None:
             copies = 128 * 8 * (ep - 1) / ep
             fixed = fit.dispatch_latency_s + ep * fit.dispatch_latency_per_rank_s
             errors.append(abs((fixed + copies * size / rate) / (latency_us * 1e-6) - 1))
-    assert sorted(errors)[2:4] == pytest.approx(
-        [fit.median_abs_error_frac["dispatch_combine"]] * 2, abs=0.02
-    )
+    assert sorted(errors)[2:4] == pytest.approx([0.15] * 2, abs=0.02)  # the middle two of six
     assert max(errors) < 0.19
 
 
@@ -154,10 +150,39 @@ def test_a_rack_is_one_domain_of_18_trays(rack: str) -> None:
     assert 72 * whole.die.hbm_bytes_per_s == pytest.approx(576e12)
 
 
+def statuses(name: str) -> dict[str, int]:
+    spec = load_hardware(name)  # with the kernels of another profile, where one is named
+    return dict(spec.kernels.statuses(spec.die.name, spec.family))
+
+
 def test_relatives_share_constants_but_do_not_claim_their_own_fit() -> None:
-    h100 = profile("h100").calibration
-    for name in ("h800", "h200", "h20"):
-        fit = profile(name).calibration
-        assert fit.status == "family"
-        assert fit.matmul_compute_frac == h100.matmul_compute_frac
-    assert h100.status == "calibrated"
+    h100 = profile("h100")
+    assert statuses("h100")["calibrated"] > 30
+    for name in ("h200", "h20", "h100-pod"):
+        assert profile(name).kernels == h100.kernels
+    assert set(statuses("h200")) == set(statuses("h20")) == {"family"}
+    assert set(statuses("h800")) == {"calibrated", "family"}  # some tables are of the H800
+    assert statuses("h100-pod") == statuses("h100")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_fit_says_where_it_is_from(name: str) -> None:
+    spec = load_hardware(name)
+    for operator, variant, fit in spec.kernels.each():
+        assert fit.source, (operator, variant)
+        assert fit.device, (operator, variant)
+        if fit.rows == 0:  # derived, as the source says: no fit has left an error
+            assert fit.median_abs_error_frac is None
+        status = fit.status(spec.die.name, spec.family)
+        assert (status == "calibrated") == (fit.device == spec.die.name and fit.rows > 0)
+
+
+SERVED = ("gemm", "grouped_gemm", "prefill_attention", "decode_attention", "prefill_mla")
+SERVED += ("decode_mla",)
+"""Collectives aside: without constants of a library, links and latencies price an all-reduce."""
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_profile_prices_every_operator_that_is_served(name: str) -> None:
+    kernels = load_hardware(name).kernels
+    assert [operator for operator in SERVED if not getattr(kernels, operator)] == []

@@ -48,18 +48,16 @@ def calibrate_command(
     quiet: QuietOption = False,
 ) -> None:
     """Fit kernel constants on 70 % of the rows, check on the rest, write them into the profile."""
-    from simpod.config import library, load_hardware
-    from simpod.validate.calibrate import calibrate, tables_of, write_fits
+    from simpod.config import library, load_hardware, write_kernel_fits
+    from simpod.validate.calibrate import calibrate, tables_of
 
     hardware = load_hardware(device)
     path = library.find("hardware_profiles", device)
-    tables = tables_of(hardware.name, data)
-    if only:
-        tables = [table for table in tables if table.kind in only]
+    tables = tables_of(hardware.name, data, only or ())
     with spinner("calibrate", quiet=quiet or as_json) as tell:
         fitted = calibrate(hardware, tables, tell)
     if not dry_run:
-        write_fits(path, fitted)
+        write_kernel_fits(path, fitted)
     rows = [
         _row(name, variant, fit) for name, fits in fitted.items() for variant, fit in fits.items()
     ]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from simpod.cli.explain_collective import Asked, explain_collective
+from simpod.cli.listing import in_words
 from simpod.cli.options import JsonOption, SetOption
 from simpod.cli.output import add_rows, in_yaml, leaves, plain_table, print_json, show
 from simpod.errors import ConfigError
@@ -36,6 +37,8 @@ simpod explain --collective all_reduce --hardware h100 --dies 8 --bytes 65536"""
 
 _KINDS: Final = ("experiment", "model", "hardware")
 _LARGE: Final = 1e6
+KERNELS: Final = "hardware.kernels"
+"""Hundreds of constants, below the hardware of the experiment or of a pool."""
 
 
 def _priced(flag: str, metavar: str, meaning: str) -> typer.models.OptionInfo:
@@ -142,9 +145,15 @@ def explain_command(
     values = explain_model(name) if kind == "model" else explain_hardware(name)
     if as_json:
         print_json(values)
-    else:
-        rows = [(key, in_yaml(value), _in_words(value)) for key, value in leaves(values)]
-        show(add_rows(plain_table("Key", "Value", "", right=("",)), rows))
+        return
+    rows = [
+        (key, in_yaml(value), _in_words(value))
+        for key, value in leaves(values)
+        if not key.startswith(("kernels", "kernel_status"))  # they have a table of their own
+    ]
+    show(add_rows(plain_table("Key", "Value", "", right=("",)), rows))
+    if kind == "hardware":
+        show("", _kernel_table(name))
 
 
 def _refuse(asked: Asked) -> None:
@@ -179,13 +188,46 @@ def _explain_experiment(name: str, overrides: Sequence[str], *, as_json: bool) -
         (row.key, in_yaml(row.value), row.origin)
         for row in explain(resolved)
         if not row.key.startswith("memory.")  # has a table of its own
+        and KERNELS not in row.key
     ]
     show(add_rows(plain_table("Key", "Value", "Origin"), rows))
+    for hardware in {each.name: each for each in resolved.hardware.values()}.values():
+        statuses = hardware.kernels.statuses(hardware.die.name, hardware.family)
+        show(
+            f"\nKernels of {hardware.name}: {in_words(statuses)}; each: simpod explain HARDWARE,"
+            " all constants: --json"
+        )
     for pool in resolved.pools:
         dies = pool.layout.dies // pool.layout.dp
         title = f"Memory of one die of pool {pool.name}, GB"
         held = memory_of(resolved, pool.name)
         show("", _memory_table(title, resolved.memory[pool.name], held, dies))
+
+
+def _kernel_table(name: str) -> "Table":
+    """A line for each variant of each operator: how sure, fitted on what, and what the fit left."""
+    from simpod.config import load_hardware
+
+    hardware = load_hardware(name)
+    numbers = ("rows", "median", "p90")
+    table = plain_table("Kernel", "variant", "constants", *numbers, "from", right=numbers)
+    rows = (
+        (
+            operator,
+            variant,
+            fit.status(hardware.die.name, hardware.family),
+            f"{fit.rows:,}",
+            _share(fit.median_abs_error_frac),
+            _share(fit.p90_abs_error_frac),
+            fit.device,
+        )
+        for operator, variant, fit in hardware.kernels.each()
+    )
+    return add_rows(table, rows)
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{value:.1%}"
 
 
 def experiment_json(resolved: "ResolvedExperiment") -> dict[str, Any]:

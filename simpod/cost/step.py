@@ -180,6 +180,7 @@ class StepPricer:
         self.mtp_share = costs.mtp / costs.num_layers  # of attention
         self._attention = ContextTable(costs.decode_attention_s)
         self._prompts = PromptTable(costs.prefill_attention_s)
+        self._prompt_s = lru_cache(MAX_COMPOSITIONS)(self._prompts.one)
         self._eager_s = costs.eager_s
         self._rank = Table(costs.tokens)
         self._group = Table(costs.experts)
@@ -208,7 +209,7 @@ class StepPricer:
         if prompt:
             tokens += prompt
             rows += batch.num_chunks.item()
-            attention_s += self._prompts.one(prompt, batch.prefill_pairs.item() / prompt)
+            attention_s += self._prompt_s(prompt, batch.prefill_pairs.item() / prompt)
         fixed_s, parts = self._single_parts(tokens, rows)
         if prompt and fixed_s + attention_s < self._eager_s:
             parts = _host_bound(parts, self._eager_s - fixed_s - attention_s)

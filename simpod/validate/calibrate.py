@@ -1,19 +1,18 @@
-"""Fitting a device's kernel constants on its measured tables, and writing them into its profile."""
+"""Fitting a device's kernel constants on its measured tables."""
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, fields, is_dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from simpod.config.kernel_section import split_kernels, with_kernels
 from simpod.errors import ConfigError
 from simpod.hardware.kernels.fits import Fit
 from simpod.hardware.spec import HardwareProfile
 from simpod.validate.fit import errors, split
-from simpod.validate.kernels import TableFile, find_tables
+from simpod.validate.kernels import TableFile, find_tables, read_groups
 from simpod.validate.names import hardware_of
 from simpod.validate.tables.group import Group
 from simpod.validate.tables.kinds import KINDS
@@ -26,21 +25,32 @@ Fitted = dict[str, dict[str, Fit[Any]]]
 """Operator class -> variant -> fit."""
 
 
-def tables_of(device: str, folder: Path) -> list[TableFile]:
-    """The tables in a folder that belong to the device `device`; ConfigError if there is none."""
+def tables_of(device: str, folder: Path, kinds: Sequence[str] = ()) -> list[TableFile]:
+    """The tables in a folder that belong to the device `device`, of these kinds, or of all.
 
-    def belongs(table: TableFile) -> bool:
-        try:
-            return table.kind in KINDS and hardware_of(table.device).name == device
-        except ConfigError:
-            return False
-
-    found = [table for table in find_tables(folder) if belongs(table)]
+    ConfigError if there is none, or if a kind is not known.
+    """
+    strange = [kind for kind in kinds if kind not in KINDS]
+    if strange:
+        raise ConfigError(f"no tables of kind {', '.join(strange)}; allowed: {', '.join(KINDS)}")
+    wanted = kinds or tuple(KINDS)
+    found = [t for t in find_tables(folder) if t.kind in wanted and _is_of(t.device, device)]
     if not found:
         raise ConfigError(
-            f"{folder}: no table of {device}; they are called {device}_*.KIND.parquet"
+            f"{folder}: no table of {device}; they are called {device}.KIND.parquet (or .csv),"
+            f" KIND one of {', '.join(wanted)}"
         )
     return found
+
+
+def _is_of(table_device: str, device: str) -> bool:
+    """The table's name is the profile's, or means it."""
+    if table_device == device:
+        return True
+    try:
+        return hardware_of(table_device).name == device
+    except ConfigError:
+        return False
 
 
 def calibrate(
@@ -48,15 +58,17 @@ def calibrate(
 ) -> Fitted:
     """Fit every variant of every table on 70 % of its rows; errors are of the other 30 %.
 
-    on_fit is called with what is being fitted.
+    on_fit is called with what is being fitted. ConfigError if a table lacks columns, or if no
+    variant of any has MIN_ROWS rows.
     """
     found: Fitted = {}
     for table in tables:
-        kind, frame = KINDS[table.kind], table.read()
+        kind = KINDS[table.kind]
+        needed, groups = read_groups(kind, table)
         priced_on = hardware
-        if (needed := kind.num_dies(frame)) > hardware.num_dies:
+        if needed > hardware.num_dies:
             priced_on = hardware_of(hardware.name, needed)
-        for group in kind.read(frame):
+        for group in groups:
             if len(group.measured_s) < MIN_ROWS:
                 continue
             on_fit(f"{kind.operator} {group.variant}")
@@ -74,6 +86,8 @@ def calibrate(
                 p90_abs_error_frac=left.p90_abs_error_frac,
                 constants=constants,
             )
+    if not found:
+        raise ConfigError(f"no table has {MIN_ROWS} rows of a variant: too few to fit constants on")
     return found
 
 
@@ -98,30 +112,3 @@ def _shape_rows(shape: Any, mask: Mask) -> Any:
         return _shape_rows(value, mask) if is_dataclass(value) else value
 
     return kind(**{name: chosen(value) for name, value in columns.items()})
-
-
-def write_fits(path: Path, fitted: Fitted) -> None:
-    """Put fits into the `kernels:` section of a profile, which stands last; nothing else changes.
-
-    Fits of other operators and variants stay. The file is replaced in one step.
-    """
-    head, kernels = split_kernels(path.read_text(encoding="utf-8"), str(path))
-    for operator, variants in fitted.items():
-        kernels.setdefault(operator, {}).update(
-            {variant: dict(_plain(fit)) for variant, fit in variants.items()}
-        )
-    draft = path.with_suffix(".draft")
-    draft.write_text(with_kernels(head, kernels), encoding="utf-8")
-    draft.replace(path)
-
-
-def _plain(fit: Fit[Any]) -> Iterator[tuple[str, Any]]:
-    """Six digits: what a fit on noisy rows can tell."""
-    whole: Mapping[str, Any] = asdict(fit)
-    for name, value in whole.items():
-        if name == "constants":
-            yield name, {key: float(f"{number:.6g}") for key, number in value.items()}
-        elif isinstance(value, float):
-            yield name, round(value, 4)
-        elif value is not None:
-            yield name, value

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from simpod.errors import ConfigError
 from simpod.validate.fit import errors
 from simpod.validate.names import hardware_of
 from simpod.validate.report import GroupErrors, Refusal, Report
+from simpod.validate.tables.group import Group
 from simpod.validate.tables.kinds import KINDS, Floats, Kind
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ class TableFile:
 
 def find_tables(folder: Path) -> list[TableFile]:
     """Tables in a folder whose kind is known or not; ConfigError if there is none."""
+    if not folder.is_dir():
+        raise ConfigError(f"{folder}: not a folder of kernel tables")
     found = [
         TableFile(path=path, device=path.stem.partition(".")[0], kind=path.stem.partition(".")[2])
         for path in sorted(folder.iterdir())
@@ -80,14 +83,19 @@ def _compare(group: str, kind: Kind, table: TableFile) -> Report:
     return Report(tables=found)
 
 
-def _priced(kind: Kind, table: TableFile) -> Iterator[tuple[str, Floats, Floats]]:
-    """Variant, simulated and measured seconds [n] of each group of rows."""
+def read_groups(kind: Kind, table: TableFile) -> tuple[int, list[Group[Any]]]:
+    """Dies that its rows need, and its rows by variant; ConfigError if columns are missing."""
     frame = table.read()
     try:
-        hardware = hardware_of(table.device, kind.num_dies(frame))
-        groups = kind.read(frame)
+        return kind.num_dies(frame), kind.read(frame)
     except KeyError as error:
         raise ConfigError(f"{table.path}: missing column {error}") from error
+
+
+def _priced(kind: Kind, table: TableFile) -> Iterator[tuple[str, Floats, Floats]]:
+    """Variant, simulated and measured seconds [n] of each group of rows."""
+    needed, groups = read_groups(kind, table)
+    hardware = hardware_of(table.device, needed)
     for group in groups:
         simulated_s = kind.seconds(hardware, group)
         if simulated_s is None:
