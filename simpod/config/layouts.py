@@ -46,6 +46,7 @@ def resolve_layout(
         kv_dtype="bf16" if pool.kv_dtype == "auto" else pool.kv_dtype,
         mtp_layers=pool.mtp.layers,
         mtp_acceptance=pool.mtp.acceptance,
+        shared_expert_dies=pool.shared_expert_dies,
     )
     if pool.kv_dtype == "auto":
         derived[*path, "kv_dtype"] = (layout.kv_dtype, "auto is bf16")
@@ -114,6 +115,7 @@ def _check_heads(path: Path, tp: int, model: ModelSpec, problems: Problems) -> N
 
 
 def _check_experts(path: Path, pool: Pool, dies: int, model: ModelSpec, problems: Problems) -> None:
+    _check_shared(path, pool, model, problems)
     if pool.ep == 1:
         return
     if model.moe is None:
@@ -123,6 +125,25 @@ def _check_experts(path: Path, pool: Pool, dies: int, model: ModelSpec, problems
             problems.blamed(path, "ep", "dies", "dp", "tp"),
             f"ep {pool.ep} does not divide the {dies} dies of an instance",
             allowed="a divisor of dies; dies itself spreads the experts over all of them",
+        )
+
+
+def _check_shared(path: Path, pool: Pool, model: ModelSpec, problems: Problems) -> None:
+    """A shared copy takes one slot, so it must be as large as a routed expert."""
+    if not pool.shared_expert_dies:
+        return
+    moe = model.moe
+    if moe is None or moe.shared_intermediate_size != moe.expert_intermediate_size:
+        problems.at(
+            (*path, "shared_expert_dies"),
+            f"{model.name} has no shared expert of the size of a routed one",
+            allowed="0",
+        )
+    elif pool.shared_expert_dies > pool.ep:
+        problems.at(
+            (*path, "shared_expert_dies"),
+            f"{pool.shared_expert_dies} copies on ep {pool.ep} dies",
+            allowed=f"0 to {pool.ep}",
         )
 
 

@@ -13,6 +13,7 @@ DEFAULT_POLICIES: Final[Mapping[str, str]] = {
     "prefill_router": "least_tokens",
     "decode_router": "least_kv",
     "batching": "fcfs",
+    "experts": "none",
 }
 """What decides when the file does not say."""
 
@@ -36,7 +37,7 @@ def ordered_pools(experiment: Experiment, problems: Problems) -> tuple[str, ...]
 def policy_keys(num_pools: int) -> tuple[str, ...]:
     """The policies that a deployment needs."""
     routers = ("prefill_router", "decode_router") if num_pools == 2 else ("router",)
-    return (*routers, "batching")
+    return (*routers, "batching", "experts")
 
 
 def check_policy_keys(experiment: Experiment, num_pools: int, problems: Problems) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Le
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from simpod.cluster.experts.routing import RoutingSpec
 from simpod.fields import Count, Index
 from simpod.hardware.spec import HardwareProfile
 from simpod.model.spec import ModelSpec
@@ -71,6 +72,8 @@ class Pool(_Section):
     """Data type of linear layers; auto: as published, int8 where a die has int8 but no fp8."""
     kv_dtype: Literal["auto", "bf16", "fp8", "int8"] = "auto"
     """Data type of the KV cache; auto: bf16."""
+    shared_expert_dies: Index = 0
+    """Dies that hold a copy of the shared expert, reached by dispatch; 0: every die has one."""
     mtp: Mtp = Mtp(layers=0, acceptance=0.0)
     """Multi-token prediction in decode steps."""
     hardware: HardwareProfile | None = None
@@ -95,9 +98,26 @@ class PolicyEntry(BaseModel):
     """A built-in's name, package.module:Name, or ./file.py:Name."""
 
     @property
+    def settings(self) -> dict[str, Any]:
+        """Keys that are not the policy's."""
+        return {}
+
+    @property
     def params(self) -> dict[str, Any]:
         """The keys beside `use`."""
         return dict(self.model_extra or {})
+
+
+class ExpertPolicyEntry(PolicyEntry):
+    """A balancer of experts, its parameters, and what there is to balance with."""
+
+    redundant_slots: Index = 0
+    """Expert slots beyond one an expert, in each instance of a pool with ep above 1."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Keys that are not the policy's."""
+        return {"redundant_slots": self.redundant_slots}
 
 
 class Policies(_Section):
@@ -111,6 +131,8 @@ class Policies(_Section):
     """Chooses the decode rank; default least_kv."""
     batching: PolicyEntry | None = None
     """Chooses the prompts of a step; default fcfs."""
+    experts: ExpertPolicyEntry | None = None
+    """Chooses the expert of each slot from the load seen; default: in order, none redundant."""
 
 
 class Engine(_Section):
@@ -141,6 +163,9 @@ class Experiment(_Section):
     """From the prefill pool to the decode pool."""
     policies: Policies = Policies()
     """Routing and batching."""
+    expert_routing: RoutingSpec | None = None
+    """Which experts are popular: balanced, zipf, correlated, power_law_<alpha>, or a mapping; null:
+    all alike, and no die gets more than another even by chance."""
     slo: Slo = Slo()
     """What a request is promised, or a preset's name such as mlperf/deepseek-r1-interactive."""
     measure: Measure = Measure()

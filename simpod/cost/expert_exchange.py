@@ -19,7 +19,7 @@ from simpod.cost.exchange.price import Constants, price
 from simpod.cost.exchange.requests import NORMAL_SMS
 from simpod.cost.exchange.shapes import ExchangeShape, Fabric, Operation
 from simpod.cost.layout import Layout
-from simpod.cost.operators import expert_slots, input_bytes, part_dtype
+from simpod.cost.operators import expert_slots, experts_per_token, input_bytes, part_dtype
 from simpod.cost.work import Floats
 from simpod.hardware.kernels.exchange import NormalConstants
 from simpod.hardware.spec import HardwareProfile
@@ -79,7 +79,7 @@ class ExpertExchange:
 
     def _shape(self, operation: Operation, tokens: Floats, imbalance: ArrayLike) -> ExchangeShape:
         model, layout = self._model, self._layout
-        top_k = model.moe.experts_per_token if model.moe else 1
+        top_k = experts_per_token(model, layout)
         return ExchangeShape(
             tokens=tokens,
             num_ranks=layout.dies,

@@ -5,6 +5,7 @@ through. What that takes beyond the mean die is *waiting*, which the others spen
 """
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -41,6 +42,13 @@ class LayerLoads:
         fullest = ordered.sum(axis=-1).argmax(axis=-1)
         chosen = np.take_along_axis(ordered, fullest[:, np.newaxis, np.newaxis], axis=1)
         return cls(fullest=chosen[:, 0], mean=ordered.mean(axis=1))
+
+
+class LoadModel(Protocol):
+    """Tokens of experts for any number of tokens of the group."""
+
+    def __call__(self, group_tokens: float, /) -> LayerLoads:
+        """Of equally likely layers and steps, [rows]: as many rows as it takes for a mean."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +100,10 @@ def sparse_times(
     loads: LayerLoads,
     tokens_per_die: float,
 ) -> SparseTimes:
-    """Price the mean die and the fullest of each layer; `tokens_per_die` are sent by each die."""
+    """Price the mean die and the fullest of each layer; `tokens_per_die` are sent by each die.
+
+    The wait is never negative: small loads may leave the fullest die no later than the mean.
+    """
     own = np.full(len(loads.mean), tokens_per_die)
     dispatch_s = exchange.seconds("dispatch", own)
     combine_s = exchange.seconds("combine", own)

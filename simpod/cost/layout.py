@@ -19,6 +19,8 @@ class Layout:
     kv_dtype: str = "bf16"
     mtp_layers: int = 0  # draft tokens per decode step
     mtp_acceptance: float = 0.0  # share of draft tokens that are kept
+    redundant_slots: int = 0  # second copies of routed experts, over all dies
+    shared_expert_dies: int = 0  # that hold a copy of the shared expert; 0: every die does
 
     @property
     def moe_tp(self) -> int:

@@ -16,6 +16,7 @@ from simpod.engine import PoolInputs, RunInputs, Simulation
 from simpod.metrics import summary
 from simpod.policies import resolve
 from simpod.records.columns import RunRecords
+from simpod.run.experts import pool_loads
 from simpod.run.provenance import provenance
 from simpod.workload import (
     BurstArrivals,
@@ -183,7 +184,13 @@ def _pool(experiment: ResolvedExperiment, spec: PoolSpec, key: str, stream: Stre
     ref = experiment.policies[key]
     return PoolInputs(
         spec=spec,
-        pricer=StepPricer(experiment.model, hardware, spec.layout, experiment.semantics.name),
+        pricer=StepPricer(
+            experiment.model,
+            hardware,
+            spec.layout,
+            experiment.semantics.name,
+            pool_loads(experiment, spec, stream),
+        ),
         dies_per_npu=hardware.dies_per_npu,
         make_router=resolve(key, ref),
         router_name=f"{ref.use} (policies.{key})",
