@@ -206,9 +206,9 @@ def _check_pods(
             pods.append(hardware[name])
     for pod in pods:
         users = [pool.spec for name, pool in resolved.items() if hardware[name] == pod]
-        used = sum(spec.instances * spec.layout.dies for spec in users)
+        used = sum(spec.instances * spec.layout.all_dies for spec in users)
         if used > pod.num_dies:
-            terms = " + ".join(f"{s.name} {s.instances} x {s.layout.dies}" for s in users)
+            terms = " + ".join(f"{s.name} {s.instances} x {s.layout.all_dies}" for s in users)
             problems.at(
                 ("deployment",) if len(users) > 1 else ("deployment", users[0].name),
                 f"{terms} = {used} dies, and {pod.name} has {pod.num_dies}"

@@ -74,6 +74,14 @@ class Pool(_Section):
     """Data type of the KV cache; auto: bf16."""
     shared_expert_dies: Index = 0
     """Dies that hold a copy of the shared expert, reached by dispatch; 0: every die has one."""
+    expert_dies: Index = 0
+    """Dies of their own for the routed experts, beside `dies`, which then hold attention alone
+    (MoE-attention disaggregation); 0: the experts are on `dies`."""
+    domains: Count = 1
+    """Of attention dies that take turns at the expert dies, with expert_dies."""
+    micro_batches: Count = 1
+    """Parts of a rank's batch, one with the experts while another is in attention; without
+    expert_dies on two streams that split the cores of each die, 2 : 1."""
     mtp: Mtp = Mtp(layers=0, acceptance=0.0)
     """Multi-token prediction in decode steps."""
     hardware: HardwareProfile | None = None

@@ -24,14 +24,17 @@ from simpod.hardware.spec import HardwareProfile
 from simpod.model.spec import ModelSpec
 from simpod.records.columns import STEP_PARTS
 
-ATTENTION, DISPATCH, DISPATCH_WAIT, COMBINE, COMBINE_WAIT, MTP, HOST_GAP = (
+ATTENTION, EXPERTS, DISPATCH, DISPATCH_WAIT, COMBINE, COMBINE_WAIT, A2E, E2A, MTP, HOST_GAP = (
     STEP_PARTS.index(name)
     for name in (
         "attention",
+        "experts",
         "dispatch",
         "dispatch_wait",
         "combine",
         "combine_wait",
+        "a2e",
+        "e2a",
         "mtp",
         "host_gap",
     )

@@ -14,6 +14,13 @@ MOST_POINTS = 24
 """Token counts of one request that are priced; the others lie between two of them."""
 
 
+def chosen_points(counts: Floats) -> Floats:
+    """[at most MOST_POINTS] of ascending counts [n], both ends included."""
+    if len(counts) <= MOST_POINTS:
+        return counts
+    return counts.take(np.linspace(0, len(counts) - 1, MOST_POINTS).astype(int))
+
+
 class UnevenExperts:
     """Mean over layers of the parts of a sparse layer."""
 
@@ -37,11 +44,7 @@ class UnevenExperts:
 
     def layer_s(self, group_tokens: Floats) -> tuple[Floats, Floats, Floats, Floats]:
         """Dispatch, experts, combine and wait for the fullest die [n], for tokens [n]."""
-        if len(group_tokens) <= MOST_POINTS:
-            points = group_tokens
-        else:
-            chosen = np.linspace(0, len(group_tokens) - 1, MOST_POINTS).astype(int)
-            points = group_tokens[chosen]
+        points = chosen_points(group_tokens)
         priced = np.array([self._one(tokens) for tokens in points.tolist()])
         dispatch, experts, combine, wait = (
             np.interp(group_tokens, points, column) for column in priced.T

@@ -13,7 +13,7 @@ from simpod.cluster import (
     float_array,
     integer_array,
 )
-from simpod.cost import Batch, StepPricer, StepPrices
+from simpod.cost import Batch, Pricer, StepPrices
 from simpod.engine.clock import PLAN, STEP_END, Alarm, Clock
 from simpod.engine.dispatch import Dispatcher
 from simpod.engine.ledger import Ledger
@@ -69,7 +69,7 @@ class Group:
         index: int,
         instance: int,
         dispatch: Dispatcher,
-        pricer: StepPricer,
+        pricer: Pricer,
         make_policy: Callable[[], BatchScheduler],
     ) -> None:
         self.sim = sim

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from simpod.cluster import PoolSpec
-from simpod.cost import KvTransfer, StepPricer
+from simpod.cost import KvTransfer, Pricer
 from simpod.engine.clock import DELIVER, Clock
 from simpod.engine.collect import PACK_REQUEST, collect
 from simpod.engine.dispatch import Dispatcher
@@ -29,7 +29,7 @@ class PoolInputs:
     """A pool and all that its groups need; factories make one policy for each rank or router."""
 
     spec: PoolSpec
-    pricer: StepPricer
+    pricer: Pricer
     dies_per_npu: int
     make_router: Callable[[], Router]
     router_name: str

@@ -21,7 +21,7 @@ def pool_loads(experiment: ResolvedExperiment, spec: PoolSpec, stream: Stream) -
     The popularity is that of the start; it is the same in all instances.
     """
     routing, moe, layout = experiment.expert_routing, experiment.model.moe, spec.layout
-    if routing is None or moe is None or layout.ep == 1 or layout.dp == 1:
+    if routing is None or moe is None or layout.ep == 1 or layout.dp == 1 or layout.moe_tp > 1:
         return None
     slots = expert_slots(
         num_dies=layout.ep,

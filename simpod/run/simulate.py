@@ -10,7 +10,7 @@ from threadpoolctl import threadpool_limits
 
 from simpod.cluster import PoolSpec
 from simpod.config import ResolvedExperiment
-from simpod.cost import KvTransfer, StepPricer, kv_transfer
+from simpod.cost import KvTransfer, kv_transfer, step_pricer
 from simpod.cost.statuses import part_statuses
 from simpod.engine import PoolInputs, RunInputs, Simulation
 from simpod.metrics import summary
@@ -184,7 +184,7 @@ def _pool(experiment: ResolvedExperiment, spec: PoolSpec, key: str, stream: Stre
     ref = experiment.policies[key]
     return PoolInputs(
         spec=spec,
-        pricer=StepPricer(
+        pricer=step_pricer(
             experiment.model,
             hardware,
             spec.layout,
