@@ -55,7 +55,14 @@ SECTIONS: Mapping[str, Sequence[str]] = {
     "window": ("WindowSpec",),
     "structure": ("SharedPrefixSpec", "SessionsSpec"),
     "think": ("ConstantThink", "ExponentialThink", "LognormalThink"),
-    "rest": ("KvTransfer", "Policies", "PolicyEntry", "Slo", "Measure", "Engine"),
+    "routing": (
+        "BalancedRouting",
+        "ZipfRouting",
+        "PowerLawRouting",
+        "CorrelatedRouting",
+        "ReplayedRouting",
+    ),
+    "rest": ("KvTransfer", "Policies", "PolicyEntry", "ExpertPolicyEntry", "Slo", "Measure", "Engine"),
 }
 """Generated block of experiment.md -> definitions of the schema in it; none: the file itself."""
 

@@ -141,7 +141,7 @@ ONE_MISTAKE = {
     "misspelt policy key": (
         ("batching: fcfs", "bathcing: fcfs"),
         'exp.yaml:11:12: policies.bathcing: unknown key (got "fcfs"); allowed: router,'
-        ' prefill_router, decode_router, batching; did you mean "batching"?',
+        ' prefill_router, decode_router, batching, experts; did you mean "batching"?',
     ),
     "policy that nobody asks": (
         ("batching: fcfs", "decode_router: least_kv"),

@@ -13,7 +13,6 @@ DEFAULT_POLICIES: Final[Mapping[str, str]] = {
     "prefill_router": "least_tokens",
     "decode_router": "least_kv",
     "batching": "fcfs",
-    "experts": "none",
 }
 """What decides when the file does not say."""
 
@@ -37,12 +36,12 @@ def ordered_pools(experiment: Experiment, problems: Problems) -> tuple[str, ...]
 def policy_keys(num_pools: int) -> tuple[str, ...]:
     """The policies that a deployment needs."""
     routers = ("prefill_router", "decode_router") if num_pools == 2 else ("router",)
-    return (*routers, "batching", "experts")
+    return (*routers, "batching")
 
 
 def check_policy_keys(experiment: Experiment, num_pools: int, problems: Problems) -> None:
     """A policy that nobody would ask is a mistake."""
-    needed = policy_keys(num_pools)
+    needed = (*policy_keys(num_pools), "experts")
     for key in experiment.policies.model_fields_set:
         if key not in needed and getattr(experiment.policies, key) is not None:
             pools = "prefill and decode pools" if num_pools == 2 else "one pool"

@@ -148,6 +148,8 @@ def _policies(
             if entry is None
             else PolicyRef(use=entry.use, params=entry.params)
         )
+    if (balancer := experiment.policies.experts) is not None:
+        refs["experts"] = PolicyRef(use=balancer.use, params=balancer.params)
     return refs
 
 

@@ -6,7 +6,7 @@ from simpod.cluster.experts.placement import ExpertPlacement, SlotsSeen, expert_
 from simpod.cluster.experts.routing import RouterDims, popularity
 from simpod.config import ResolvedExperiment
 from simpod.errors import PolicyError
-from simpod.policies import resolve
+from simpod.policies import PolicyRef, resolve
 from simpod.policies.expert_checks import placement_problems
 from simpod.policies.roles import Floats, Ints
 from simpod.workload import Stream
@@ -46,7 +46,7 @@ def pool_loads(experiment: ResolvedExperiment, spec: PoolSpec, stream: Stream) -
 
 def _balanced(experiment: ResolvedExperiment, load: Floats, seen: SlotsSeen) -> Ints:
     """The balancer's decision, checked."""
-    ref = experiment.policies["experts"]
+    ref = experiment.policies.get("experts", PolicyRef("none"))
     load.flags.writeable = False
     try:
         experts: Ints = resolve("experts", ref)()(load, seen)
