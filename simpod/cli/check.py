@@ -27,6 +27,7 @@ class RoleName(StrEnum):
     """Roles that have a contract test."""
 
     BATCHING = "batching"
+    EXPERTS = "experts"
     ROUTER = "router"
     ADMISSION = "admission"
     LENGTH_PREDICTOR = "length_predictor"

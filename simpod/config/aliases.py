@@ -4,12 +4,15 @@
 every override.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Final
 
+from simpod.cluster.experts.routing import routing_named
 from simpod.config.nodes import Node, Path, Place, dotted
 from simpod.config.presets import SLO_PRESETS
 from simpod.config.problems import Problem, Problems, did_you_mean, listed
+from simpod.errors import ConfigError
 
 POOL_ALIASES: Final[Mapping[str, str]] = {
     "num_instances": "instances",
@@ -79,7 +82,10 @@ POLICY_KEYS: Final = (
     "length_predictor",
     "prefix_eviction",
     "migration",
+    "experts",
 )
+EXPERT_SETTINGS: Final = ("redundant_slots",)
+"""Keys of `policies.experts` that are not the policy's."""
 
 
 def canonicalise(root: Node, problems: Problems) -> None:
@@ -101,6 +107,9 @@ def canonicalise(root: Node, problems: Problems) -> None:
     slo = root.child("slo")
     if slo is not None and isinstance(slo.value, str):
         _unfold_slo(slo, problems)
+    routing = root.child("expert_routing")
+    if routing is not None and isinstance(routing.value, str):
+        _unfold_routing(routing, problems)
 
 
 def _section(root: Node, key: str) -> dict[str, Node]:
@@ -148,6 +157,19 @@ def _unfold_slo(slo: Node, problems: Problems) -> None:
         problems.silent.add(("slo",))
         return
     slo.value = {key: _leaf(value, slo.place, slo.key, key) for key, value in preset.items()}
+
+
+def _unfold_routing(routing: Node, problems: Problems) -> None:
+    try:
+        spec = routing_named(str(routing.value))
+    except ConfigError as error:
+        problems.at(("expert_routing",), str(error), show_value=False)
+        problems.silent.add(("expert_routing",))
+        return
+    values = dataclasses.asdict(spec)
+    routing.value = {
+        key: _leaf(value, routing.place, routing.key, key) for key, value in values.items()
+    }
 
 
 def _leaf(value: str | float, place: Place, key: Place, written: str) -> Node:

@@ -20,7 +20,7 @@ def build_document(
     document["model"] = experiment.model_dump(mode="json", include={"model"})["model"]
     document["deployment"] = {name: document["deployment"][name] for name in order}
     policies = {
-        key: {"use": entry.use, **entry.params}
+        key: {"use": entry.use, **entry.settings, **entry.params}
         for key, entry in experiment.policies
         if entry is not None
     }

@@ -33,6 +33,7 @@ def resolve_layout(
     dies, dp, tp = split
     _check_heads(path, tp, model, problems)
     _check_experts(path, pool, dies, model, problems)
+    _check_pipeline(path, pool, (dp, tp), model, problems)
     if pool.mtp.layers and not model.num_mtp_layers:
         problems.at((*path, "mtp", "layers"), f"{model.name} has no MTP layers", allowed="0")
     if len(problems.found) > before:
@@ -41,11 +42,15 @@ def resolve_layout(
         dies=dies,
         dp=dp,
         tp=tp,
-        ep=pool.ep,
+        ep=pool.expert_dies or pool.ep,
         weight_dtype=_weight_dtype(path, pool, model, hardware, derived),
         kv_dtype="bf16" if pool.kv_dtype == "auto" else pool.kv_dtype,
         mtp_layers=pool.mtp.layers,
         mtp_acceptance=pool.mtp.acceptance,
+        shared_expert_dies=pool.shared_expert_dies,
+        expert_dies=pool.expert_dies,
+        domains=pool.domains,
+        micro_batches=pool.micro_batches,
     )
     if pool.kv_dtype == "auto":
         derived[*path, "kv_dtype"] = (layout.kv_dtype, "auto is bf16")
@@ -114,7 +119,8 @@ def _check_heads(path: Path, tp: int, model: ModelSpec, problems: Problems) -> N
 
 
 def _check_experts(path: Path, pool: Pool, dies: int, model: ModelSpec, problems: Problems) -> None:
-    if pool.ep == 1:
+    _check_shared(path, pool, model, problems)
+    if pool.ep == 1 or pool.expert_dies:
         return
     if model.moe is None:
         problems.at((*path, "ep"), f"{model.name} is dense, it has no experts", allowed="1")
@@ -123,6 +129,53 @@ def _check_experts(path: Path, pool: Pool, dies: int, model: ModelSpec, problems
             problems.blamed(path, "ep", "dies", "dp", "tp"),
             f"ep {pool.ep} does not divide the {dies} dies of an instance",
             allowed="a divisor of dies; dies itself spreads the experts over all of them",
+        )
+
+
+def _check_shared(path: Path, pool: Pool, model: ModelSpec, problems: Problems) -> None:
+    """A shared copy takes one slot, so it must be as large as a routed expert."""
+    if not pool.shared_expert_dies:
+        return
+    moe = model.moe
+    if moe is None or moe.shared_intermediate_size != moe.expert_intermediate_size:
+        problems.at(
+            (*path, "shared_expert_dies"),
+            f"{model.name} has no shared expert of the size of a routed one",
+            allowed="0",
+        )
+    elif pool.shared_expert_dies > (most := pool.expert_dies or pool.ep):
+        problems.at(
+            (*path, "shared_expert_dies"),
+            f"{pool.shared_expert_dies} copies on {most} dies of experts",
+            allowed=f"0 to {most}",
+        )
+
+
+def _check_pipeline(
+    path: Path, pool: Pool, split: tuple[int, int], model: ModelSpec, problems: Problems
+) -> None:
+    """Experts on dies of their own, domains, and micro-batches."""
+    dp, tp = split
+    if pool.expert_dies:
+        if model.moe is None:
+            problems.at((*path, "expert_dies"), f"{model.name} has no experts", allowed="0")
+        if pool.ep not in (1, pool.expert_dies):
+            what = f"ep {pool.ep} is not expert_dies {pool.expert_dies}"
+            problems.at((*path, "ep"), what, hint="leave ep out")
+        if tp > 1:
+            problems.at((*path, "tp"), f"tp {tp} with expert_dies", allowed="1")
+        if dp % pool.domains:
+            what = f"domains {pool.domains} do not divide dp {dp}"
+            problems.at((*path, "domains"), what, allowed="a divisor of dp")
+        return
+    if pool.domains > 1:
+        what = "domains are of attention dies that share expert_dies, and there are none"
+        problems.at((*path, "domains"), what, allowed="1")
+    if pool.micro_batches > 1 and (model.moe is None or dp == 1):
+        problems.at(
+            (*path, "micro_batches"),
+            "micro-batches hide the exchange between ranks, and there is none",
+            allowed="1",
         )
 
 

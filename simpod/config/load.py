@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path as FilePath
 
 from simpod.config import library
-from simpod.config.aliases import POLICY_KEYS, canonicalise
+from simpod.config.aliases import EXPERT_SETTINGS, POLICY_KEYS, canonicalise
 from simpod.config.document import build_document, origins_of
 from simpod.config.layouts import Derived
 from simpod.config.links import (
@@ -108,6 +108,7 @@ def _resolve(experiment: Experiment, root: Node, problems: Problems) -> Resolved
         hardware={name: hardware[name] for name in order},
         workload=experiment.workload,
         policies=policies,
+        expert_routing=experiment.expert_routing,
         kv_plane=plane,
         first_token_from=experiment.kv_transfer.first_token_from,
         slo=experiment.slo,
@@ -156,13 +157,16 @@ def _policies(
             if entry is None
             else PolicyRef(use=entry.use, params=entry.params)
         )
+    if (balancer := experiment.policies.experts) is not None:
+        refs["experts"] = PolicyRef(use=balancer.use, params=balancer.params)
     return refs
 
 
 def _find_files(root: Node, beside: FilePath, problems: Problems) -> None:
-    """Replace every `path` of the workload by an existing file's absolute path."""
-    workload = root.child("workload")
-    for path, node in list(workload.walk(("workload",))) if workload else []:
+    """Replace every `path` of the workload or the routing by an existing file's absolute path."""
+    sections = [(key, root.child(key)) for key in ("workload", "expert_routing")]
+    found = [at for key, section in sections if section for at in section.walk((key,))]
+    for path, node in found:
         if path[-1] != "path" or not isinstance(node.value, str):
             continue
         try:
@@ -182,7 +186,8 @@ def _check_policies(root: Node, beside: FilePath, problems: Problems) -> None:
         file, colon, name = use.value.rpartition(":")
         if colon and file.endswith(".py") and (beside / file).is_file():
             use.value = f"{(beside / file).absolute()}:{name}"
-        params = {name: node.plain() for name, node in entry.children().items() if name != "use"}
+        ours = ("use", *EXPERT_SETTINGS) if key == "experts" else ("use",)
+        params = {name: node.plain() for name, node in entry.children().items() if name not in ours}
         try:
             resolve(key, PolicyRef(use=use.value, params=params))
         except ConfigError as error:

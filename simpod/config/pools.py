@@ -1,7 +1,7 @@
 """From a pool of the file to the pool that runs: memory, limits, and whether the dies are there."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from simpod.cluster.pool_spec import PoolSpec
 from simpod.config.layouts import Derived, resolve_layout
@@ -34,7 +34,7 @@ def resolve_pools(
     """Every pool that can be; the reasons why others can't go to `problems`."""
     resolved: dict[str, ResolvedPool] = {}
     for name, pool in experiment.deployment.items():
-        found = _resolve_pool(name, pool, experiment.model, hardware[name], problems)
+        found = _resolve_pool(name, pool, experiment, hardware[name], problems)
         if found is not None:
             resolved[name] = found
         _check_prefix_blocks(name, pool, experiment.workload, problems)
@@ -43,14 +43,17 @@ def resolve_pools(
 
 
 def _resolve_pool(
-    name: str, pool: Pool, model: ModelSpec, hardware: HardwareProfile, problems: Problems
+    name: str, pool: Pool, experiment: Experiment, hardware: HardwareProfile, problems: Problems
 ) -> ResolvedPool | None:
+    model, balancer = experiment.model, experiment.policies.experts
     path: Path = ("deployment", name)
     _check_step(path, pool, problems)
     found = resolve_layout(path, pool, model, hardware, problems)
     if found is None:
         return None
     layout, derived = found
+    if balancer is not None and layout.ep > 1:
+        layout = replace(layout, redundant_slots=balancer.redundant_slots)
     memory = plan_memory(
         model,
         hardware,
@@ -204,9 +207,9 @@ def _check_pods(
             pods.append(hardware[name])
     for pod in pods:
         users = [pool.spec for name, pool in resolved.items() if hardware[name] == pod]
-        used = sum(spec.instances * spec.layout.dies for spec in users)
+        used = sum(spec.instances * spec.layout.all_dies for spec in users)
         if used > pod.num_dies:
-            terms = " + ".join(f"{s.name} {s.instances} x {s.layout.dies}" for s in users)
+            terms = " + ".join(f"{s.name} {s.instances} x {s.layout.all_dies}" for s in users)
             problems.at(
                 ("deployment",) if len(users) > 1 else ("deployment", users[0].name),
                 f"{terms} = {used} dies, and {pod.name} has {pod.num_dies}"

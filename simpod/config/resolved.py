@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from simpod.cluster.experts.routing import RoutingSpec
 from simpod.cluster.pool_spec import PoolSpec
 from simpod.config.network import ResolvedNetwork
 from simpod.cost.memory import MemoryPlan
@@ -37,6 +38,7 @@ class ResolvedExperiment:
     hardware: Mapping[str, HardwareProfile]
     workload: WorkloadSpec
     policies: Mapping[str, PolicyRef]
+    expert_routing: RoutingSpec | None
     kv_plane: str | None
     first_token_from: Literal["prefill", "decode"]
     slo: Slo

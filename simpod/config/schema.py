@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Le
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from simpod.cluster.experts.routing import RoutingSpec
 from simpod.fields import Count, Index, NonNegative, Positive
 from simpod.hardware.spec import HardwareProfile
 from simpod.model.spec import ModelSpec
@@ -73,6 +74,16 @@ class Pool(_Section):
     """Data type of linear layers; auto: as published, int8 where a die has int8 but no fp8."""
     kv_dtype: Literal["auto", "bf16", "fp8", "int8"] = "auto"
     """Data type of the KV cache; auto: bf16."""
+    shared_expert_dies: Index = 0
+    """Dies that hold a copy of the shared expert, reached by dispatch; 0: every die has one."""
+    expert_dies: Index = 0
+    """Dies of their own for the routed experts, beside `dies`, which then hold attention alone
+    (MoE-attention disaggregation); 0: the experts are on `dies`."""
+    domains: Count = 1
+    """Of attention dies that take turns at the expert dies, with expert_dies."""
+    micro_batches: Count = 1
+    """Parts of a rank's batch, one with the experts while another is in attention; without
+    expert_dies on two streams that split the cores of each die, 2 : 1."""
     mtp: Mtp = Mtp(layers=0, acceptance=0.0)
     """Multi-token prediction in decode steps."""
     hardware: HardwareProfile | None = None
@@ -86,6 +97,11 @@ class PolicyEntry(BaseModel):
 
     use: str
     """A built-in's name, package.module:Name, or ./file.py:Name."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Keys that are not the policy's."""
+        return {}
 
     @property
     def params(self) -> dict[str, Any]:
@@ -140,6 +156,18 @@ class SharedMemory(_Section):
     """Write blocks of computed prompts into the pool."""
 
 
+class ExpertPolicyEntry(PolicyEntry):
+    """A balancer of experts, its parameters, and what there is to balance with."""
+
+    redundant_slots: Index = 0
+    """Expert slots beyond one an expert, in each instance of a pool with ep above 1."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Keys that are not the policy's."""
+        return {"redundant_slots": self.redundant_slots}
+
+
 class Policies(_Section):
     """Who decides; a plain name stands for {use: name}."""
 
@@ -159,6 +187,8 @@ class Policies(_Section):
     """Which idle block of a rank's prefix cache goes first; default lru."""
     migration: PolicyEntry | None = None
     """Moves running requests between the ranks that decode; default none."""
+    experts: ExpertPolicyEntry | None = None
+    """Chooses the expert of each slot from the load seen; default: in order, none redundant."""
 
 
 class Engine(_Section):
@@ -195,6 +225,9 @@ class Experiment(_Section):
     """Memory of many hosts as one cache of prompt prefixes."""
     policies: Policies = Policies()
     """Routing and batching."""
+    expert_routing: RoutingSpec | None = None
+    """Which experts are popular: balanced, zipf, correlated, power_law_<alpha>, or a mapping; null:
+    all alike, and no die gets more than another even by chance."""
     slo: Slo = Slo()
     """What a request is promised, or a preset's name such as mlperf/deepseek-r1-interactive."""
     measure: Measure = Measure()

@@ -3,6 +3,7 @@
 from simpod.cost.collectives import KvTransfer, kv_bytes_per_token, kv_transfer
 from simpod.cost.layout import Layout
 from simpod.cost.memory import MemoryPlan, plan_memory
+from simpod.cost.pricer import Pricer, step_pricer
 from simpod.cost.step import Batch, StepPricer, StepPrices, breakdown
 from simpod.cost.work import Pass, Product
 
@@ -12,6 +13,7 @@ __all__ = [
     "Layout",
     "MemoryPlan",
     "Pass",
+    "Pricer",
     "Product",
     "StepPricer",
     "StepPrices",
@@ -19,4 +21,5 @@ __all__ = [
     "kv_bytes_per_token",
     "kv_transfer",
     "plan_memory",
+    "step_pricer",
 ]

@@ -7,7 +7,13 @@ from dataclasses import dataclass
 from math import ceil
 
 from simpod.cost.layout import Layout
-from simpod.cost.operators import BF16_BYTES, input_bytes, kv_elements_per_die, part_dtype
+from simpod.cost.operators import (
+    BF16_BYTES,
+    experts_per_token,
+    input_bytes,
+    kv_elements_per_die,
+    part_dtype,
+)
 from simpod.cost.work import Amount
 from simpod.errors import ConfigError
 from simpod.hardware.spec import HardwareProfile, PlaneSpec
@@ -102,7 +108,7 @@ def expert_exchange(
     copies for other nodes go over scale_out at the same time as the others go over scale_up.
     """
     cal, dies, node = hardware.calibration, layout.dies, hardware.dies_per_node
-    top_k = model.moe.experts_per_token if model.moe else 0
+    top_k = experts_per_token(model, layout)
     copies = min(top_k, layout.ep) * layout.moe_tp
     up = hardware.planes["scale_up"]
     if up.scope == "pod" or dies <= node:

@@ -6,6 +6,7 @@ NVLink domain. Elsewhere a latency and the bytes over the slowest link (`collect
 """
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from simpod.cost.collectives import (
     combine_message_bytes,
@@ -18,7 +19,7 @@ from simpod.cost.exchange.price import Constants, price
 from simpod.cost.exchange.requests import NORMAL_SMS
 from simpod.cost.exchange.shapes import ExchangeShape, Fabric, Operation
 from simpod.cost.layout import Layout
-from simpod.cost.operators import expert_slots, input_bytes, part_dtype
+from simpod.cost.operators import expert_slots, experts_per_token, input_bytes, part_dtype
 from simpod.cost.work import Floats
 from simpod.hardware.kernels.exchange import NormalConstants
 from simpod.hardware.spec import HardwareProfile
@@ -50,14 +51,18 @@ class ExpertExchange:
             "combine": self._constants("combine"),
         }
 
-    def seconds(self, operation: Operation, tokens: Floats) -> Floats:
-        """Moving the tokens of one die [n], routing even; no waiting."""
+    def seconds(self, operation: Operation, tokens: Floats, imbalance: ArrayLike = 1.0) -> Floats:
+        """Moving the tokens of one die [n]; `imbalance` [n]: of the busiest experts' die.
+
+        With an imbalance of 1 (messages of a die over the mean) there is no waiting in it.
+        """
         laws = self._laws[operation]
         if not laws:
             size = self._message_bytes[operation]
             plain = expert_exchange(self._hardware, self._model, self._layout, size)
-            return plain.fixed_s + plain.s_per_token * tokens
-        priced = [self._price(kernel, operation, law, tokens) for kernel, law in laws.items()]
+            return np.asarray(plain.fixed_s + plain.s_per_token * tokens * np.asarray(imbalance))
+        shape = self._shape(operation, tokens, imbalance)
+        priced = [self._price(kernel, operation, law, shape) for kernel, law in laws.items()]
         return np.asarray(np.minimum.reduce([time.total_s for time in priced]))
 
     def _constants(self, operation: Operation) -> dict[str, Constants]:
@@ -72,12 +77,10 @@ class ExpertExchange:
                     break
         return found
 
-    def _price(
-        self, kernel: str, operation: Operation, law: Constants, tokens: Floats
-    ) -> ExchangeTime:
+    def _shape(self, operation: Operation, tokens: Floats, imbalance: ArrayLike) -> ExchangeShape:
         model, layout = self._model, self._layout
-        top_k = model.moe.experts_per_token if model.moe else 1
-        shape = ExchangeShape(
+        top_k = experts_per_token(model, layout)
+        return ExchangeShape(
             tokens=tokens,
             num_ranks=layout.dies,
             hidden_size=model.hidden_size,
@@ -85,7 +88,12 @@ class ExpertExchange:
             num_experts=layout.ep * expert_slots(model, layout),
             message_bytes=self._message_bytes[operation],
             is_quantised=self._is_quantised and operation == "dispatch",
+            imbalance=imbalance,
         )
+
+    def _price(
+        self, kernel: str, operation: Operation, law: Constants, shape: ExchangeShape
+    ) -> ExchangeTime:
         if isinstance(law, NormalConstants):
             normal = NormalShape(exchange=shape, num_sms=float(NORMAL_SMS))
             return price(self._fabric, f"{kernel}/{operation}", "", law, normal)

@@ -19,11 +19,21 @@ class Layout:
     kv_dtype: str = "bf16"
     mtp_layers: int = 0  # draft tokens per decode step
     mtp_acceptance: float = 0.0  # share of draft tokens that are kept
+    redundant_slots: int = 0  # second copies of routed experts, over all dies
+    shared_expert_dies: int = 0  # that hold a copy of the shared expert; 0: every die does
+    expert_dies: int = 0  # of their own for the routed experts, beside `dies`; 0: the same dies
+    domains: int = 1  # of attention dies, which take turns at the expert dies
+    micro_batches: int = 1
 
     @property
     def moe_tp(self) -> int:
         """Dies that share one routed expert."""
-        return max(1, self.dies // self.ep)
+        return 1 if self.expert_dies else max(1, self.dies // self.ep)
+
+    @property
+    def all_dies(self) -> int:
+        """Of the instance: those of its ranks, and those that its experts have to themselves."""
+        return self.dies + self.expert_dies
 
     @property
     def tokens_per_decode(self) -> int:

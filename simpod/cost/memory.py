@@ -16,6 +16,7 @@ from simpod.cost.operators import (
     FP32_BYTES,
     attention_matrices,
     expert_slots,
+    experts_per_token,
     heads_per_die,
 )
 from simpod.hardware.spec import HardwareProfile
@@ -71,8 +72,8 @@ def plan_memory(
     """Divide a die's memory. Limits are per rank, as in a scheduler's configuration."""
     parts = weight_parts(model, layout.weight_dtype)
     attention = _attention_bytes(model, layout, parts)
-    experts = _routed_expert_bytes(model, layout, parts)
-    shared = parts.shared_expert_bytes / layout.tp
+    experts = 0.0 if layout.expert_dies else _routed_expert_bytes(model, layout, parts)
+    shared = _shared_expert_bytes(layout, parts)
     ends = (parts.embedding_bytes + parts.head_bytes) / layout.tp + parts.final_norm_bytes
     routers = model.num_moe_layers * parts.router_bytes
     plan = MemoryPlan(
@@ -107,11 +108,16 @@ def _routed_expert_bytes(model: ModelSpec, layout: Layout, parts: WeightBytes) -
     return expert_slots(model, layout) * parts.expert_bytes / layout.moe_tp
 
 
+def _shared_expert_bytes(layout: Layout, parts: WeightBytes) -> float:
+    """One sparse layer, on every die; copies on dies of their own are among the slots."""
+    return 0.0 if layout.shared_expert_dies else parts.shared_expert_bytes / layout.tp
+
+
 def _mtp_bytes(model: ModelSpec, layout: Layout, parts: WeightBytes) -> float:
     """Loaded MTP layers; drafts beyond the checkpoint's layers use the last one again."""
     if model.moe:
-        routed = _routed_expert_bytes(model, layout, parts)
-        ffn = routed + parts.router_bytes + parts.shared_expert_bytes / layout.tp
+        routed = 0.0 if layout.expert_dies else _routed_expert_bytes(model, layout, parts)
+        ffn = routed + parts.router_bytes + _shared_expert_bytes(layout, parts)
     else:
         ffn = parts.dense_ffn_bytes / layout.tp
     layer = _attention_bytes(model, layout, parts) + parts.norm_bytes + ffn + parts.mtp_extra_bytes
@@ -139,15 +145,18 @@ def _exchange_bytes(
 ) -> float:
     """Buffers of dispatch and combine; the decode and the prefill kernels use the same memory.
 
+    Attention dies with the experts elsewhere: two buffers of what they send and get back.
     Decode (CloudMatrix-Infer 4.2.1): ranks * local batch * min(k, experts of a die) messages are
     set aside for the worst case. Prefill: two buffers of what a balanced step brings to a die.
     """
     if model.moe is None or not meets_in_layers(model, layout):
         return 0.0
-    top_k = model.moe.experts_per_token
+    top_k = experts_per_token(model, layout)
     message = dispatch_message_bytes(model, layout) + combine_message_bytes(model)
     seqs = min(max_num_seqs * layout.tokens_per_decode, max_step_tokens)
     decode_tokens = ceil(seqs / layout.tp)
+    if layout.expert_dies:
+        return float(2 * decode_tokens * top_k * message)
     decode = layout.dies * decode_tokens * min(top_k, expert_slots(model, layout)) * message
     prefill = 2 * ceil(max_step_tokens / layout.tp) * top_k * message
     return max(decode, prefill)

@@ -167,6 +167,8 @@ def shared_experts(model: ModelSpec, layout: Layout, tokens: Amount) -> tuple[Wo
     """Shared experts, which each rank runs on its own tokens, split over its dies."""
     if model.moe is None or model.moe.shared_intermediate_size == 0:
         return ()
+    if layout.shared_expert_dies:
+        return ()  # reached by dispatch, in slots like those of routed experts
     dtype = part_dtype(model, "shared_experts", layout.weight_dtype)
     width = ceil(model.moe.shared_intermediate_size / layout.tp)
     return gated_ffn(tokens, model.hidden_size, width, dtype)
@@ -186,8 +188,17 @@ def router(model: ModelSpec, tokens: Amount) -> tuple[Work, ...]:
 
 
 def expert_slots(model: ModelSpec, layout: Layout) -> int:
-    """Expert slots of one die; ep * slots beyond num_experts hold second copies."""
-    return ceil(model.moe.num_experts / layout.ep) if model.moe else 0
+    """Expert slots of one die: routed, redundant and shared copies, as even as they go."""
+    if model.moe is None:
+        return 0
+    slots = model.moe.num_experts + layout.redundant_slots + layout.shared_expert_dies
+    return ceil(slots / layout.ep)
+
+
+def experts_per_token(model: ModelSpec, layout: Layout) -> int:
+    """Slots that a token is sent to: its routed experts, and a shared copy if it lies elsewhere."""
+    routed = model.moe.experts_per_token if model.moe else 0
+    return routed + (1 if layout.shared_expert_dies else 0)
 
 
 def expert_work(model: ModelSpec, layout: Layout, group_tokens: Floats) -> ExpertWork:
@@ -201,12 +212,12 @@ def expert_work(model: ModelSpec, layout: Layout, group_tokens: Floats) -> Exper
     slots = expert_slots(model, layout)
     share = 1.0
     if layout.dp > 1:
-        share = 1.0 - (1.0 - 1.0 / layout.ep) ** moe.experts_per_token
+        share = 1.0 - (1.0 - 1.0 / layout.ep) ** experts_per_token(model, layout)
     return ExpertWork(
         group_tokens=group_tokens,
         arriving_tokens=group_tokens * share,
         num_experts=layout.ep * slots,
-        top_k=moe.experts_per_token,
+        top_k=experts_per_token(model, layout),
         num_slots=slots,
         hidden_size=model.hidden_size,
         inter_size=ceil(moe.expert_intermediate_size / layout.moe_tp),

@@ -12,24 +12,29 @@ import numpy as np
 from simpod.cost import operators as op
 from simpod.cost.collectives import all_gather_s, all_reduce_s, meets_in_layers
 from simpod.cost.expert_exchange import ExpertExchange
+from simpod.cost.expert_imbalance import LoadModel
 from simpod.cost.kernels.pricer import AttentionSite, KernelPricer
 from simpod.cost.layout import Layout
 from simpod.cost.passes import pass_s
 from simpod.cost.semantics import Semantics
 from simpod.cost.table import NUM_PARTS
+from simpod.cost.uneven import UnevenExperts
 from simpod.cost.work import Amount, Floats, Product, Work
 from simpod.hardware.spec import HardwareProfile
 from simpod.model.spec import ModelSpec
 from simpod.records.columns import STEP_PARTS
 
-ATTENTION, DISPATCH, DISPATCH_WAIT, COMBINE, COMBINE_WAIT, MTP, HOST_GAP = (
+ATTENTION, EXPERTS, DISPATCH, DISPATCH_WAIT, COMBINE, COMBINE_WAIT, A2E, E2A, MTP, HOST_GAP = (
     STEP_PARTS.index(name)
     for name in (
         "attention",
+        "experts",
         "dispatch",
         "dispatch_wait",
         "combine",
         "combine_wait",
+        "a2e",
+        "e2a",
         "mtp",
         "host_gap",
     )
@@ -48,7 +53,12 @@ class PartCosts:
     """Prices the parts of one step of one die with arrays of token counts."""
 
     def __init__(
-        self, model: ModelSpec, hardware: HardwareProfile, layout: Layout, semantics: Semantics
+        self,
+        model: ModelSpec,
+        hardware: HardwareProfile,
+        layout: Layout,
+        semantics: Semantics,
+        loads: LoadModel | None = None,
     ) -> None:
         self.semantics = semantics
         self.model, self.hardware, self.layout = model, hardware, layout
@@ -61,6 +71,9 @@ class PartCosts:
         self.num_moe_layers = model.num_moe_layers + (self.mtp if model.moe else 0)
         self.eager_s = semantics.eager_launch_s * op.step_kernels(model, layout)
         self._exchange = ExpertExchange(model, hardware, layout) if self.meets else None
+        self._uneven: UnevenExperts | None = None
+        if loads is not None and self._exchange is not None:
+            self._uneven = UnevenExperts(model, layout, self.kernels, self._exchange, loads)
 
     def decode_attention_s(self, seqs: Floats, context: Floats) -> Floats:
         """All layers' attention of `seqs` sequences that hold `context` tokens each, on average.
@@ -130,10 +143,23 @@ class PartCosts:
         )
 
     def experts(self, group_tokens: Floats) -> Floats:
-        """Routed experts, and dispatch and combine of the mean die, for all tokens of the group."""
+        """Routed experts, dispatch and combine of the mean die, for all tokens of the group.
+
+        Under a model of loads also the wait for the fullest die.
+        """
         if self.model.moe is None:
             return np.zeros((len(group_tokens), NUM_PARTS))
         layers = self.model.num_moe_layers
+        if self._uneven is not None:
+            sent_s, busy_s, back_s, wait_s = self._uneven.layer_s(group_tokens)
+            return by_part(
+                len(group_tokens),
+                experts=layers * busy_s,
+                dispatch=layers * sent_s,
+                combine=layers * back_s,
+                combine_wait=layers * wait_s,
+                mtp=self.mtp * (sent_s + busy_s + back_s + wait_s),
+            )
         mean_tokens = group_tokens / self.layout.dies
         dtype = op.part_dtype(self.model, "experts", self.layout.weight_dtype)
         work = op.expert_work(self.model, self.layout, np.maximum(group_tokens, 1.0))

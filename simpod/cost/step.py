@@ -15,6 +15,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from simpod.cost.expert_imbalance import LoadModel
 from simpod.cost.layout import Layout
 from simpod.cost.parts import (
     ATTENTION,
@@ -168,13 +169,14 @@ class StepPricer:
         hardware: HardwareProfile,
         layout: Layout,
         semantics: str | None = None,
+        loads: LoadModel | None = None,
     ) -> None:
         self.num_ranks = layout.dp
         self.price: Callable[[Batch], StepPrices] = (
             self._price_single if layout.dp == 1 else self._price_group
         )
         chosen = SEMANTICS[semantics or default_semantics(hardware.family)]
-        costs = PartCosts(model, hardware, layout, chosen)
+        costs = PartCosts(model, hardware, layout, chosen, loads)
         self._costs = costs
         self._tokens_per_decode = layout.tokens_per_decode
         self.mtp_share = costs.mtp / costs.num_layers  # of attention
@@ -293,7 +295,7 @@ class StepPricer:
         dispatch_wait_s, combine_wait_s = self._exchange_waits_s(fullest, parts)
         head_s = self._head.seconds(rows)
         parts = parts + self._head.parts[rows]
-        parts[COMBINE_WAIT] = combine_wait_s
+        parts[COMBINE_WAIT] += combine_wait_s
         return group_s + head_s + dispatch_wait_s + combine_wait_s, parts
 
     def _exchange_waits_s(self, fullest: int, parts: Floats) -> tuple[float, float]:

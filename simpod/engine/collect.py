@@ -198,7 +198,7 @@ def _pool(sim: "Simulation", pool: "Pool", requests: RequestRecords) -> PoolReco
         slot_s += float((lasted_s * columns["slots"]).sum())
     ranks = spec.instances * spec.layout.dp
     capacity = spec.kv_blocks * spec.block_tokens
-    dies = spec.instances * spec.layout.dies
+    dies = spec.instances * spec.layout.all_dies
     return PoolRecords(
         name=spec.name,
         role=spec.role,

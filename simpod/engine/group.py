@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import simpy
 
 from simpod.cluster import KvBlocks, PoolSpec
-from simpod.cost import StepPricer, StepPrices
+from simpod.cost import Pricer, StepPrices
 from simpod.engine.clock import PLAN, STEP_END, Alarm, Clock
 from simpod.engine.context_cache import ContextCache
 from simpod.engine.dispatch import Dispatcher
@@ -43,7 +43,7 @@ class Group:
         index: int,
         instance: int,
         dispatch: Dispatcher,
-        pricer: StepPricer,
+        pricer: Pricer,
         make_policy: Callable[[], BatchScheduler],
     ) -> None:
         self.sim = sim

@@ -10,7 +10,7 @@ from simpod.cluster import PoolSpec
 from simpod.cluster.fabric import Fabric
 from simpod.cluster.prefix import PrefixCache
 from simpod.cluster.ranked_prefix import RankedPrefixCache
-from simpod.cost import KvTransfer, StepPricer
+from simpod.cost import KvTransfer, Pricer
 from simpod.engine.asking import blame_idleness
 from simpod.engine.clock import Clock
 from simpod.engine.collect import PACK_REQUEST, collect
@@ -48,7 +48,7 @@ class PoolInputs:
     """A pool and all that its groups need; factories make one policy for each rank or router."""
 
     spec: PoolSpec
-    pricer: StepPricer
+    pricer: Pricer
     dies_per_npu: int
     make_router: Callable[[], Router]
     router_name: str

@@ -64,6 +64,11 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
     "migration": {
         "llumnix": "simpod.policies.migration.llumnix:LlumnixMigration",
     },
+    "experts": {
+        "none": "simpod.policies.experts:keep",
+        "eplb": "simpod.policies.experts:Eplb",
+        "deepseek_eplb": "simpod.policies.experts:DeepSeekEplb",
+    },
     "cache": {
         "lru": "simpod.policies.caching.lru:lru",
         "lfu": "simpod.policies.caching.lfu:lfu",
@@ -84,6 +89,7 @@ ROLE_OF_KEY: Mapping[str, str] = {
     "prefix_eviction": "cache",
     "eviction": "cache",
     "migration": "migration",
+    "experts": "experts",
 }
 """Keys of `policies:` in an experiment -> the role that the policy plays."""
 

@@ -10,6 +10,7 @@ from typing import Any, get_args
 import numpy as np
 
 from simpod.errors import PolicyError
+from simpod.policies.expert_checks import check_expert_balancer
 from simpod.policies.fakes import (
     FakeAdmissionView,
     FakeBatchView,
@@ -221,6 +222,7 @@ def _move_problems(view: FakeMigrationView, moves: Any) -> Iterator[str]:
 
 CHECKS: dict[str, Callable[..., list[str]]] = {
     "batching": check_batch_scheduler,
+    "experts": check_expert_balancer,
     "router": check_router,
     "admission": check_admission,
     "length_predictor": check_length_predictor,

@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_limits
 
 from simpod.cluster import PoolSpec
 from simpod.config import ResolvedExperiment
-from simpod.cost import KvTransfer, StepPricer, kv_transfer
+from simpod.cost import KvTransfer, kv_transfer, step_pricer
 from simpod.cost.collectives import kv_bytes_per_token
 from simpod.cost.statuses import part_statuses
 from simpod.engine import PoolInputs, RunInputs, Simulation
@@ -21,6 +21,7 @@ from simpod.policies import Migration, PolicyRef, Prediction, resolve
 from simpod.policies.checks import prediction_problems
 from simpod.policies.roles import Ints
 from simpod.records.columns import RunRecords
+from simpod.run.experts import pool_loads
 from simpod.run.network import links_of
 from simpod.run.provenance import provenance
 from simpod.workload import (
@@ -244,7 +245,13 @@ def _pool(experiment: ResolvedExperiment, spec: PoolSpec, key: str, stream: Stre
     ref = experiment.policies[key]
     return PoolInputs(
         spec=spec,
-        pricer=StepPricer(experiment.model, hardware, spec.layout, experiment.semantics.name),
+        pricer=step_pricer(
+            experiment.model,
+            hardware,
+            spec.layout,
+            experiment.semantics.name,
+            pool_loads(experiment, spec, stream),
+        ),
         dies_per_npu=hardware.dies_per_npu,
         make_router=resolve(key, ref),
         router_name=f"{ref.use} (policies.{key})",

@@ -114,6 +114,13 @@ def popularity_ranks(num_experts: int) -> Floats:
     return np.random.default_rng(num_experts).random((POWER_LAW_DRAWS, num_experts))
 
 
+def power_law(ranks: Floats, *, low: ArrayLike, high: ArrayLike, alpha: float) -> Floats:
+    """F^-1(ranks) of the density x^-alpha on [low, high]; broadcasts."""
+    q = 1.0 - alpha if abs(1.0 - alpha) > 1e-9 else 1e-9
+    least, most = np.asarray(low, np.float64) ** q, np.asarray(high, np.float64) ** q
+    return np.asarray(((most - least) * ranks + least) ** (1.0 / q))
+
+
 def filled(loads: Floats, total: Floats, top: Floats) -> Floats:
     """Loads [..., experts] brought to `total` [...] by lifting the lowest or cutting the highest.
 
@@ -143,8 +150,7 @@ def popular_loads(
     n = np.asarray(num_tokens, np.float64).reshape(-1, 1, 1)
     many = n * topk > num_experts
     low, high = np.where(many, 1.0, 0.01), np.where(many, np.maximum(0.8 * n, 1.01), 2.0)
-    q = 1.0 - alpha if abs(1.0 - alpha) > 1e-9 else 1e-9
-    draw = ((high**q - low**q) * popularity_ranks(num_experts) + low**q) ** (1.0 / q)
+    draw = power_law(popularity_ranks(num_experts), low=low, high=high, alpha=alpha)
     loads = np.minimum(np.round(n * topk * draw / draw.sum(-1, keepdims=True)), n)
     missing = n[..., 0] * topk - loads.sum(-1)
     count = np.abs(missing)[..., None]

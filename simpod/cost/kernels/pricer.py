@@ -14,7 +14,7 @@ from simpod.cost.kernels.collective import CollectiveShape, Operation, collectiv
 from simpod.cost.kernels.decode_attention import DecodeAttentionShape, decode_attention_s
 from simpod.cost.kernels.decode_mla import DecodeMlaShape, decode_mla_s
 from simpod.cost.kernels.decode_split import LIBRARY_OF_FAMILY
-from simpod.cost.kernels.expert_load import uniform_loads
+from simpod.cost.kernels.expert_load import ExpertLoads, uniform_loads
 from simpod.cost.kernels.gemm import GemmShape, gemm_s
 from simpod.cost.kernels.grouped_gemm import GroupedGemmShape, grouped_gemm_s
 from simpod.cost.kernels.mla import MlaDims
@@ -56,7 +56,7 @@ C = TypeVar("C", bound=Launched)
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ExpertWork:
-    """Routed experts of one layer on one die, routing uniform; `group_tokens` [n]."""
+    """Routed experts of one layer on one die; `group_tokens` [n]."""
 
     group_tokens: Floats
     """Tokens of all ranks of the expert group."""
@@ -69,6 +69,8 @@ class ExpertWork:
     hidden_size: int
     inter_size: int
     """Of one expert on this die."""
+    loads: ExpertLoads | None = None
+    """Tokens of the die's experts [n, levels]; None: routing uniform."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,7 +138,8 @@ class KernelPricer:
         fmt = grouped_format(self._hardware, dtype)
         constants = self._expert_constants(fmt)
         shape = GroupedGemmShape(
-            loads=uniform_loads(work.group_tokens, work.num_experts, work.top_k, work.num_slots),
+            loads=work.loads
+            or uniform_loads(work.group_tokens, work.num_experts, work.top_k, work.num_slots),
             num_tokens=work.arriving_tokens,
             topk=float(work.top_k),
             num_slots=float(work.num_slots),

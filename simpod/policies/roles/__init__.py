@@ -6,6 +6,7 @@ returns a decision, which the engine checks and applies.
 """
 
 from simpod.policies.roles.admit import Admission, AdmissionView
+from simpod.policies.roles.balance import ExpertBalancer, ExpertSlotsView
 from simpod.policies.roles.batch import BatchPlan, BatchScheduler, BatchView, Pause, SequenceView
 from simpod.policies.roles.cache import CachePolicy, CacheView
 from simpod.policies.roles.migrate import Migration, MigrationView, Move
@@ -21,6 +22,8 @@ __all__ = [
     "BatchView",
     "CachePolicy",
     "CacheView",
+    "ExpertBalancer",
+    "ExpertSlotsView",
     "Floats",
     "Ints",
     "LengthPredictor",

@@ -1,0 +1,1 @@
+"""Experts of a group of dies: who is popular, where copies lie, what each die gets in a step."""

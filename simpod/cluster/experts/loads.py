@@ -1,0 +1,50 @@
+"""Loads of the experts of a group for any number of tokens: what the price of a step asks for."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simpod.cluster.experts.moments import DieMoments
+from simpod.cluster.experts.placement import ExpertPlacement
+from simpod.cost.expert_imbalance import LayerLoads
+
+Floats = NDArray[np.float64]
+
+DRAWS = 8
+"""Steps that a mean is taken over; each has all sparse layers of the model."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class DrawnLoads:
+    """Loads of `DRAWS` steps, from moments; the same draws for every number of tokens."""
+
+    placement: ExpertPlacement
+    shares: Floats
+    """Popularity [num_layers, num_experts]."""
+    moments: DieMoments
+    seed: int
+
+    @classmethod
+    def of(cls, placement: ExpertPlacement, shares: Floats, seed: int) -> "DrawnLoads":
+        """For a placement and a popularity [num_layers, num_experts]."""
+        moments = DieMoments.of(placement, shares)
+        return cls(placement=placement, shares=shares, moments=moments, seed=seed)
+
+    def __call__(self, group_tokens: float) -> LayerLoads:
+        """[DRAWS x num_layers]: the fullest die's slots in proportion to their means."""
+        rng = np.random.default_rng(self.seed)
+        means = self.placement.table(
+            self.placement.slot_tokens(self.shares * group_tokens), group_tokens
+        )
+        ordered = -np.sort(-means, axis=-1)
+        totals = np.maximum(ordered.sum(axis=-1), 1e-300)
+        mean = ordered.mean(axis=1)
+        row = np.arange(len(ordered))
+        fullest = []
+        for _ in range(DRAWS):
+            drawn = self.moments.sample(group_tokens, rng)
+            die = drawn.argmax(axis=1)
+            scale = drawn[row, die] / totals[row, die]
+            fullest.append(ordered[row, die] * scale[:, np.newaxis])
+        return LayerLoads(fullest=np.concatenate(fullest), mean=np.tile(mean, (DRAWS, 1)))

@@ -1,0 +1,268 @@
+"""Which experts are popular: the share of a layer's tokens that chooses each.
+
+A popularity [num_layers, num_experts] holds inclusion probabilities: each is at most 1, because a
+token chooses an expert once, and those of a layer add up to the number of experts a token chooses.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simpod.cost.kernels.expert_load import power_law
+from simpod.errors import ConfigError
+from simpod.fields import STRICT, Count, Frac, NonNegative, Positive, TaggedBy
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BalancedRouting:
+    """All experts are alike."""
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    kind: Literal["balanced"] = "balanced"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ZipfRouting:
+    """The r-th most popular expert of a layer is chosen r^-exponent as often as the first."""
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    kind: Literal["zipf"] = "zipf"
+    exponent: NonNegative = 1.0
+    """0: all alike."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PowerLawRouting:
+    """AIConfigurator's `power_law_<alpha>`: weights of density x^-alpha on [1, 0.8 tokens]."""
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    kind: Literal["power_law"] = "power_law"
+    alpha: NonNegative
+    """1.01 for DeepSeek, 1.2 for most others, 0.6 under EPLB (AIConfigurator's defaults)."""
+    tokens: Count = 4096
+    """Tokens of the group that the recipe's upper end is taken of."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CorrelatedRouting:
+    """Log-normal popularity that differs from layer to layer and drifts.
+
+    Logarithms are normal; each wanders as an Ornstein-Uhlenbeck process, whose correlation over a
+    time t is exp(-t / drift_s). Between `epoch_s` the popularity stays as it is.
+    """
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    kind: Literal["correlated"] = "correlated"
+    log_scale: NonNegative = 0.5
+    """Standard deviation of the logarithm of popularity."""
+    layer_correlation_frac: Frac = 0.0
+    """Share of the variance that an expert of one number has in common in all layers."""
+    drift_s: Positive = 600.0
+    """Time in which the correlation falls to 1/e."""
+    epoch_s: Positive = 1.0
+    """How often popularity changes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplayedRouting:
+    """Loads that were recorded, and after the last record again from the first.
+
+    A JSON or .npy file of [layers][experts] or [times][layers][experts] token counts, in any unit:
+    only shares count.
+    """
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    kind: Literal["replay"] = "replay"
+    path: str
+    every_s: Positive = 60.0
+    """Time from one record to the next."""
+
+
+RoutingSpec = Annotated[
+    BalancedRouting | ZipfRouting | PowerLawRouting | CorrelatedRouting | ReplayedRouting,
+    TaggedBy("kind"),
+]
+
+
+def routing_named(name: str) -> RoutingSpec:
+    """`balanced`, `zipf`, `correlated`, `power_law_<alpha>`."""
+    plain: dict[str, RoutingSpec] = {
+        "balanced": BalancedRouting(),
+        "zipf": ZipfRouting(),
+        "correlated": CorrelatedRouting(),
+    }
+    if name in plain:
+        return plain[name]
+    law, _, alpha = name.rpartition("_")
+    try:
+        if law == "power_law" and float(alpha) >= 0.0:
+            return PowerLawRouting(alpha=float(alpha))
+    except ValueError:
+        pass
+    raise ConfigError(
+        f'unknown routing "{name}"; allowed: {", ".join(plain)}, power_law_<alpha> as in'
+        " power_law_1.01, or a mapping with `kind: replay` and its path"
+    )
+
+
+class Popularity(Protocol):
+    """Popularity over time."""
+
+    def epoch(self, now_s: float) -> int:
+        """Number that changes when the popularity does."""
+
+    def at(self, now_s: float) -> Floats:
+        """[num_layers, num_experts]; times must not go back."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouterDims:
+    """Of the gate of a model."""
+
+    num_layers: int
+    """Sparse layers."""
+    num_experts: int
+    top_k: int
+
+
+def inclusion(weights: Floats, top_k: int) -> Floats:
+    """Shares [..., experts] in proportion to weights, none above 1, that add up to `top_k`.
+
+    Where a share would exceed 1 it is 1, and the others share what is left.
+    """
+    sure = np.zeros(weights.shape, dtype=bool)
+    while True:
+        left = top_k - sure.sum(axis=-1, keepdims=True)
+        rest = np.where(sure, 0.0, weights)
+        total = rest.sum(axis=-1, keepdims=True)
+        shares = np.where(sure, 1.0, rest * left / np.where(total > 0.0, total, 1.0))
+        if not (shares > 1.0).any():
+            return shares
+        sure |= shares > 1.0
+
+
+class FixedPopularity:
+    """The same all the time."""
+
+    def __init__(self, shares: Floats) -> None:
+        self._shares = shares
+
+    def epoch(self, now_s: float) -> int:
+        """Always 0."""
+        return 0
+
+    def at(self, now_s: float) -> Floats:
+        """[num_layers, num_experts]."""
+        return self._shares
+
+
+class ReplayedPopularity:
+    """One record after the other, round and round."""
+
+    def __init__(self, records: Floats, every_s: float) -> None:
+        self._records, self._every_s = records, every_s
+
+    def epoch(self, now_s: float) -> int:
+        """Records so far."""
+        return int(now_s // self._every_s)
+
+    def at(self, now_s: float) -> Floats:
+        """[num_layers, num_experts]."""
+        found: Floats = self._records[self.epoch(now_s) % len(self._records)]
+        return found
+
+
+class DriftingPopularity:
+    """See `CorrelatedRouting`; the same numbers whenever it is asked."""
+
+    def __init__(self, spec: CorrelatedRouting, dims: RouterDims, rng: np.random.Generator) -> None:
+        self._spec, self._dims, self._rng = spec, dims, rng
+        self._epoch = 0
+        self._keep = float(np.exp(-spec.epoch_s / spec.drift_s))
+        self._common, self._own = self._normals()
+        self._shares = self._to_shares()
+
+    def epoch(self, now_s: float) -> int:
+        """Changes so far."""
+        return int(now_s // self._spec.epoch_s)
+
+    def at(self, now_s: float) -> Floats:
+        """[num_layers, num_experts]."""
+        behind = self.epoch(now_s) - self._epoch
+        if behind < 0:
+            raise ConfigError(f"routing: time goes back to {now_s} s")
+        if behind:
+            for _ in range(behind):
+                self._drift()
+            self._epoch += behind
+            self._shares = self._to_shares()
+        return self._shares
+
+    def _normals(self) -> tuple[Floats, Floats]:
+        dims = self._dims
+        common = self._rng.standard_normal(dims.num_experts)
+        return common, self._rng.standard_normal((dims.num_layers, dims.num_experts))
+
+    def _drift(self) -> None:
+        common, own = self._normals()
+        fresh = float(np.sqrt(1.0 - self._keep**2))
+        self._common = self._keep * self._common + fresh * common
+        self._own = self._keep * self._own + fresh * own
+
+    def _to_shares(self) -> Floats:
+        common = self._spec.layer_correlation_frac
+        mixed = np.sqrt(common) * self._common + np.sqrt(1.0 - common) * self._own
+        return inclusion(np.exp(self._spec.log_scale * mixed), self._dims.top_k)
+
+
+def popularity(spec: RoutingSpec, dims: RouterDims, rng: np.random.Generator) -> Popularity:
+    """Popularity over time; which experts are the popular ones differs from layer to layer."""
+    shape = (dims.num_layers, dims.num_experts)
+    if isinstance(spec, CorrelatedRouting):
+        return DriftingPopularity(spec, dims, rng)
+    if isinstance(spec, ReplayedRouting):
+        records = inclusion(_records(spec, dims), dims.top_k)
+        return ReplayedPopularity(records, spec.every_s)
+    if isinstance(spec, ZipfRouting):
+        ranked = np.arange(1.0, dims.num_experts + 1.0) ** -spec.exponent
+        weights = rng.permuted(np.tile(ranked, (dims.num_layers, 1)), axis=1)
+    elif isinstance(spec, PowerLawRouting):
+        weights = power_law(rng.random(shape), low=1.0, high=0.8 * spec.tokens, alpha=spec.alpha)
+    else:
+        weights = np.ones(shape)
+    return FixedPopularity(inclusion(weights, dims.top_k))
+
+
+def _records(spec: ReplayedRouting, dims: RouterDims) -> Floats:
+    """[times, layers, experts] of a file."""
+    import json
+
+    path = Path(spec.path)
+    try:
+        raw = np.load(path) if path.suffix == ".npy" else json.loads(path.read_text("utf-8"))
+        loads = np.asarray(raw, dtype=np.float64)
+    except (OSError, ValueError, TypeError) as error:
+        raise ConfigError(f"routing: can't read expert loads from {path}: {error}") from error
+    if loads.ndim == 2:
+        loads = loads[np.newaxis]
+    wanted = (dims.num_layers, dims.num_experts)
+    if loads.ndim != 3 or loads.shape[1:] != wanted:
+        raise ConfigError(
+            f"routing: {path} has shape {list(loads.shape)}, the model needs [times],"
+            f" {wanted[0]} sparse layers, {wanted[1]} experts"
+        )
+    if not (loads >= 0.0).all() or ((loads > 0.0).sum(axis=-1) < dims.top_k).any():
+        raise ConfigError(
+            f"routing: {path}: loads must be >= 0, and at least {dims.top_k} of each layer above 0"
+        )
+    return loads

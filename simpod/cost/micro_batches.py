@@ -1,0 +1,75 @@
+"""A step's batch cut into micro-batches, and what each costs a rank up to the experts."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from simpod.cost.parts import PartCosts
+from simpod.cost.step import Batch
+from simpod.cost.table import ContextTable, PromptTable, Table
+from simpod.cost.work import Floats, Ints
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class RankCosts:
+    """What ranks do before their tokens leave for the experts, all layers."""
+
+    tokens: Ints
+    """[micro_batches, num_ranks]"""
+    busy_s: Floats
+    """[micro_batches, num_ranks]: seconds, attention over the cache included."""
+    attention_s: float
+    """Attention over the cache: mean over ranks, all micro-batches."""
+    parts_s: Floats
+    """[NUM_PARTS]: the rest, mean over ranks, all micro-batches."""
+    rows: int
+    """Of the fullest rank, that are sampled."""
+
+
+class MicroBatches:
+    """Prices of the micro-batches of a group; the first ones are a sequence larger.
+
+    Chunks of prompts ride with the first.
+    """
+
+    def __init__(self, costs: PartCosts, num_ranks: int, micro_batches: int) -> None:
+        self._rank = Table(costs.tokens)
+        self._attention = ContextTable(costs.decode_attention_s)
+        self._prompts = PromptTable(costs.prefill_attention_s)
+        self._tokens_per_decode = costs.layout.tokens_per_decode
+        self._count = micro_batches
+        self._mean = np.full(num_ranks, 1.0 / num_ranks)
+
+    def price(self, batch: Batch) -> RankCosts:
+        """Of all ranks."""
+        context = batch.context_tokens + batch.decode_seqs * batch.gained_tokens
+        busy, tokens = [], []
+        parts, attention_mean_s = 0.0 * self._mean[0], 0.0
+        for index in range(self._count):
+            seqs = (batch.decode_seqs + self._count - 1 - index) // self._count
+            own = seqs * self._tokens_per_decode
+            chunks_s: Floats | float = 0.0
+            if index == 0 and batch.prefill_tokens.any():
+                own = own + batch.prefill_tokens
+                chunks_s = self._chunks_s(batch)
+            share = seqs / np.maximum(batch.decode_seqs, 1)
+            resident = np.rint(context * share).astype(np.int64)
+            attention_s = self._attention.many(seqs, resident)[0] + chunks_s
+            base_s, mean_parts = self._rank.means(own, self._mean)
+            busy.append(base_s + attention_s)
+            tokens.append(own)
+            parts = parts + mean_parts
+            attention_mean_s += float(self._mean @ attention_s)
+        rows = batch.decode_seqs * self._tokens_per_decode + batch.num_chunks
+        return RankCosts(
+            tokens=np.stack(tokens),
+            busy_s=np.stack(busy),
+            attention_s=attention_mean_s,
+            parts_s=np.asarray(parts),
+            rows=int(rows.max()),
+        )
+
+    def _chunks_s(self, batch: Batch) -> Floats:
+        prompt = batch.prefill_tokens
+        keys = batch.prefill_pairs / np.maximum(prompt, 1)
+        return self._prompts.many(prompt.astype(np.float64), keys)

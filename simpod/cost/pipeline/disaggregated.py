@@ -1,0 +1,183 @@
+"""Attention and experts on different dies: one step as a max-plus recurrence (xDeepServe 5.2, 7.1).
+
+Attention dies form DP domains. Each domain cuts its batch into micro-batches, and works on one
+while the others are away. The expert dies run three persistent kernels, A2E receive, experts, E2A
+send, each on one micro-batch of one domain at a time: one domain talks to the experts at a time.
+Layer by layer, micro-batch by micro-batch, the domains take their turns in order.
+
+A step of layer l, micro-batch m, domain d:
+
+    attention end  T(d, m, l) = max(R(d, m, l - 1), attention dies of d free) + attention
+    A2E end        A = max(T, receive kernel free) + a2e
+    experts end    E = max(A, expert kernel free) + experts
+    E2A end        R(d, m, l) = max(E, send kernel free) + e2a
+
+Dense layers come first and never leave the attention dies: R = T.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Floats = NDArray[np.float64]
+
+Table = list[list[float]]
+
+SAME: Final = 1e-14
+"""Relative difference of shifts that are rounding alone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SplitStages:
+    """Seconds of each stage, [domains, micro_batches, layers] or what broadcasts to it.
+
+    Of attention: the slowest die of the domain, dense feed-forwards included. Of the others: the
+    slowest die of both sides.
+    """
+
+    attention_s: ArrayLike
+    a2e_s: ArrayLike
+    experts_s: ArrayLike
+    e2a_s: ArrayLike
+    num_domains: int
+    micro_batches: int
+    num_layers: int
+    dense_layers: int = 0
+
+    def arrays(self) -> tuple[Floats, Floats, Floats, Floats]:
+        """The four stages, whole."""
+        shape = (self.num_domains, self.micro_batches, self.num_layers)
+
+        def whole(stage: ArrayLike) -> Floats:
+            return np.broadcast_to(np.asarray(stage, dtype=np.float64), shape)
+
+        return whole(self.attention_s), whole(self.a2e_s), whole(self.experts_s), whole(self.e2a_s)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SplitTimes:
+    """What became of a step; ends are [domains, micro_batches, layers]."""
+
+    attention_end_s: Floats
+    returned_s: Floats
+    """Results of the experts are back at the attention dies."""
+    attention_busy_s: Floats
+    """[domains]"""
+    experts_busy_s: float
+    """Of the expert kernel, all domains."""
+
+    @property
+    def domain_s(self) -> Floats:
+        """[domains]: until its last micro-batch is back."""
+        return np.asarray(self.returned_s[:, :, -1].max(axis=1))
+
+    @property
+    def total_s(self) -> float:
+        """Until the last domain is done."""
+        return float(self.domain_s.max())
+
+    @property
+    def attention_wait_s(self) -> Floats:
+        """[domains]: attention dies idle, for lack of what experts return."""
+        return self.domain_s - self.attention_busy_s
+
+    @property
+    def experts_wait_s(self) -> float:
+        """Expert kernel idle, for lack of what attention sends."""
+        return self.total_s - self.experts_busy_s
+
+
+class _Clocks:
+    """When everything is free or back, at one layer."""
+
+    def __init__(self, num_domains: int, micro_batches: int) -> None:
+        self.attention_end = [[0.0] * micro_batches for _ in range(num_domains)]
+        self.back = [[0.0] * micro_batches for _ in range(num_domains)]
+        self.free = [0.0] * num_domains
+        self.receive = self.expert = self.send = 0.0
+
+    def sparse(self, attention: Table, a2e: Table, experts: Table, e2a: Table) -> None:
+        """One layer with experts; seconds [domains][micro_batches]."""
+        for micro in range(len(attention[0])):
+            for domain in range(len(attention)):
+                end = max(self.back[domain][micro], self.free[domain]) + attention[domain][micro]
+                self.free[domain] = self.attention_end[domain][micro] = end
+                self.receive = max(end, self.receive) + a2e[domain][micro]
+                self.expert = max(self.receive, self.expert) + experts[domain][micro]
+                self.send = max(self.expert, self.send) + e2a[domain][micro]
+                self.back[domain][micro] = self.send
+
+    def dense(self, attention: Table) -> None:
+        """One layer that stays on the attention dies."""
+        for domain, micros in enumerate(attention):
+            for micro, seconds in enumerate(micros):
+                end = max(self.back[domain][micro], self.free[domain]) + seconds
+                self.free[domain] = self.attention_end[domain][micro] = end
+                self.back[domain][micro] = end
+
+    def now(self) -> Floats:
+        """All of them, [n]."""
+        kernels = np.array([self.receive, self.expert, self.send])
+        return np.concatenate([np.ravel(self.back), np.array(self.free), kernels])
+
+
+def split_times(stages: SplitStages) -> SplitTimes:
+    """The recurrence, layer by layer."""
+    arrays = stages.arrays()
+    by_layer = [np.moveaxis(stage, 2, 0).tolist() for stage in arrays]
+    clocks = _Clocks(stages.num_domains, stages.micro_batches)
+    attention_end, returned = np.zeros((2, *arrays[0].shape))
+    for layer in range(stages.num_layers):
+        if layer < stages.dense_layers:
+            clocks.dense(by_layer[0][layer])
+        else:
+            clocks.sparse(*(stage[layer] for stage in by_layer))
+        attention_end[:, :, layer] = clocks.attention_end
+        returned[:, :, layer] = clocks.back
+    return SplitTimes(
+        attention_end_s=attention_end,
+        returned_s=returned,
+        attention_busy_s=arrays[0].sum(axis=(1, 2)),
+        experts_busy_s=float(arrays[2][:, :, stages.dense_layers :].sum()),
+    )
+
+
+def alike_domain_s(stages: SplitStages) -> Floats:
+    """[domains]: `split_times(stages).domain_s` for sparse layers that are all alike, sooner.
+
+    Stages are those of a sparse layer, [domains, micro_batches] but for attention of the dense
+    layers, which is taken to be the same. The recurrence commutes with a shift of all clocks: as
+    soon as a layer moves them all by the same, so does every layer after it.
+    """
+    one = [stage[:, :, -1].tolist() for stage in stages.arrays()]
+    clocks = _Clocks(stages.num_domains, stages.micro_batches)
+    for _ in range(stages.dense_layers):
+        clocks.dense(one[0])
+    before = clocks.now()
+    left = stages.num_layers - stages.dense_layers
+    while left:
+        clocks.sparse(*one)
+        left -= 1
+        after = clocks.now()
+        moved = after - before
+        before = after
+        if float(np.ptp(moved)) <= SAME * float(moved.max()):
+            break
+    ends = np.array([max(micros) for micros in clocks.back])
+    return np.asarray(ends + left * moved.max() if left else ends)
+
+
+def period_s(
+    attention_s: ArrayLike, a2e_s: float, experts_s: float, e2a_s: float, micro_batches: int
+) -> float:
+    """Seconds of a layer when it goes round for ever: of all cycles of the recurrence the longest.
+
+    attention_s [domains] of one micro-batch. A domain's dies do all its micro-batches in turn; a
+    micro-batch goes through all four stages; each kernel serves every micro-batch of all domains.
+    """
+    attention = np.atleast_1d(np.asarray(attention_s, dtype=np.float64))
+    through = attention.max() + a2e_s + experts_s + e2a_s
+    served = len(attention) * micro_batches * max(a2e_s, experts_s, e2a_s)
+    return float(max(micro_batches * attention.max(), through, served))

@@ -1,0 +1,178 @@
+"""The price of a step whose attention and experts have dies of their own (xDeepServe 5.2, 7.1).
+
+Attention dies of all domains are the ranks of one lock-step group; a step ends when the last domain
+is done. MTP layers go through the pipeline like any other layer.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+
+from simpod.cost import operators as op
+from simpod.cost.collectives import combine_message_bytes, dispatch_message_bytes
+from simpod.cost.exchange.shapes import Fabric
+from simpod.cost.exchange.trampoline import SplitShape, trampoline_s
+from simpod.cost.expert_imbalance import ExpertSite, LoadModel, die_experts_s
+from simpod.cost.kernels.pricer import KernelPricer
+from simpod.cost.layout import Layout
+from simpod.cost.micro_batches import MicroBatches
+from simpod.cost.parts import A2E, DISPATCH_WAIT, E2A, EXPERTS, PartCosts, by_part
+from simpod.cost.pipeline.disaggregated import SplitStages, alike_domain_s
+from simpod.cost.semantics import SEMANTICS, default_semantics
+from simpod.cost.step import Batch, StepPrices
+from simpod.cost.table import Table
+from simpod.cost.uneven import chosen_points
+from simpod.cost.work import Floats
+from simpod.errors import ConfigError
+from simpod.hardware.kernels.exchange import PullConstants
+from simpod.hardware.spec import HardwareProfile
+from simpod.model.spec import ModelSpec
+
+PERSISTENT = 0.0
+"""Share of launches that persistent kernels leave (xDeepServe 5.2: they poll)."""
+
+
+class ExpertSide:
+    """Stages of one layer on the expert dies, for one micro-batch of one domain."""
+
+    def __init__(
+        self,
+        model: ModelSpec,
+        hardware: HardwareProfile,
+        layout: Layout,
+        loads: LoadModel | None = None,
+    ) -> None:
+        self._model, self._layout = model, layout
+        self._experts = expert_layout(layout)
+        self._loads = loads
+        self._kernels = KernelPricer(hardware, PERSISTENT)
+        self._fabric = Fabric.of(hardware)
+        self._dtype = op.part_dtype(model, "experts", layout.weight_dtype)
+        fit = hardware.kernels.exchange.get("xccl_pull")
+        if fit is None or not isinstance(fit.constants, PullConstants):
+            raise ConfigError(
+                f"hardware {hardware.name}: no constants of xccl_pull, which price A2E and E2A"
+            )
+        self._constants = fit.constants
+
+    def fill(self, domain_tokens: Floats) -> Floats:
+        """[n, NUM_PARTS]: a2e, experts, e2a of one layer for tokens [n] of one micro-batch."""
+        tokens = np.maximum(domain_tokens, 1.0)
+        points = tokens if self._loads is None else chosen_points(tokens)
+        experts_s, imbalance = self._experts_s(points)
+        stages = (
+            self._hop_s(points, imbalance, to_experts=True),
+            experts_s,
+            self._hop_s(points, imbalance, to_experts=False),
+        )
+        a2e, experts, e2a = (np.interp(tokens, points, stage) for stage in stages)
+        return by_part(len(tokens), a2e=a2e, experts=experts, e2a=e2a)
+
+    def _experts_s(self, tokens: Floats) -> tuple[Floats, Floats]:
+        """Of the slowest die, and the imbalance: [n] each, means over layers."""
+        work = op.expert_work(self._model, self._experts, tokens)
+        if self._loads is None:
+            return self._kernels.experts_s(work, self._dtype), np.ones(len(tokens))
+        site = ExpertSite(
+            hidden_size=work.hidden_size,
+            inter_size=work.inter_size,
+            top_k=work.top_k,
+            dtype=self._dtype,
+        )
+        found = [self._loads(count) for count in tokens.tolist()]
+        slowest = [die_experts_s(self._kernels, site, loads.fullest).mean() for loads in found]
+        return np.array(slowest), np.array([loads.imbalance.mean() for loads in found])
+
+    def _hop_s(self, tokens: Floats, imbalance: Floats, *, to_experts: bool) -> Floats:
+        layout, model = self._layout, self._model
+        dies = layout.dies // layout.domains
+        message_bytes = (
+            dispatch_message_bytes(model, layout) if to_experts else combine_message_bytes(model)
+        )
+        shape = SplitShape(
+            tokens=tokens / dies,
+            num_attention_dies=dies,
+            num_expert_dies=layout.expert_dies,
+            hidden_size=model.hidden_size,
+            top_k=op.experts_per_token(model, layout),
+            message_bytes=message_bytes,
+            is_quantised=to_experts and op.input_bytes(self._dtype) == 1.0,
+            imbalance=imbalance,
+        )
+        hop = trampoline_s(self._fabric, self._constants, shape, to_experts=to_experts)
+        return hop.total_s
+
+
+def expert_layout(layout: Layout) -> Layout:
+    """The expert dies by themselves: a rank each."""
+    dies = layout.expert_dies
+    return replace(layout, dies=dies, dp=dies, tp=1, ep=dies, expert_dies=0, domains=1)
+
+
+class SplitStepPricer:
+    """Prices the steps of attention dies in domains and the expert dies that serve them.
+
+    Every step is priced by itself: which stage binds may change with the context.
+    """
+
+    def __init__(
+        self,
+        model: ModelSpec,
+        hardware: HardwareProfile,
+        layout: Layout,
+        semantics: str | None = None,
+        loads: LoadModel | None = None,
+    ) -> None:
+        chosen = SEMANTICS[semantics or default_semantics(hardware.family)]
+        costs = PartCosts(model, hardware, layout, chosen)
+        self._micro = MicroBatches(costs, layout.dp, layout.micro_batches)
+        self._expert_side = Table(ExpertSide(model, hardware, layout, loads).fill)
+        self._head = Table(costs.head)
+        self._domains = layout.domains
+        self._num_layers, self._dense_layers = costs.num_layers, model.num_dense_layers
+        self.mtp_share = costs.mtp / costs.num_layers  # of attention
+
+    def price(self, batch: Batch) -> StepPrices:
+        """The next step."""
+        costs = self._micro.price(batch)
+        by_domain = costs.busy_s.reshape(len(costs.busy_s), self._domains, -1).max(axis=2).T
+        tokens = costs.tokens.reshape(len(costs.tokens), self._domains, -1).sum(axis=2).T
+        self._expert_side.grow(int(tokens.max()))
+        served = self._expert_side.parts[tokens]  # [domains, micro_batches, NUM_PARTS]
+        stages = SplitStages(
+            attention_s=(by_domain / self._num_layers)[..., np.newaxis],
+            a2e_s=served[..., A2E, np.newaxis],
+            experts_s=served[..., EXPERTS, np.newaxis],
+            e2a_s=served[..., E2A, np.newaxis],
+            num_domains=self._domains,
+            micro_batches=len(costs.busy_s),
+            num_layers=self._num_layers,
+            dense_layers=self._dense_layers,
+        )
+        layers_s = float(alike_domain_s(stages).max())
+        head_s = self._head.seconds(costs.rows)
+        last = served[-1, -1]
+        exposed_s = layers_s - float(costs.parts_s.sum()) - costs.attention_s
+        return StepPrices(
+            base_s=layers_s + head_s,
+            slope_s=0.0,
+            fixed_s=costs.parts_s + self._head.parts[costs.rows] + exposed(last, exposed_s),
+            attention_s=costs.attention_s,
+            attention_slope_s=0.0,
+            mtp_share=self.mtp_share,
+            rank_busy_s=costs.busy_s.sum(axis=0),
+            rank_slope_s=np.zeros(costs.busy_s.shape[1]),
+            room_tokens=0,
+        )
+
+
+def exposed(stages: Floats, seconds: float) -> Floats:
+    """[NUM_PARTS]: what attention dies do not hide, `seconds` in all.
+
+    The last micro-batch of the last layer goes through A2E, experts and E2A [NUM_PARTS] with
+    nothing beside it; all that is beyond is waiting, for slower ranks or for the experts' turn.
+    """
+    once_s = float(stages.sum())
+    shown = stages * min(1.0, max(seconds, 0.0) / once_s) if once_s > 0.0 else stages * 0.0
+    shown[DISPATCH_WAIT] += max(0.0, seconds - once_s)
+    return shown

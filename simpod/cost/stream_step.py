@@ -1,0 +1,73 @@
+"""The price of a step whose micro-batches run on two streams of each die (see `pipeline.streams`).
+
+The attention stream has two thirds of the cores (16 of 24 on a 910C die), the expert stream the
+rest; both see all of the memory's and the links' bandwidth.
+"""
+
+import numpy as np
+
+from simpod.cost.core_split import share_of_cores
+from simpod.cost.expert_imbalance import LoadModel
+from simpod.cost.layout import Layout
+from simpod.cost.micro_batches import MicroBatches
+from simpod.cost.parts import PartCosts
+from simpod.cost.pipeline.streams import CoreSplit, alike_s
+from simpod.cost.semantics import SEMANTICS, default_semantics
+from simpod.cost.split_step import exposed
+from simpod.cost.step import Batch, StepPrices
+from simpod.cost.table import Table
+from simpod.hardware.spec import HardwareProfile
+from simpod.model.spec import ModelSpec
+
+
+class StreamStepPricer:
+    """Prices the steps of a lock-step group with micro-batches; each step by itself."""
+
+    def __init__(
+        self,
+        model: ModelSpec,
+        hardware: HardwareProfile,
+        layout: Layout,
+        semantics: str | None = None,
+        loads: LoadModel | None = None,
+    ) -> None:
+        chosen = SEMANTICS[semantics or default_semantics(hardware.family)]
+        split = CoreSplit()
+        first = share_of_cores(hardware, split.attention_frac)
+        second = share_of_cores(hardware, split.expert_frac)
+        costs = PartCosts(model, first, layout, chosen)
+        self._micro = MicroBatches(costs, layout.dp, layout.micro_batches)
+        self._count = layout.micro_batches
+        self._experts = Table(PartCosts(model, second, layout, chosen, loads).experts)
+        self._head = Table(PartCosts(model, hardware, layout, chosen).head)
+        self._num_layers = costs.num_layers
+        self.mtp_share = costs.mtp / costs.num_layers  # of attention
+
+    def price(self, batch: Batch) -> StepPrices:
+        """The next step; of unlike micro-batches the longest stands for all."""
+        costs = self._micro.price(batch)
+        group_tokens = costs.tokens.sum(axis=1)
+        self._experts.grow(int(group_tokens.max()))
+        layers = self._num_layers
+        layers_s = float(
+            alike_s(
+                costs.busy_s.max() / layers,
+                self._experts.total[group_tokens].max() / layers,
+                micro_batches=self._count,
+                layers=layers,
+            )
+        )
+        head_s = self._head.seconds(costs.rows)
+        served = self._experts.parts[group_tokens].sum(axis=0)
+        shown = exposed(served, layers_s - float(costs.parts_s.sum()) - costs.attention_s)
+        return StepPrices(
+            base_s=layers_s + head_s,
+            slope_s=0.0,
+            fixed_s=costs.parts_s + self._head.parts[costs.rows] + shown,
+            attention_s=costs.attention_s,
+            attention_slope_s=0.0,
+            mtp_share=self.mtp_share,
+            rank_busy_s=costs.busy_s.sum(axis=0),
+            rank_slope_s=np.zeros(costs.busy_s.shape[1]),
+            room_tokens=0,
+        )

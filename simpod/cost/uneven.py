@@ -1,0 +1,60 @@
+"""Experts of a step under a model of their loads, for every number of tokens."""
+
+import numpy as np
+
+from simpod.cost import operators as op
+from simpod.cost.expert_exchange import ExpertExchange
+from simpod.cost.expert_imbalance import ExpertSite, LoadModel, sparse_times
+from simpod.cost.kernels.pricer import KernelPricer
+from simpod.cost.layout import Layout
+from simpod.cost.work import Floats
+from simpod.model.spec import ModelSpec
+
+MOST_POINTS = 24
+"""Token counts of one request that are priced; the others lie between two of them."""
+
+
+def chosen_points(counts: Floats) -> Floats:
+    """[at most MOST_POINTS] of ascending counts [n], both ends included."""
+    if len(counts) <= MOST_POINTS:
+        return counts
+    return counts.take(np.linspace(0, len(counts) - 1, MOST_POINTS).astype(int))
+
+
+class UnevenExperts:
+    """Mean over layers of the parts of a sparse layer."""
+
+    def __init__(
+        self,
+        model: ModelSpec,
+        layout: Layout,
+        kernels: KernelPricer,
+        exchange: ExpertExchange,
+        loads: LoadModel,
+    ) -> None:
+        work = op.expert_work(model, layout, np.ones(1))
+        self._kernels, self._exchange, self._loads = kernels, exchange, loads
+        self._dies = layout.dies
+        self._site = ExpertSite(
+            hidden_size=work.hidden_size,
+            inter_size=work.inter_size,
+            top_k=work.top_k,
+            dtype=op.part_dtype(model, "experts", layout.weight_dtype),
+        )
+
+    def layer_s(self, group_tokens: Floats) -> tuple[Floats, Floats, Floats, Floats]:
+        """Dispatch, experts, combine and wait for the fullest die [n], for tokens [n]."""
+        points = chosen_points(group_tokens)
+        priced = np.array([self._one(tokens) for tokens in points.tolist()])
+        dispatch, experts, combine, wait = (
+            np.interp(group_tokens, points, column) for column in priced.T
+        )
+        return dispatch, experts, combine, wait
+
+    def _one(self, group_tokens: float) -> list[float]:
+        tokens = max(group_tokens, 1.0)
+        times = sparse_times(
+            self._kernels, self._exchange, self._site, self._loads(tokens), tokens / self._dies
+        )
+        parts = (times.dispatch_s, times.experts_s, times.combine_s, times.combine_wait_s)
+        return [float(part.mean()) for part in parts]

@@ -1,0 +1,214 @@
+"""Prices of steps with uneven experts, micro-batches, and experts on dies of their own."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from simpod.cluster.experts.loads import DrawnLoads
+from simpod.cluster.experts.placement import ExpertPlacement, expert_slots, in_order
+from simpod.cluster.experts.routing import (
+    BalancedRouting,
+    CorrelatedRouting,
+    RouterDims,
+    RoutingSpec,
+    popularity,
+)
+from simpod.config import load_hardware
+from simpod.cost import Batch, Layout, StepPricer, StepPrices, plan_memory, step_pricer
+from simpod.cost.core_split import share_of_cores
+from simpod.cost.micro_batches import MicroBatches
+from simpod.cost.parts import COMBINE_WAIT, DISPATCH_WAIT, PartCosts
+from simpod.cost.semantics import SEMANTICS
+from simpod.cost.split_step import ExpertSide, exposed
+from simpod.errors import ConfigError
+from tests.cost_examples import DEEPSEEK_R1
+
+HARDWARE = load_hardware("cloudmatrix384")
+COLOCATED = Layout(dies=32, dp=32, ep=32, weight_dtype="int8", mtp_layers=1, mtp_acceptance=0.9)
+SPLIT = Layout(
+    dies=12,
+    dp=12,
+    ep=16,
+    weight_dtype="int8",
+    mtp_layers=1,
+    shared_expert_dies=2,
+    expert_dies=16,
+    domains=3,
+    micro_batches=2,
+)
+
+
+def batch_of(ranks: int, seqs: int = 40, context: int = 3000) -> Batch:
+    counts = np.full(ranks, seqs, dtype=np.int64)
+    return Batch.of(counts, counts * context)
+
+
+def loads_of(routing: RoutingSpec, redundant: int = 0, dies: int = 32) -> DrawnLoads:
+    slots = expert_slots(num_dies=dies, num_experts=256, redundant_slots=redundant)
+    dims = RouterDims(num_layers=58, num_experts=256, top_k=8)
+    shares = popularity(routing, dims, np.random.default_rng(0)).at(0.0)
+    return DrawnLoads.of(ExpertPlacement(slots=slots, experts=in_order(slots, 58)), shares, 5)
+
+
+def adds_up(prices: StepPrices) -> None:
+    assert prices.parts().sum() == pytest.approx(prices.base_s)
+    assert (prices.parts() >= 0.0).all()
+
+
+def test_even_routing_costs_what_chance_leaves() -> None:
+    """A binomial spread of the loads of 32 dies: a little wait, and the rest as without."""
+    plain = StepPricer(DEEPSEEK_R1, HARDWARE, COLOCATED).price(batch_of(32))
+    loads = loads_of(BalancedRouting())
+    even = StepPricer(DEEPSEEK_R1, HARDWARE, COLOCATED, loads=loads).price(batch_of(32))
+    assert plain.base_s < even.base_s < 1.05 * plain.base_s
+    assert even.parts()[COMBINE_WAIT] == pytest.approx(even.base_s - plain.base_s, rel=0.3)
+    adds_up(even)
+
+
+def test_skew_shows_as_wait_for_the_fullest_die() -> None:
+    waits = [
+        StepPricer(
+            DEEPSEEK_R1, HARDWARE, COLOCATED, loads=loads_of(CorrelatedRouting(log_scale=scale))
+        )
+        .price(batch_of(32))
+        .parts()[COMBINE_WAIT]
+        for scale in (0.0, 0.5, 1.0)
+    ]
+    assert waits[0] < waits[1] < waits[2]
+
+
+def test_loads_are_drawn_once() -> None:
+    loads = loads_of(CorrelatedRouting())
+    first, again = loads(1000.0), loads(1000.0)
+    assert np.array_equal(first.fullest, again.fullest)
+    assert (first.imbalance >= 1.0).all()
+    assert loads(8000.0).imbalance.mean() < first.imbalance.mean()  # chance matters less
+
+
+def test_mean_of_drawn_fullest_dies_is_that_of_the_closed_form() -> None:
+    loads = loads_of(CorrelatedRouting())
+    expected = loads.moments.expected_max(2000.0).mean()
+    assert loads(2000.0).fullest.sum(axis=1).mean() == pytest.approx(expected, rel=0.01)
+
+
+def test_redundant_and_shared_slots_take_memory_and_work() -> None:
+    wider = replace(COLOCATED, redundant_slots=32, shared_expert_dies=32)
+    plans = [
+        plan_memory(
+            DEEPSEEK_R1, HARDWARE, layout, memory_frac=0.9, max_step_tokens=512, max_num_seqs=64
+        )
+        for layout in (COLOCATED, wider)
+    ]
+    assert plans[1].expert_bytes / plans[0].expert_bytes == pytest.approx(10 / 8)
+    assert plans[1].shared_expert_bytes == 0.0
+    own = StepPricer(DEEPSEEK_R1, HARDWARE, COLOCATED).price(batch_of(32))
+    sent = StepPricer(DEEPSEEK_R1, HARDWARE, wider).price(batch_of(32))
+    assert sent.base_s == pytest.approx(own.base_s, rel=0.1)
+    adds_up(sent)
+
+
+def test_micro_batches_share_the_batch_out() -> None:
+    costs = PartCosts(DEEPSEEK_R1, HARDWARE, COLOCATED, SEMANTICS["flowserve"])
+    batch = Batch.of(np.array([5, 0, 1] + [2] * 29), np.array([500, 0, 30] + [200] * 29))
+    found = MicroBatches(costs, 32, 2).price(batch)
+    assert found.tokens[:, :4].tolist() == [[6, 0, 2, 2], [4, 0, 0, 2]]  # two a sequence
+    assert found.rows == 10
+    whole = MicroBatches(costs, 32, 1).price(batch)
+    assert (found.busy_s.sum(axis=0) >= whole.busy_s[0]).all()  # weights are read twice
+
+
+def test_one_micro_batch_on_all_cores_is_the_plain_price() -> None:
+    assert isinstance(step_pricer(DEEPSEEK_R1, HARDWARE, COLOCATED), StepPricer)
+
+
+def test_streams_beat_their_stages_one_after_the_other() -> None:
+    layout = replace(COLOCATED, micro_batches=2)
+    prices = step_pricer(DEEPSEEK_R1, HARDWARE, layout).price(batch_of(32))
+    adds_up(prices)
+    first = PartCosts(DEEPSEEK_R1, share_of_cores(HARDWARE, 2 / 3), layout, SEMANTICS["flowserve"])
+    second = PartCosts(DEEPSEEK_R1, share_of_cores(HARDWARE, 1 / 3), layout, SEMANTICS["flowserve"])
+    one = MicroBatches(first, 32, 2).price(batch_of(32)).busy_s.sum(axis=0).max()
+    other = 2 * second.experts(np.array([40.0 * 32])).sum()
+    assert max(one, other) < prices.base_s < one + other
+
+
+def test_fewer_cores_keep_memory_and_links() -> None:
+    less = share_of_cores(HARDWARE, 1 / 3)
+    assert less.die.num_cores == 8
+    assert less.die.hbm_bytes_per_s == HARDWARE.die.hbm_bytes_per_s
+    assert less.die.peak_flops_per_s["int8"] == pytest.approx(
+        HARDWARE.die.peak_flops_per_s["int8"] / 3
+    )
+    constants = less.kernels.exchange["xccl_pull"].constants
+    assert constants.num_cores == 16  # type: ignore[union-attr]
+
+
+def test_disaggregated_step_is_bound_by_attention() -> None:
+    layout = replace(SPLIT, dies=96, dp=96, expert_dies=128, ep=128)
+    prices = step_pricer(DEEPSEEK_R1, HARDWARE, layout).price(batch_of(96))
+    adds_up(prices)
+    assert prices.linear_tokens() == 0
+    assert prices.rank_busy_s is not None
+    head_s = 0.008
+    assert prices.rank_busy_s.max() < prices.base_s < prices.rank_busy_s.max() + head_s
+
+
+def test_too_few_expert_dies_make_attention_wait() -> None:
+    batch = batch_of(48)
+    waits = []
+    for dies in (8, 64):
+        layout = replace(SPLIT, dies=48, dp=48, expert_dies=dies, ep=dies, shared_expert_dies=0)
+        prices = step_pricer(DEEPSEEK_R1, HARDWARE, layout).price(batch)
+        waits.append(prices.parts()[DISPATCH_WAIT])
+    assert waits[0] > 10.0 * waits[1]
+
+
+def test_a_slow_rank_holds_up_its_domain() -> None:
+    batch = batch_of(12)
+    batch.context_tokens[7] *= 2
+    pricer = step_pricer(DEEPSEEK_R1, HARDWARE, SPLIT)
+    assert pricer.price(batch).base_s > pricer.price(batch_of(12)).base_s
+    assert pricer.price(batch).parts()[DISPATCH_WAIT] > 0.0
+
+
+def test_attention_dies_hold_no_experts() -> None:
+    plan = plan_memory(
+        DEEPSEEK_R1, HARDWARE, SPLIT, memory_frac=0.9, max_step_tokens=512, max_num_seqs=64
+    )
+    assert plan.expert_bytes == plan.shared_expert_bytes == 0.0
+
+
+def test_published_stages_of_xdeepserve() -> None:
+    """7.1: A2E 0.17 ms, experts 0.12 ms, E2A 0.19 ms for 96 tokens of each of 160 dies."""
+    layout = replace(
+        SPLIT,
+        dies=480,
+        dp=480,
+        expert_dies=288,
+        ep=288,
+        shared_expert_dies=32,
+        redundant_slots=288,
+    )
+    side = ExpertSide(DEEPSEEK_R1, HARDWARE, layout)
+    found = side.fill(np.array([96.0 * 160]))[0]
+    from simpod.records.columns import STEP_PARTS
+
+    parts = dict(zip(STEP_PARTS, found.tolist(), strict=True))
+    assert parts["a2e"] == pytest.approx(172e-6, rel=0.06)
+    assert parts["e2a"] == pytest.approx(193e-6, rel=0.06)
+    assert parts["experts"] == pytest.approx(120e-6, rel=0.2)
+
+
+def test_hardware_without_xccl_cannot_be_split() -> None:
+    with pytest.raises(ConfigError, match="no constants of xccl_pull"):
+        step_pricer(DEEPSEEK_R1, load_hardware("h800-pod"), SPLIT)
+
+
+def test_what_is_shown_of_hidden_stages() -> None:
+    stages = np.zeros(16)
+    stages[[3, 10]] = [2.0, 1.0]
+    assert exposed(stages, 1.5).sum() == pytest.approx(1.5)
+    more = exposed(stages, 5.0)
+    assert more[DISPATCH_WAIT] == pytest.approx(2.0)
+    assert exposed(stages, -1.0).sum() == 0.0

@@ -1,0 +1,191 @@
+"""Popularity of experts, tokens of each die token by token, and the same from moments."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from simpod.cluster.experts.moments import DieMoments, normal_cdf, standard_normal_of
+from simpod.cluster.experts.placement import ExpertPlacement, expert_slots, in_order
+from simpod.cluster.experts.routing import (
+    BalancedRouting,
+    CorrelatedRouting,
+    PowerLawRouting,
+    ReplayedRouting,
+    RouterDims,
+    RoutingSpec,
+    ZipfRouting,
+    inclusion,
+    popularity,
+    routing_named,
+)
+from simpod.cluster.experts.sampling import choose, sample_dies, sample_slots
+from simpod.errors import ConfigError
+
+DIMS = RouterDims(num_layers=3, num_experts=64, top_k=8)
+MODELS: list[RoutingSpec] = [
+    BalancedRouting(),
+    ZipfRouting(exponent=0.8),
+    PowerLawRouting(alpha=1.01),
+    CorrelatedRouting(log_scale=1.0),
+]
+
+
+def shares_of(spec: RoutingSpec, dims: RouterDims = DIMS, now_s: float = 0.0) -> np.ndarray:
+    return popularity(spec, dims, np.random.default_rng(3)).at(now_s)
+
+
+@pytest.mark.parametrize("spec", MODELS, ids=lambda spec: spec.kind)
+def test_shares_add_up_to_the_experts_of_a_token(spec: RoutingSpec) -> None:
+    shares = shares_of(spec)
+    assert shares.shape == (3, 64)
+    assert shares.sum(axis=1) == pytest.approx([8.0] * 3)
+    assert shares.min() > 0.0
+    assert shares.max() <= 1.0
+
+
+def test_share_of_a_very_popular_expert_stops_at_one() -> None:
+    shares = inclusion(np.array([[100.0, 50.0, 1.0, 1.0, 2.0]]), 3)
+    assert shares.tolist() == [[1.0, 1.0, 0.25, 0.25, 0.5]]
+
+
+def test_zipf_by_hand() -> None:
+    shares = shares_of(ZipfRouting(exponent=1.0), RouterDims(num_layers=1, num_experts=4, top_k=1))
+    harmonic = 1.0 + 1 / 2 + 1 / 3 + 1 / 4
+    assert np.sort(shares[0])[::-1] == pytest.approx([1 / r / harmonic for r in (1, 2, 3, 4)])
+
+
+def test_layers_have_popular_experts_of_their_own() -> None:
+    for spec in MODELS[1:]:
+        assert len(set(shares_of(spec).argmax(axis=1).tolist())) > 1, spec.kind
+
+
+def test_layers_of_a_common_popularity_are_alike() -> None:
+    shares = shares_of(CorrelatedRouting(log_scale=1.0, layer_correlation_frac=1.0))
+    assert shares[0] == pytest.approx(shares[1])
+
+
+def test_drift_forgets_at_its_rate_and_not_before_its_epoch() -> None:
+    dims = RouterDims(num_layers=40, num_experts=128, top_k=2)
+    spec = CorrelatedRouting(log_scale=0.3, drift_s=10.0, epoch_s=1.0)
+    moving = popularity(spec, dims, np.random.default_rng(0))
+    first = np.log(moving.at(0.0))
+    assert np.array_equal(np.log(moving.at(0.9)), first)
+    later = np.log(moving.at(10.0))
+    correlation = np.corrcoef(first.ravel(), later.ravel())[0, 1]
+    assert correlation == pytest.approx(np.exp(-1.0), abs=0.05)
+    assert later.std() == pytest.approx(first.std(), rel=0.05)
+
+
+def test_drift_does_not_depend_on_when_it_is_asked() -> None:
+    spec = CorrelatedRouting(drift_s=5.0)
+    often, once = (popularity(spec, DIMS, np.random.default_rng(1)) for _ in range(2))
+    for now_s in (0.5, 1.5, 2.5):
+        often.at(now_s)
+    assert np.array_equal(often.at(7.2), once.at(7.2))
+
+
+def test_recorded_loads_are_replayed_round_and_round(tmp_path: Path) -> None:
+    dims = RouterDims(num_layers=1, num_experts=4, top_k=2)
+    file = tmp_path / "loads.json"
+    file.write_text(json.dumps([[[10, 10, 10, 10]], [[30, 10, 0, 10]]]))
+    replayed = popularity(
+        ReplayedRouting(path=str(file), every_s=60.0), dims, np.random.default_rng(0)
+    )
+    assert replayed.at(0.0).tolist() == [[0.5, 0.5, 0.5, 0.5]]
+    assert replayed.at(61.0)[0] == pytest.approx([1.0, 0.5, 0.0, 0.5])
+    assert replayed.at(121.0).tolist() == replayed.at(0.0).tolist()
+
+
+def test_recorded_loads_as_an_array_file(tmp_path: Path) -> None:
+    dims = RouterDims(num_layers=2, num_experts=4, top_k=1)
+    np.save(tmp_path / "loads.npy", np.array([[1, 1, 2, 0], [4, 4, 4, 4]]))
+    shares = shares_of(ReplayedRouting(path=str(tmp_path / "loads.npy")), dims)
+    assert shares.tolist() == [[0.25, 0.25, 0.5, 0.0], [0.25] * 4]
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [("[[1, 2]]", "has shape"), ("[[1, 0, 0, 0]]", "at least 2"), ("{", "can't read")],
+)
+def test_bad_recordings_are_refused(tmp_path: Path, text: str, complaint: str) -> None:
+    dims = RouterDims(num_layers=1, num_experts=4, top_k=2)
+    file = tmp_path / "loads.json"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=complaint):
+        popularity(ReplayedRouting(path=str(file)), dims, np.random.default_rng(0))
+
+
+def test_names_of_routing_models() -> None:
+    assert routing_named("balanced") == BalancedRouting()
+    assert routing_named("power_law_1.01") == PowerLawRouting(alpha=1.01)
+    for name in ("power_law_x", "pareto", "power_law_-1"):
+        with pytest.raises(ConfigError, match="unknown routing"):
+            routing_named(name)
+
+
+@pytest.mark.parametrize("spec", MODELS, ids=lambda spec: spec.kind)
+def test_a_token_never_chooses_an_expert_twice(spec: RoutingSpec) -> None:
+    chosen = np.sort(choose(shares_of(spec)[0], 8, 5000, np.random.default_rng(0)), axis=1)
+    assert (np.diff(chosen, axis=1) > 0).all()
+
+
+@pytest.mark.parametrize("spec", MODELS, ids=lambda spec: spec.kind)
+def test_choices_follow_popularity(spec: RoutingSpec) -> None:
+    """Within 5 standard errors or 1 % of a share, whichever is more."""
+    shares = shares_of(spec)[0]
+    tokens = 40_000
+    seen = np.bincount(choose(shares, 8, tokens, np.random.default_rng(0)).ravel(), minlength=64)
+    error = np.abs(seen / tokens - shares)
+    allowed = np.maximum(5.0 * np.sqrt(shares * (1 - shares) / tokens), 0.01 * shares)
+    assert (error <= allowed).all()
+
+
+def test_copies_share_tokens_by_position() -> None:
+    slots = expert_slots(num_dies=4, num_experts=2, redundant_slots=2)
+    placement = ExpertPlacement(slots=slots, experts=np.array([[0, 0, 0, 1]]))
+    rng = np.random.default_rng(0)
+    assert sample_slots(placement, np.array([[1.0, 1.0]]), 2, 10, rng).tolist() == [[4, 3, 3, 10]]
+
+
+def test_tokens_are_conserved() -> None:
+    slots = expert_slots(num_dies=16, num_experts=64, redundant_slots=14, shared_copies=2)
+    placement = ExpertPlacement(slots=slots, experts=in_order(slots, 3))
+    shares = shares_of(MODELS[2])
+    exact = sample_dies(placement, shares, 8, 500, np.random.default_rng(0))
+    fast = DieMoments.of(placement, shares).sample(500, np.random.default_rng(0))
+    assert exact.sum(axis=1) == pytest.approx([500 * 9] * 3)
+    assert fast.sum(axis=1) == pytest.approx([500 * 9] * 3)
+
+
+@pytest.mark.parametrize("spec", MODELS, ids=lambda spec: spec.kind)
+@pytest.mark.parametrize(
+    ("dies", "redundant", "shared", "tokens"), [(8, 0, 0, 512), (72, 4, 4, 512), (32, 32, 0, 2048)]
+)
+def test_moments_agree_with_tokens_one_by_one(
+    spec: RoutingSpec, dies: int, redundant: int, shared: int, tokens: int
+) -> None:
+    """The fullest die: means within 1 %, 99th percentiles within 3 % (and the errors of both)."""
+    slots = expert_slots(
+        num_dies=dies, num_experts=64, redundant_slots=redundant, shared_copies=shared
+    )
+    placement = ExpertPlacement(slots=slots, experts=in_order(slots, 1))
+    shares = shares_of(spec)[:1]
+    moments, rng = DieMoments.of(placement, shares), np.random.default_rng(0)
+    steps = 400
+    exact = np.array([sample_dies(placement, shares, 8, tokens, rng).max() for _ in range(steps)])
+    fast = np.array([moments.sample(tokens, rng).max() for _ in range(8000)])
+    error = 4.0 * exact.std() / np.sqrt(steps)
+    assert abs(fast.mean() - exact.mean()) <= max(0.01 * exact.mean(), error)
+    assert error < 0.02 * exact.mean()  # the comparison is sharp
+    assert moments.expected_max(tokens)[0] == pytest.approx(fast.mean(), rel=0.01)
+    assert np.quantile(fast, 0.99) == pytest.approx(np.quantile(exact, 0.99), rel=0.03)
+
+
+def test_normal_distribution_and_its_skewed_inverse() -> None:
+    assert normal_cdf(np.array([0.0, 1.96, -1.96])) == pytest.approx([0.5, 0.975, 0.025], abs=1e-5)
+    z = np.linspace(-2.0, 3.0, 11)
+    for skew in (0.0, 0.4, -0.3):
+        x = z + skew / 6.0 * (z * z - 1.0)
+        assert standard_normal_of(x, np.full(11, skew)) == pytest.approx(z)
