@@ -62,7 +62,15 @@ SECTIONS: Mapping[str, Sequence[str]] = {
         "CorrelatedRouting",
         "ReplayedRouting",
     ),
-    "rest": ("KvTransfer", "Policies", "PolicyEntry", "ExpertPolicyEntry", "Slo", "Measure", "Engine"),
+    "rest": (
+        "KvTransfer",
+        "Policies",
+        "PolicyEntry",
+        "ExpertPolicyEntry",
+        "Slo",
+        "Measure",
+        "Engine",
+    ),
 }
 """Generated block of experiment.md -> definitions of the schema in it; none: the file itself."""
 

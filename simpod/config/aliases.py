@@ -72,7 +72,7 @@ NOT_MODELLED: Final[Mapping[str, str]] = {
 
 OPTIONAL_SECTIONS: Final = frozenset({"kv_transfer", "policies", "slo", "measure", "engine"})
 POLICY_KEYS: Final = ("router", "prefill_router", "decode_router", "batching", "experts")
-EXPERT_SETTINGS: Final = ("redundant_slots",)
+EXPERT_SETTINGS: Final = ("redundant_slots", "every_s")
 """Keys of `policies.experts` that are not the policy's."""
 
 

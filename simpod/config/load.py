@@ -88,7 +88,7 @@ def _resolve(experiment: Experiment, root: Node, problems: Problems) -> Resolved
     problems.stop()
     if order is None:
         raise InvariantError("a deployment without a shape and without a problem")
-    semantics = _semantics(experiment)
+    semantics, balancer = _semantics(experiment), experiment.policies.experts
     policies = _policies(experiment, policy_keys(len(order)), semantics)
     derived = _derived(experiment, pools, policies, plane)
     if experiment.engine.semantics is None:
@@ -103,6 +103,7 @@ def _resolve(experiment: Experiment, root: Node, problems: Problems) -> Resolved
         workload=experiment.workload,
         policies=policies,
         expert_routing=experiment.expert_routing,
+        rebalance_every_s=None if balancer is None else balancer.every_s,
         kv_plane=plane,
         first_token_from=experiment.kv_transfer.first_token_from,
         slo=experiment.slo,

@@ -30,6 +30,8 @@ class PoolInputs:
 
     spec: PoolSpec
     pricer: Pricer
+    renew_prices: Callable[[float], float] | None = None
+    """Brings prices up to now; returns until when they hold. None: always."""
     dies_per_npu: int
     make_router: Callable[[], Router]
     router_name: str
@@ -79,6 +81,8 @@ class Pool:
             )
             for instance in range(spec.instances)
         ]
+        for group in self.groups:
+            group.renew_prices = inputs.renew_prices
 
     def rank_of(self, target: int) -> tuple[Group, Rank]:
         """The group and the rank behind a router's target."""
