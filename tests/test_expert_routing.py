@@ -79,11 +79,12 @@ def test_drift_forgets_at_its_rate_and_not_before_its_epoch() -> None:
 
 
 def test_drift_does_not_depend_on_when_it_is_asked() -> None:
-    spec = CorrelatedRouting(drift_s=5.0)
+    spec = CorrelatedRouting(drift_s=5.0, epoch_s=1.0)
     often, once = (popularity(spec, DIMS, np.random.default_rng(1)) for _ in range(2))
     for now_s in (0.5, 1.5, 2.5):
         often.at(now_s)
     assert np.array_equal(often.at(7.2), once.at(7.2))
+    assert once.until_s(7.2) == 8.0
 
 
 def test_recorded_loads_are_replayed_round_and_round(tmp_path: Path) -> None:
@@ -93,6 +94,7 @@ def test_recorded_loads_are_replayed_round_and_round(tmp_path: Path) -> None:
     replayed = popularity(
         ReplayedRouting(path=str(file), every_s=60.0), dims, np.random.default_rng(0)
     )
+    assert replayed.until_s(30.0) == 60.0
     assert replayed.at(0.0).tolist() == [[0.5, 0.5, 0.5, 0.5]]
     assert replayed.at(61.0)[0] == pytest.approx([1.0, 0.5, 0.0, 0.5])
     assert replayed.at(121.0).tolist() == replayed.at(0.0).tolist()

@@ -84,7 +84,7 @@ POLICY_KEYS: Final = (
     "migration",
     "experts",
 )
-EXPERT_SETTINGS: Final = ("redundant_slots",)
+EXPERT_SETTINGS: Final = ("redundant_slots", "every_s")
 """Keys of `policies.experts` that are not the policy's."""
 
 

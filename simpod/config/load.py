@@ -94,7 +94,7 @@ def _resolve(experiment: Experiment, root: Node, problems: Problems) -> Resolved
     links: Derived = {}
     network = resolve_network(experiment, specs, hardware, problems, links)
     problems.stop()
-    semantics = _semantics(experiment)
+    semantics, balancer = _semantics(experiment), experiment.policies.experts
     policies = _policies(experiment, (*policy_keys(len(order)), *OPTIONAL_POLICIES), semantics)
     derived = _derived(experiment, pools, policies, plane) | links
     if experiment.engine.semantics is None:
@@ -109,6 +109,7 @@ def _resolve(experiment: Experiment, root: Node, problems: Problems) -> Resolved
         workload=experiment.workload,
         policies=policies,
         expert_routing=experiment.expert_routing,
+        rebalance_every_s=None if balancer is None else balancer.every_s,
         kv_plane=plane,
         first_token_from=experiment.kv_transfer.first_token_from,
         slo=experiment.slo,

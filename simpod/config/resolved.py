@@ -39,6 +39,7 @@ class ResolvedExperiment:
     workload: WorkloadSpec
     policies: Mapping[str, PolicyRef]
     expert_routing: RoutingSpec | None
+    rebalance_every_s: float | None
     kv_plane: str | None
     first_token_from: Literal["prefill", "decode"]
     slo: Slo

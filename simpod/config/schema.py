@@ -162,10 +162,13 @@ class ExpertPolicyEntry(PolicyEntry):
     redundant_slots: Index = 0
     """Expert slots beyond one an expert, in each instance of a pool with ep above 1."""
 
+    every_s: Positive = 60.0
+    """Time between decisions, each on the load since the one before."""
+
     @property
     def settings(self) -> dict[str, Any]:
         """Keys that are not the policy's."""
-        return {"redundant_slots": self.redundant_slots}
+        return {"redundant_slots": self.redundant_slots, "every_s": self.every_s}
 
 
 class Policies(_Section):

@@ -72,8 +72,15 @@ class PartCosts:
         self.eager_s = semantics.eager_launch_s * op.step_kernels(model, layout)
         self._exchange = ExpertExchange(model, hardware, layout) if self.meets else None
         self._uneven: UnevenExperts | None = None
-        if loads is not None and self._exchange is not None:
-            self._uneven = UnevenExperts(model, layout, self.kernels, self._exchange, loads)
+        if loads is not None:
+            self.renew(loads)
+
+    def renew(self, loads: LoadModel) -> None:
+        """From now on experts have these loads, where ranks meet."""
+        if self._exchange is not None:
+            self._uneven = UnevenExperts(
+                self.model, self.layout, self.kernels, self._exchange, loads
+            )
 
     def decode_attention_s(self, seqs: Floats, context: Floats) -> Floats:
         """All layers' attention of `seqs` sequences that hold `context` tokens each, on average.

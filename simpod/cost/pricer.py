@@ -20,6 +20,9 @@ class Pricer(Protocol):
     def price(self, batch: Batch, /) -> StepPrices:
         """The next step, and those after it while nothing joins, leaves or sends a prompt."""
 
+    def renew(self, loads: LoadModel, /) -> None:
+        """From now on experts have these loads."""
+
 
 def step_pricer(
     model: ModelSpec,

@@ -44,7 +44,7 @@ class ExpertSide:
     ) -> None:
         self._model, self._layout = model, layout
         self._experts = expert_layout(layout)
-        self._loads = loads
+        self.loads = loads
         self._kernels = KernelPricer(hardware, PERSISTENT)
         self._fabric = Fabric.of(hardware)
         self._dtype = op.part_dtype(model, "experts", layout.weight_dtype)
@@ -58,7 +58,7 @@ class ExpertSide:
     def fill(self, domain_tokens: Floats) -> Floats:
         """[n, NUM_PARTS]: a2e, experts, e2a of one layer for tokens [n] of one micro-batch."""
         tokens = np.maximum(domain_tokens, 1.0)
-        points = tokens if self._loads is None else chosen_points(tokens)
+        points = tokens if self.loads is None else chosen_points(tokens)
         experts_s, imbalance = self._experts_s(points)
         stages = (
             self._hop_s(points, imbalance, to_experts=True),
@@ -71,7 +71,7 @@ class ExpertSide:
     def _experts_s(self, tokens: Floats) -> tuple[Floats, Floats]:
         """Of the slowest die, and the imbalance: [n] each, means over layers."""
         work = op.expert_work(self._model, self._experts, tokens)
-        if self._loads is None:
+        if self.loads is None:
             return self._kernels.experts_s(work, self._dtype), np.ones(len(tokens))
         site = ExpertSite(
             hidden_size=work.hidden_size,
@@ -79,7 +79,7 @@ class ExpertSide:
             top_k=work.top_k,
             dtype=self._dtype,
         )
-        found = [self._loads(count) for count in tokens.tolist()]
+        found = [self.loads(count) for count in tokens.tolist()]
         slowest = [die_experts_s(self._kernels, site, loads.fullest).mean() for loads in found]
         return np.array(slowest), np.array([loads.imbalance.mean() for loads in found])
 
@@ -126,11 +126,17 @@ class SplitStepPricer:
         chosen = SEMANTICS[semantics or default_semantics(hardware.family)]
         costs = PartCosts(model, hardware, layout, chosen)
         self._micro = MicroBatches(costs, layout.dp, layout.micro_batches)
-        self._expert_side = Table(ExpertSide(model, hardware, layout, loads).fill)
+        self._side = ExpertSide(model, hardware, layout, loads)
+        self._expert_side = Table(self._side.fill)
         self._head = Table(costs.head)
         self._domains = layout.domains
         self._num_layers, self._dense_layers = costs.num_layers, model.num_dense_layers
         self.mtp_share = costs.mtp / costs.num_layers  # of attention
+
+    def renew(self, loads: LoadModel) -> None:
+        """From now on experts have these loads."""
+        self._side.loads = loads
+        self._expert_side = Table(self._side.fill)
 
     def price(self, batch: Batch) -> StepPrices:
         """The next step."""

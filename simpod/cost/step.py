@@ -195,6 +195,11 @@ class StepPricer:
         self._single = Table(lambda tokens: costs.tokens(tokens) + costs.experts(tokens))
         self._single_parts = lru_cache(MAX_COMPOSITIONS)(self._add_head)
 
+    def renew(self, loads: LoadModel) -> None:
+        """From now on experts have these loads."""
+        self._costs.renew(loads)
+        self._group = Table(self._costs.experts)
+
     def _add_attention(self, parts: Floats, seconds: Floats | float) -> None:
         parts[..., ATTENTION] += seconds * (1.0 - self.mtp_share)
         parts[..., MTP] += seconds * self.mtp_share

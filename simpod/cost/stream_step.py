@@ -38,10 +38,16 @@ class StreamStepPricer:
         costs = PartCosts(model, first, layout, chosen)
         self._micro = MicroBatches(costs, layout.dp, layout.micro_batches)
         self._count = layout.micro_batches
-        self._experts = Table(PartCosts(model, second, layout, chosen, loads).experts)
+        self._served = PartCosts(model, second, layout, chosen, loads)
+        self._experts = Table(self._served.experts)
         self._head = Table(PartCosts(model, hardware, layout, chosen).head)
         self._num_layers = costs.num_layers
         self.mtp_share = costs.mtp / costs.num_layers  # of attention
+
+    def renew(self, loads: LoadModel) -> None:
+        """From now on experts have these loads."""
+        self._served.renew(loads)
+        self._experts = Table(self._served.experts)
 
     def price(self, batch: Batch) -> StepPrices:
         """The next step; of unlike micro-batches the longest stands for all."""

@@ -10,15 +10,18 @@ from simpod.cost.layout import Layout
 from simpod.cost.work import Floats
 from simpod.model.spec import ModelSpec
 
-MOST_POINTS = 24
+MOST_POINTS = 9
 """Token counts of one request that are priced; the others lie between two of them."""
 
 
 def chosen_points(counts: Floats) -> Floats:
     """[at most MOST_POINTS] of ascending counts [n], both ends included."""
-    if len(counts) <= MOST_POINTS:
+    last = len(counts) - 1
+    if last < MOST_POINTS:
         return counts
-    return counts.take(np.linspace(0, len(counts) - 1, MOST_POINTS).astype(int))
+    if counts[0] < 1.0:  # small counts: closer together, as the time of an exchange has a bend
+        return counts.take(np.unique(np.geomspace(1, last + 1, MOST_POINTS).astype(int) - 1))
+    return counts.take(np.linspace(0, last, MOST_POINTS).astype(int))
 
 
 class UnevenExperts:

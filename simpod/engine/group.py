@@ -2,6 +2,7 @@
 
 import heapq
 from collections.abc import Callable, Generator
+from math import ceil, inf
 from typing import TYPE_CHECKING
 
 import simpy
@@ -54,6 +55,7 @@ class Group:
         self.dispatch = dispatch
         self.spec: PoolSpec = dispatch.spec
         self.pricer = pricer
+        self.renew_prices: Callable[[float], float] | None = None
         num_ranks = self.spec.layout.dp
         self.kv = KvBlocks(
             num_ranks=num_ranks,
@@ -196,12 +198,13 @@ class Group:
                     )
                 continue
             self.batch.gained_tokens = self.kv.clock
+            until_s = self.renew_prices(clock.now) if self.renew_prices else inf
             prices = self.pricer.price(self.batch if decodes else self.batch.without_decodes())
             self._run = run = StepRun(
                 clock.now,
                 prices,
                 self.ledger.num_decode_steps,
-                1 if self.prefill_tokens or self.dirty else self._horizon(prices),
+                1 if self.prefill_tokens or self.dirty else self._horizon(prices, until_s),
                 self.tokens,
             )
             if announces and self.prefill_tokens:
@@ -289,14 +292,17 @@ class Group:
         """Tokens by which the clock advances in the next `steps` decode steps."""
         return self.tokens.at(self.ledger.num_decode_steps + steps) - self.kv.clock
 
-    def _horizon(self, prices: StepPrices) -> int:
-        """Steps until a finish, until blocks run out, or until another rank is the slowest."""
+    def _horizon(self, prices: StepPrices, until_s: float) -> int:
+        """Steps until a finish, until blocks run out, another rank is the slowest, or prices
+        change."""
         done = self.ledger.num_decode_steps
         while self._due_steps[0] not in self._calendar:
             heapq.heappop(self._due_steps)
         steps = self._due_steps[0] - done
         if self._reviews:
             steps = max(1, min(steps, self.tokens.step_of(self._reviews[0][0]) - done))
+        if until_s < inf:  # no step gets shorter, so the last of these starts about then
+            steps = min(steps, max(1, ceil((until_s - self.clock.now) / prices.base_s)))
         if steps == 1:
             return 1
         wanted = self.tokens_after(steps)

@@ -49,6 +49,8 @@ class PoolInputs:
 
     spec: PoolSpec
     pricer: Pricer
+    renew_prices: Callable[[float], float] | None = None
+    """Brings prices up to now; returns until when they hold. None: always."""
     dies_per_npu: int
     make_router: Callable[[], Router]
     router_name: str
@@ -115,6 +117,8 @@ class Pool:
         for rank in self.dispatch.ranks:
             rank.host = HostLink(inputs.host_link) if inputs.host_link else None
             rank.service = Service() if sim.has_tenants else None
+        for group in self.groups:
+            group.renew_prices = inputs.renew_prices
 
     def rank_of(self, target: int) -> tuple[Group, Rank]:
         """The group and the rank behind a router's target."""

@@ -21,7 +21,7 @@ from simpod.policies import Migration, PolicyRef, Prediction, resolve
 from simpod.policies.checks import prediction_problems
 from simpod.policies.roles import Ints
 from simpod.records.columns import RunRecords
-from simpod.run.experts import pool_loads
+from simpod.run.experts import expert_timeline, renewal
 from simpod.run.network import links_of
 from simpod.run.provenance import provenance
 from simpod.workload import (
@@ -243,15 +243,18 @@ def _router_keys(experiment: ResolvedExperiment) -> tuple[str, ...]:
 def _pool(experiment: ResolvedExperiment, spec: PoolSpec, key: str, stream: Stream) -> PoolInputs:
     hardware = experiment.hardware[spec.name]
     ref = experiment.policies[key]
+    timeline = expert_timeline(experiment, spec, stream)
+    pricer = step_pricer(
+        experiment.model,
+        hardware,
+        spec.layout,
+        experiment.semantics.name,
+        timeline.loads if timeline else None,
+    )
     return PoolInputs(
         spec=spec,
-        pricer=step_pricer(
-            experiment.model,
-            hardware,
-            spec.layout,
-            experiment.semantics.name,
-            pool_loads(experiment, spec, stream),
-        ),
+        pricer=pricer,
+        renew_prices=renewal(timeline, pricer.renew) if timeline else None,
         dies_per_npu=hardware.dies_per_npu,
         make_router=resolve(key, ref),
         router_name=f"{ref.use} (policies.{key})",

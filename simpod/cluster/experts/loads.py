@@ -11,7 +11,7 @@ from simpod.cost.expert_imbalance import LayerLoads
 
 Floats = NDArray[np.float64]
 
-DRAWS = 8
+DRAWS = 4
 """Steps that a mean is taken over; each has all sparse layers of the model."""
 
 

@@ -5,6 +5,7 @@ token chooses an expert once, and those of a layer add up to the number of exper
 """
 
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Protocol
 
@@ -53,10 +54,10 @@ class PowerLawRouting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CorrelatedRouting:
-    """Log-normal popularity that differs from layer to layer and drifts.
+    """Log-normal popularity that differs from layer to layer and may drift.
 
-    Logarithms are normal; each wanders as an Ornstein-Uhlenbeck process, whose correlation over a
-    time t is exp(-t / drift_s). Between `epoch_s` the popularity stays as it is.
+    Logarithms are normal; with `drift_s` each wanders as an Ornstein-Uhlenbeck process, whose
+    correlation over a time t is exp(-t / drift_s), in steps of `epoch_s`.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -66,10 +67,10 @@ class CorrelatedRouting:
     """Standard deviation of the logarithm of popularity."""
     layer_correlation_frac: Frac = 0.0
     """Share of the variance that an expert of one number has in common in all layers."""
-    drift_s: Positive = 600.0
-    """Time in which the correlation falls to 1/e."""
-    epoch_s: Positive = 1.0
-    """How often popularity changes."""
+    drift_s: Positive | None = None
+    """Time in which the correlation falls to 1/e; null: popularity stays as it is."""
+    epoch_s: Positive = 30.0
+    """How often popularity changes; each change is priced anew, which takes part of a second."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,8 +119,8 @@ def routing_named(name: str) -> RoutingSpec:
 class Popularity(Protocol):
     """Popularity over time."""
 
-    def epoch(self, now_s: float) -> int:
-        """Number that changes when the popularity does."""
+    def until_s(self, now_s: float) -> float:
+        """When it changes next; infinity for never."""
 
     def at(self, now_s: float) -> Floats:
         """[num_layers, num_experts]; times must not go back."""
@@ -133,6 +134,11 @@ class RouterDims:
     """Sparse layers."""
     num_experts: int
     top_k: int
+
+
+def after(now_s: float, every_s: float) -> float:
+    """The first multiple of `every_s` after now."""
+    return (now_s // every_s + 1.0) * every_s
 
 
 def inclusion(weights: Floats, top_k: int) -> Floats:
@@ -157,9 +163,9 @@ class FixedPopularity:
     def __init__(self, shares: Floats) -> None:
         self._shares = shares
 
-    def epoch(self, now_s: float) -> int:
-        """Always 0."""
-        return 0
+    def until_s(self, now_s: float) -> float:
+        """Never."""
+        return inf
 
     def at(self, now_s: float) -> Floats:
         """[num_layers, num_experts]."""
@@ -170,16 +176,15 @@ class ReplayedPopularity:
     """One record after the other, round and round."""
 
     def __init__(self, records: Floats, every_s: float) -> None:
-        self._records, self._every_s = records, every_s
+        self._records, self._every_s = list(records), every_s
 
-    def epoch(self, now_s: float) -> int:
-        """Records so far."""
-        return int(now_s // self._every_s)
+    def until_s(self, now_s: float) -> float:
+        """End of the record; never with one."""
+        return after(now_s, self._every_s) if len(self._records) > 1 else inf
 
     def at(self, now_s: float) -> Floats:
         """[num_layers, num_experts]."""
-        found: Floats = self._records[self.epoch(now_s) % len(self._records)]
-        return found
+        return self._records[int(now_s // self._every_s) % len(self._records)]
 
 
 class DriftingPopularity:
@@ -188,17 +193,19 @@ class DriftingPopularity:
     def __init__(self, spec: CorrelatedRouting, dims: RouterDims, rng: np.random.Generator) -> None:
         self._spec, self._dims, self._rng = spec, dims, rng
         self._epoch = 0
-        self._keep = float(np.exp(-spec.epoch_s / spec.drift_s))
+        self._keep = float(np.exp(-spec.epoch_s / spec.drift_s)) if spec.drift_s else 1.0
         self._common, self._own = self._normals()
         self._shares = self._to_shares()
 
-    def epoch(self, now_s: float) -> int:
-        """Changes so far."""
-        return int(now_s // self._spec.epoch_s)
+    def until_s(self, now_s: float) -> float:
+        """End of the epoch."""
+        if self._spec.drift_s is None:
+            return inf
+        return after(now_s, self._spec.epoch_s)
 
     def at(self, now_s: float) -> Floats:
         """[num_layers, num_experts]."""
-        behind = self.epoch(now_s) - self._epoch
+        behind = int(now_s // self._spec.epoch_s) - self._epoch if self._spec.drift_s else 0
         if behind < 0:
             raise ConfigError(f"routing: time goes back to {now_s} s")
         if behind:

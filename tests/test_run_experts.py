@@ -1,0 +1,170 @@
+"""Experts of a pool over time: decisions on stale loads, weights that take time, prices renewed."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from simpod.cluster.experts.placement import ExpertPlacement, expert_slots, in_order
+from simpod.cluster.experts.routing import ReplayedPopularity, inclusion
+from simpod.config import load_experiment
+from simpod.errors import ConfigError, PolicyError
+from simpod.policies.experts import DeepSeekEplb, keep
+from simpod.run import run
+from simpod.run.experts import Balancing, ExpertTimeline
+
+EXPERIMENT = "xdeepserve-colocated-288"
+SMALL = (
+    "workload.num_requests=256",
+    "workload.arrivals.concurrency=128",
+    "workload.output_tokens.value=200",
+    "deployment.decode.dies=32",
+    "deployment.decode.dp=32",
+    "deployment.decode.ep=32",
+    "deployment.decode.shared_expert_dies=0",
+    "policies.experts.redundant_slots=0",
+)
+
+
+def timeline(
+    balancer: Any, every_s: float = 10.0, link_bytes_per_s: float = 10.0
+) -> ExpertTimeline:
+    """One layer, two experts, three dies; expert 0 is hot for 15 s, then expert 1, and so on."""
+    slots = expert_slots(num_dies=3, num_experts=2, redundant_slots=1)
+    hot = np.array([[[2.0, 1.0]], [[1.0, 2.0]]])
+    return ExpertTimeline(
+        ReplayedPopularity(inclusion(hot, 1), 15.0),
+        ExpertPlacement(slots=slots, experts=in_order(slots, 1)),
+        Balancing(
+            balancer=balancer,
+            name="mine",
+            every_s=10.0,
+            expert_bytes=20.0,
+            link_bytes_per_s=10.0,
+            hbm_bytes_per_s=1e9,
+        ),
+        seed=1,
+    )
+
+
+def copies(experts: ExpertTimeline) -> list[int]:
+    return np.bincount(experts.loads.placement.experts[0], minlength=2).tolist()
+
+
+def test_a_placement_serves_once_decided_and_there() -> None:
+    """Decided at 10 (nothing new), 20 (a tie), 30 (expert 1); weights take 2 s."""
+    experts = timeline(DeepSeekEplb())
+    assert copies(experts) == [2, 1]
+    assert experts.until_s(0.0) == 10.0
+    assert not experts.advance(9.0)
+    assert experts.advance(16.0)  # popularity
+    assert copies(experts) == [2, 1]
+    experts.advance(21.0)
+    experts.advance(30.0)
+    assert copies(experts) == [2, 1]  # seen since 20: expert 1, but its weights are on the way
+    assert experts.moved_bytes == 20.0
+    assert experts.until_s(30.0) == pytest.approx(32.0)
+    assert experts.advance(32.1)
+    assert copies(experts) == [1, 2]
+
+
+def test_late_calls_make_the_same_decisions() -> None:
+    often, seldom = timeline(DeepSeekEplb()), timeline(DeepSeekEplb())
+    for now_s in np.arange(0.0, 100.0, 0.5).tolist():
+        often.advance(now_s)
+    for now_s in np.arange(0.0, 100.0, 5.0).tolist():
+        seldom.advance(now_s)
+    assert often.moved_bytes == seldom.moved_bytes > 0.0
+
+
+def test_fixed_popularity_never_changes() -> None:
+    experts = timeline(keep)
+    assert experts.until_s(0.0) < float("inf")
+    small = load_experiment(EXPERIMENT, SMALL)
+    from simpod.run.experts import expert_timeline
+    from simpod.workload import streams
+
+    fixed = expert_timeline(small, small.pools[0], streams(0))
+    assert fixed is not None
+    assert fixed.until_s(5.0) == float("inf")
+    assert not fixed.advance(1e6)
+
+
+def test_a_balancer_that_breaks_its_contract_is_blamed() -> None:
+    with pytest.raises(PolicyError, match="no slot for expert"):
+        timeline(lambda load, slots: slots.experts * 0)
+    with pytest.raises(PolicyError, match="raised"):
+        timeline(lambda load, slots: 1 / 0)
+
+
+def test_drift_shows_in_the_steps_and_skipping_ahead_does_not_matter() -> None:
+    drift = "expert_routing={kind: correlated, log_scale: 0.8, drift_s: 5, epoch_s: 2}"
+    every = "policies.experts.every_s=3"
+    moving = load_experiment(EXPERIMENT, (*SMALL, drift, every))
+    first, again = run(moving), run(replace(moving, skip_ahead=False))
+    assert first.summary["mean_tpot_ms"] == pytest.approx(again.summary["mean_tpot_ms"], rel=1e-9)
+    still = run(load_experiment(EXPERIMENT, SMALL))
+    assert first.summary["mean_tpot_ms"] != still.summary["mean_tpot_ms"]
+
+
+def test_balancing_pays() -> None:
+    tpot_ms = [
+        run(load_experiment(EXPERIMENT, (*SMALL, f"policies.experts={policy}", routing))).summary[
+            "mean_tpot_ms"
+        ]
+        for policy in ("{use: none, redundant_slots: 32}", "{use: eplb, redundant_slots: 32}")
+        for routing in ("expert_routing=power_law_1.2",)
+    ]
+    assert tpot_ms[1] < 0.97 * tpot_ms[0]
+
+
+def test_disaggregated_pool_runs_whole() -> None:
+    summary = run(
+        load_experiment(
+            "xdeepserve-disaggregated-768",
+            (
+                "workload.num_requests=96",
+                "workload.arrivals.concurrency=48",
+                "workload.output_tokens.value=50",
+                "deployment.decode.dies=12",
+                "deployment.decode.dp=12",
+                "deployment.decode.expert_dies=32",
+                "deployment.decode.shared_expert_dies=4",
+                "policies.experts.redundant_slots=28",
+            ),
+        )
+    ).summary
+    assert summary["completed"] > 0
+    assert summary["num_npus"] == 22
+    parts = summary["step_breakdown"]["decode"]["mean_s"]
+    assert parts["a2e"] > 0.0
+    assert sum(parts.values()) == pytest.approx(summary["step_breakdown"]["decode"]["mean_step_s"])
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ("deployment.decode.domains=3", "domains are of attention dies"),
+        ("deployment.decode.shared_expert_dies=33", "33 copies on 32 dies"),
+        ("expert_routing=pareto", "unknown routing"),
+        ("policies.experts.num_slice=3", 'no parameter "num_slice"'),
+        ("policies.experts.every_s=0", "every_s"),
+    ],
+)
+def test_mistakes_are_told_at_their_key(change: str, complaint: str) -> None:
+    with pytest.raises(ConfigError, match=complaint):
+        load_experiment(EXPERIMENT, (*SMALL, change))
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ("deployment.decode.domains=7", "do not divide"),
+        ("deployment.decode.ep=32", "is not expert_dies"),
+        ("model=llama-3.1-70b", "no"),
+    ],
+)
+def test_mistakes_of_disaggregation(change: str, complaint: str) -> None:
+    with pytest.raises(ConfigError, match=complaint):
+        load_experiment("xdeepserve-disaggregated-768", (change,))
