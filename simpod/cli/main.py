@@ -16,6 +16,7 @@ from simpod.cli import (
     run,
     schema,
     trace,
+    trace_view,
     validate,
 )
 from simpod.cli.failures import Commands
@@ -63,6 +64,7 @@ app.command(name="list", epilog=listing.EPILOG)(listing.list_command)
 app.command(name="check", epilog=check.EPILOG)(check.check_command)
 app.add_typer(trace.app, name="trace")
 app.add_typer(plot.app, name="plot")
+app.command(name="trace-view", epilog=trace_view.EPILOG)(trace_view.trace_view_command)
 app.command(name="schema", epilog=schema.EPILOG)(schema.schema_command)
 app.command(name="validate", epilog=validate.EPILOG)(validate.validate_command)
 app.command(name="calibrate", epilog=calibrate.EPILOG)(calibrate.calibrate_command)
