@@ -156,17 +156,13 @@ class _Trace:
         yield from self._request_counters()
 
     def _names(self) -> Iterator[Event]:
-        def name(what: str, pid: int, text: str, tid: int = 0) -> Event:
-            place = {"pid": pid, "tid": tid} if tid else {"pid": pid}
-            return {"ph": "M", "name": what, **place, "args": {"name": text}}
-
-        yield name("process_name", REQUESTS_PID, "requests")
+        yield _name("process_name", REQUESTS_PID, "requests")
         for pool, pid in self.pids.items():
-            yield name("process_name", pid, f"{pool} pool")
+            yield _name("process_name", pid, f"{pool} pool")
             shown = self.steps.loc[self.steps["pool"] == pool, "instance"].unique()
             for instance in sorted(int(i) for i in shown):
                 tid = self._tid(pool, instance)
-                yield name("thread_name", pid, f"{pool} {instance}", tid)
+                yield _name("thread_name", pid, f"{pool} {instance}", tid)
 
     def _step_slices(self) -> Iterator[Event]:
         parts = [part for part in STEP_PARTS if (self.steps[f"{part}_s"] > 0).any()]
@@ -193,15 +189,22 @@ class _Trace:
                 "tid": THREADS_PER_PROCESS * REQUESTS_PID,
                 "id2": {"local": hex(int(row["request_id"]))},
             }
-            end_s = np.nanmax([row["arrival_s"], *(row[end] for _, _, end in PHASES)])
+            start, stop = self._cut(row["arrival_s"]), self._cut(_last_of(row))
             names = ("request_id", "prompt_tokens", "output_tokens", "cached_tokens")
             args = {name: int(row[name]) for name in names}
-            yield {"ph": "b", "name": "request", **place, "ts": _tick(row["arrival_s"]), "args": args}
+            args["arrival_s"] = row["arrival_s"]
+            yield {"ph": "b", "name": "request", **place, "ts": start, "args": args}
             for name, begin, end in PHASES:
-                if row[end] > row[begin]:
-                    yield {"ph": "b", "name": name, **place, "ts": _tick(row[begin])}
-                    yield {"ph": "e", "name": name, **place, "ts": _tick(row[end])}
-            yield {"ph": "e", "name": "request", **place, "ts": _tick(end_s)}
+                if self._cut(row[end]) > self._cut(row[begin]):
+                    yield {"ph": "b", "name": name, **place, "ts": self._cut(row[begin])}
+                    yield {"ph": "e", "name": name, **place, "ts": self._cut(row[end])}
+            yield {"ph": "e", "name": "request", **place, "ts": stop}
+
+    def _cut(self, seconds: float) -> float:
+        """A moment as it is written: those outside the window at its ends; NaN stays."""
+        if np.isnan(seconds):
+            return seconds
+        return _tick(min(max(seconds, self.low_s), self.high_s))
 
     def _flows(self) -> Iterator[Event]:
         """From the step that ended the prompt to the first that starts with its KV there."""
@@ -252,6 +255,9 @@ class _Trace:
     def _counter(self, name: str, pid: int, time_s: float, value: float) -> Event:
         return {"ph": "C", "name": name, "pid": pid, "ts": _tick(time_s), "args": {"value": value}}
 
+    def _inside(self, moments: Any) -> Any:
+        return moments[(moments >= self.low_s) & (moments <= self.high_s)]
+
     def _step_counters(self) -> Iterator[Event]:
         """By instance, at the start of each run of steps: the instance is in the counter's name."""
         for row in self.steps.to_dict("records"):
@@ -269,21 +275,31 @@ class _Trace:
         """Waiting requests of the window, and bytes of KV on their way."""
         rows = self.requests
         arrivals, starts = rows["arrival_s"].to_numpy(), rows["scheduled_s"].to_numpy()
-        moments = _moments(arrivals, starts)
+        moments = self._inside(_moments(arrivals, starts))
         waiting = count_between(arrivals, starts, moments)
         for at_s, value in zip(moments.tolist(), waiting.tolist(), strict=True):
             yield self._counter("waiting for a first step", REQUESTS_PID, at_s, value)
         begin, end = self.transfers["start_s"].to_numpy(), self.transfers["end_s"].to_numpy()
-        moments = _moments(begin, end)
+        moments = self._inside(_moments(begin, end))
         moving = count_between(begin, end, moments)
         for at_s, value in zip(moments.tolist(), moving.tolist(), strict=True):
             yield self._counter("KV transfers under way", REQUESTS_PID, at_s, value)
+
+
+def _name(what: str, pid: int, text: str, tid: int = 0) -> Event:
+    place = {"pid": pid, "tid": tid} if tid else {"pid": pid}
+    return {"ph": "M", "name": what, **place, "args": {"name": text}}
 
 
 def _moments(starts: Any, ends: Any) -> Any:
     """When a count changes; at most `_COUNTER_POINTS` of these moments."""
     times = np.unique(np.concatenate([starts[~np.isnan(starts)], ends[~np.isnan(ends)]]))
     return times[:: max(1, -(-len(times) // _COUNTER_POINTS))]
+
+
+def _last_of(row: Mapping[str, Any]) -> float:
+    """The last thing that is known of a request."""
+    return float(np.nanmax([row["arrival_s"], *(row[end] for _, _, end in PHASES)]))
 
 
 def _kind(row: Mapping[str, Any]) -> str:
