@@ -58,7 +58,8 @@ def slo(
     results: Results,
     out: OutOption,
     target_frac: Annotated[
-        float, typer.Option("--target", metavar="SHARE", help="Attainment at the knee.", min=0, max=1)
+        float,
+        typer.Option("--target", metavar="SHARE", help="Attainment at the knee.", min=0, max=1),
     ] = 0.9,
     overwrite: OverwriteOption = False,
 ) -> None:

@@ -45,7 +45,9 @@ def batch_interval(series: Floats, num_batches: int = NUM_BATCHES) -> Interval:
     """
     known = series[~np.isnan(series)]
     if len(known) < 5 * num_batches:
-        return Interval(mean=float(np.mean(known)) if len(known) else np.nan, low=np.nan, high=np.nan)
+        return Interval(
+            mean=float(np.mean(known)) if len(known) else np.nan, low=np.nan, high=np.nan
+        )
     means = np.array([float(np.mean(part)) for part in np.array_split(known, num_batches)])
     around = mean_interval(means)
     mean = float(np.mean(known))

@@ -94,7 +94,9 @@ def _kv(steps: "pd.DataFrame", pools: Mapping[str, Any], at_s: Floats) -> dict[s
         for _, of_instance in rows.groupby("instance"):
             place = np.searchsorted(of_instance["start_s"].to_numpy(), at_s, "right") - 1
             held = of_instance["context_tokens"].to_numpy(float)[np.maximum(place, 0)]
-            is_inside = (place >= 0) & (of_instance["end_s"].to_numpy()[np.maximum(place, 0)] >= at_s)
+            is_inside = (place >= 0) & (
+                of_instance["end_s"].to_numpy()[np.maximum(place, 0)] >= at_s
+            )
             used += np.where(is_inside, held, 0.0)
         found[name] = used / room
     return found
@@ -112,4 +114,5 @@ def _transfer_rate(transfers: "pd.DataFrame", grid: Floats) -> Floats:
     times, rates = times[order], np.cumsum(np.concatenate([slope, -slope])[order])
     moved = np.concatenate([[0.0], np.cumsum(rates[:-1] * np.diff(times))])
     sent = np.interp(grid, times, moved, left=0.0, right=moved[-1])
-    return np.diff(sent) / np.diff(grid)
+    rate: Floats = np.diff(sent) / np.diff(grid)
+    return rate

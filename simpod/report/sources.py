@@ -49,13 +49,13 @@ def name_of(source: Source) -> str:
 
 
 def requests_of(source: Source) -> "pd.DataFrame":
-    """Requests of a result that count for latencies: measured ones, finished ones; a table as is."""
+    """Requests of a result that count for latencies: measured and finished; a table as is."""
     import pandas as pd
 
     if isinstance(source, pd.DataFrame):
         return source
-    result = result_of(source)
-    return measured(result)[lambda rows: rows["status"] == "finished"]
+    rows = measured(result_of(source))
+    return rows.loc[rows["status"] == "finished"]
 
 
 def measured(result: ResultFiles) -> "pd.DataFrame":
@@ -64,7 +64,7 @@ def measured(result: ResultFiles) -> "pd.DataFrame":
     rows = result.requests
     if first_s is None:
         return rows.iloc[:0]
-    return rows[rows["arrival_s"].between(first_s, last_s)]
+    return rows.loc[rows["arrival_s"].between(first_s, last_s)]
 
 
 def is_sweep(source: Source) -> bool:
@@ -76,7 +76,11 @@ def table_of(path: Path) -> "pd.DataFrame":
     """A table file by its suffix."""
     import pandas as pd
 
-    readers = {".csv": pd.read_csv, ".parquet": pd.read_parquet, ".json": pd.read_json}
+    readers: dict[str, Any] = {
+        ".csv": pd.read_csv,
+        ".parquet": pd.read_parquet,
+        ".json": pd.read_json,
+    }
     reader = readers.get(path.suffix)
     if reader is None or not path.is_file():
         raise ConfigError(f"{path}: a table file is needed: {', '.join(readers)}")

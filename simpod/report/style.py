@@ -30,8 +30,8 @@ PAPER_WIDTH_IN: Final = 3.5
 
 WIDE_IN: Final = 7.2
 
-_COMPUTE: Final = ("#08306b", "#2171b5", "#4292c6", "#6baed6", "#9ecae1")
-_MOVE: Final = ("#7f2704", "#d94801", "#f16913", "#fd8d3c", "#fdae6b")
+_COMPUTE: Final = ("#1f4e9e", "#2f79c2", "#5ba0d9", "#8cc0e6", "#b7d8ef")
+_MOVE: Final = ("#8c3a06", "#d94801", "#f16913", "#fd8d3c", "#fdae6b")
 
 TTFT_COLOURS: Final[Mapping[str, str]] = {
     "router": "#bdbdbd",
@@ -57,7 +57,7 @@ STEP_COLOURS: Final[Mapping[str, str]] = {
     "sampling": "#a1d99b",
     "host_gap": "#969696",
 }
-"""Blue computes, orange moves bytes, yellow waits for the slowest, green makes tokens, grey idles."""
+"""Blue computes, orange moves bytes, yellow waits for the slowest, green makes tokens."""
 
 ROLE_COLOURS: Final[Mapping[str, str]] = {
     "prefill": "#0072B2",
@@ -65,7 +65,7 @@ ROLE_COLOURS: Final[Mapping[str, str]] = {
     "mixed": "#7F3C8D",
 }
 
-_RC: Final[Mapping[str, Any]] = {
+_RC: Final[Any] = {
     "font.size": 8,
     "axes.titlesize": 8.5,
     "axes.labelsize": 8,
@@ -103,7 +103,7 @@ def styled(plot: Callable[P, R]) -> Callable[P, R]:
         _figure_type()  # an error that says what to install comes first
         from matplotlib import rc_context
 
-        with rc_context(dict(_RC)):
+        with rc_context(_RC):
             return plot(*args, **kwargs)
 
     return inside

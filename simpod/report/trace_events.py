@@ -68,7 +68,7 @@ class TraceCounts:
 
 
 def write_trace(source: Source, path: Path, window: Window | None = None) -> TraceCounts:
-    """Write a result as JSON (`.json`, or `.json.gz` compressed); the same bytes for the same run."""
+    """Write a result as `.json` or `.json.gz`; the same bytes for the same run."""
     if not path.name.endswith((".json", ".json.gz")):
         raise ConfigError(f"{path}: a trace is called .json or .json.gz")
     events = trace_events(result_of(source), window or Window())
@@ -119,7 +119,8 @@ class _Trace:
                 raise ConfigError(f"trace: no request {window.request_id} was served")
             return rows
         is_over = rows["finish_s"] < window.from_s
-        return rows[~is_over & (rows["arrival_s"] <= window.to_s)]
+        chosen: pd.DataFrame = rows.loc[~is_over & (rows["arrival_s"] <= window.to_s)]
+        return chosen
 
     def _life_of(self, result: ResultFiles) -> tuple[float, float]:
         row = self.requests.iloc[0]
@@ -297,12 +298,12 @@ def _moments(starts: Any, ends: Any) -> Any:
     return times[:: max(1, -(-len(times) // _COUNTER_POINTS))]
 
 
-def _last_of(row: Mapping[str, Any]) -> float:
+def _last_of(row: Mapping[Any, Any]) -> float:
     """The last thing that is known of a request."""
     return float(np.nanmax([row["arrival_s"], *(row[end] for _, _, end in PHASES)]))
 
 
-def _kind(row: Mapping[str, Any]) -> str:
+def _kind(row: Mapping[Any, Any]) -> str:
     if row["prefill_tokens"] and row["decode_seqs"]:
         return "prefill and decode"
     return "prefill" if row["prefill_tokens"] else "decode"

@@ -80,24 +80,30 @@ def plot_links(links: Any) -> Any:
     `Fabric.link_names` has it) the kind B is a row and the number i a column. A link that is full
     is dark; planes that carried nothing are only named.
     """
-    import pandas as pd
-
-    table = links if isinstance(links, pd.DataFrame) else table_of(Path(links))
-    need(table, "plane", "link", "used_frac", for_what="link heat map")
-    names = list(dict.fromkeys(table["plane"]))
-    planes = [name for name in names if table.loc[table["plane"] == name, "used_frac"].max() > 0]
-    if not planes:
-        raise ConfigError("link heat map: no link carried anything")
-    kinds = [_by_kind(table[table["plane"] == plane]) for plane in planes]
-    height_in = 0.9 * len(planes) + 0.22 * sum(map(len, kinds))
+    planes, idle_planes = links_by_kind(links)
+    height_in = 0.9 * len(planes) + 0.22 * sum(map(len, planes.values()))
     figure, axes = new_figure(len(planes), 1, width_in=WIDE_IN, height_in=height_in + 0.3)
-    for each, plane, rows in zip(axes[:, 0], planes, kinds, strict=True):
-        image = _plane(each, str(plane), rows)
-    idle = ", ".join(str(name) for name in names if name not in planes)
+    for each, (plane, rows) in zip(axes[:, 0], planes.items(), strict=True):
+        image = _plane(each, plane, rows)
+    idle = ", ".join(idle_planes)
     text = "number of the die, or of the switch domain"
     axes[-1, 0].set_xlabel(f"{text}; nothing carried: {idle}" if idle else text)
     figure.colorbar(image, ax=axes, label="used (% of the rate)")
     return axes[:, 0]
+
+
+def links_by_kind(links: Any) -> tuple[dict[str, dict[str, Floats]], list[str]]:
+    """Plane -> kind of link -> use by number; and the planes that carried nothing."""
+    import pandas as pd
+
+    table = links if isinstance(links, pd.DataFrame) else table_of(Path(links))
+    need(table, "plane", "link", "used_frac", for_what="link heat map")
+    parts = {str(plane): rows for plane, rows in table.groupby("plane", sort=False)}
+    busy = {plane: rows for plane, rows in parts.items() if rows["used_frac"].max() > 0}
+    if not busy:
+        raise ConfigError("link heat map: no link carried anything")
+    idle = [plane for plane in parts if plane not in busy]
+    return {plane: _by_kind(rows) for plane, rows in busy.items()}, idle
 
 
 def _by_kind(rows: "pd.DataFrame") -> dict[str, Floats]:
@@ -129,7 +135,9 @@ def _plane(axes: "Axes", plane: str, rows: dict[str, Floats]) -> Any:
         )
     axes.set_xlim(0, width)
     axes.set_ylim(len(rows), 0)
-    labels = [f"{kind.rpartition('/')[2].replace('_', ' ')} ({len(use)})" for kind, use in rows.items()]
+    labels = [
+        f"{kind.rpartition('/')[2].replace('_', ' ')} ({len(use)})" for kind, use in rows.items()
+    ]
     axes.set_yticks(np.arange(len(rows)) + 0.5, labels)
     axes.grid(visible=False)
     most = max(float(np.nanmax(use)) for use in rows.values())

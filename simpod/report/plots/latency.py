@@ -119,9 +119,7 @@ def plot_tail(*sources: Source, metric: str = "ttft_s", axes: "Axes | None" = No
     axes = axes_or_new(axes)
     for index, source in enumerate(sources):
         x, share = _cdf(source, metric)
-        axes.plot(
-            x, np.maximum(1 - share, 1e-12), color=colour_of(index), label=name_of(source)
-        )
+        axes.plot(x, np.maximum(1 - share, 1e-12), color=colour_of(index), label=name_of(source))
         axes.set_ylim(bottom=min(axes.get_ylim()[0], 0.8 / len(x)))
     axes.set_yscale("log")
     most = max(len(_cdf(source, metric)[0]) for source in sources)
@@ -157,5 +155,3 @@ def _cdf(source: Source, metric: str) -> tuple[Any, Any]:
 def _axis_of_time(axes: "Axes", metric: str) -> None:
     axes.set_xscale("log")
     axes.set_xlabel(f"{LATENCIES[metric]} (s)")
-
-

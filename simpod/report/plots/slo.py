@@ -1,4 +1,4 @@
-"""SLO attainment and goodput against the offered rate; tokens/s per NPU against tokens/s per user."""
+"""SLO attainment and goodput against the offered rate; tokens/s per NPU and per user."""
 
 from typing import TYPE_CHECKING, Any, Final
 

@@ -1,7 +1,7 @@
 """Where the time went: of requests, and of the steps of each pool."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from simpod.errors import ConfigError
 from simpod.records.columns import STEP_PARTS
@@ -25,15 +25,13 @@ _TOTALS: Final = {"ttft_s": "TTFT (s)", "e2e_s": "E2E latency (s)"}
 
 
 @styled
-def plot_attribution(
-    *sources: Source, total: str = "ttft_s", axes: "Axes | None" = None
-) -> "Axes":
+def plot_attribution(*sources: Source, total: str = "ttft_s", axes: "Axes | None" = None) -> "Axes":
     """Stacked parts of the TTFT (or `e2e_s`): mean of all requests, and of the slowest 1 %."""
     if total not in _TOTALS:
         raise ConfigError(f"attribution: of {total}? allowed: {', '.join(_TOTALS)}")
     import pandas as pd
 
-    columns = {}
+    columns: dict[str, Any] = {}
     for source in sources:
         rows = requests_of(source)
         need(rows, total, "queue_s", "prefill_s", for_what="attribution")
@@ -58,7 +56,10 @@ def plot_steps(source: Source, *, share: bool = True, axes: "Axes | None" = None
         raise ConfigError("step breakdown: there was no step")
     table = step_shares(steps)
     totals = table.sum()
-    names = {pool: f"{pool}\n{_duration(totals[pool])}" for pool in table}
+    names = {
+        pool: f"{pool}\n{_duration(total_s)}"
+        for pool, total_s in zip(table, totals.tolist(), strict=True)
+    }
     axes = axes_or_new(axes, width_in=WIDE_IN)
     shown = 100 * table / totals if share else 1e3 * table
     _stack(axes, shown.rename(columns=names), STEP_COLOURS, is_share=share)
@@ -75,7 +76,7 @@ def _stack(
 ) -> None:
     """Horizontal stacked bars, a bar a column; parts below a thousandth of all bars left out."""
     names = list(table.columns)[::-1]
-    left = {name: 0.0 for name in names}
+    left = dict.fromkeys(names, 0.0)
     totals = table.sum()
     for part in table.index:
         widths = [float(table.loc[part, name]) for name in names]

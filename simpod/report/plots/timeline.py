@@ -43,7 +43,9 @@ def _arrivals(axes: "Axes", series: Timeline, colours: Mapping[str, str]) -> Non
 
 
 def _waiting(axes: "Axes", series: Timeline, colours: Mapping[str, str]) -> None:
-    for (name, values), colour in zip(series.waiting.items(), (PALETTE[4], PALETTE[3]), strict=False):
+    for (name, values), colour in zip(
+        series.waiting.items(), (PALETTE[4], PALETTE[3]), strict=False
+    ):
         axes.plot(series.time_s, values, color=colour, label=name, linewidth=1)
     axes.set_ylabel("waiting\n(requests)")
     axes.legend(loc="upper right", ncols=2)
