@@ -7,9 +7,9 @@ import pytest
 from cost_examples import IDEAL, NPU_POD, with_calibration, with_die
 from hypothesis import given
 from hypothesis import strategies as st
+from simpod.cost.roofline import Roofline, smooth_max
 
 from simpod.cost.operators import Matrix, matmul
-from simpod.cost.roofline import Roofline, smooth_max
 from simpod.cost.work import Work
 
 PRODUCT = matmul(100.0, Matrix(4096, 4096))

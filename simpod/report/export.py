@@ -38,7 +38,7 @@ _QUANTILES: Final = {
 def sglang_line(source: Source) -> Json:
     """The line that `sglang.bench_serving` appends for a run; throughput is that of the window.
 
-    `concurrency` is mean in the system as SGLang has it: sum of latencies / duration.
+    `concurrency` is the mean in the system of the whole run: sum of latencies / time.
     """
     result = result_of(source)
     summary = result.summary
@@ -105,7 +105,7 @@ def _cache_report(requests: "pd.DataFrame") -> Json:
 
 
 def llmd_report(source: Source) -> Json:
-    """The llm-d benchmark report v0.2.1; its ITL is left out, of which only percentiles are kept."""
+    """The llm-d benchmark report v0.2.1, without ITL: of the gaps only percentiles are kept."""
     result = result_of(source)
     return {
         "version": LLMD_VERSION,

@@ -1,7 +1,7 @@
 """What pictures are made of: tidy tables, read from result folders and sweeps, or given.
 
-A *source* is a result folder (or what `read_results` gave), a sweep folder (`runs.parquet`, one row
-a run), a table file (CSV, Parquet, JSON), or a DataFrame that already has the columns wanted.
+A *source* is a result folder (or what `run` or `read_results` gave), a sweep folder (`runs.parquet`,
+one row a run), a table file (CSV, Parquet, JSON), or a DataFrame that has the columns wanted.
 """
 
 import json
@@ -10,14 +10,24 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
+
 from simpod.errors import ConfigError
-from simpod.run.results import ResultFiles, is_result, read_results
+from simpod.run.results import (
+    ResultFiles,
+    is_result,
+    read_results,
+    request_columns,
+    step_columns,
+    transfer_columns,
+)
+from simpod.run.simulate import Result
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Source = Any
-"""A path, `ResultFiles`, or a DataFrame."""
+"""A path, a `Result`, `ResultFiles`, or a DataFrame."""
 
 RUNS: Final = "runs.parquet"
 """Table of a sweep folder: `run_id`, `seed`, what was varied, `status`, the summary's figures."""
@@ -31,9 +41,34 @@ def result_of(source: Source) -> ResultFiles:
     """One result, whole; a folder is read once and kept for the next picture."""
     if isinstance(source, ResultFiles):
         return source
+    if isinstance(source, Result):
+        return _in_memory(source)
     if not isinstance(source, str | Path):
         raise ConfigError(f"a result folder is needed here, not a {type(source).__name__}")
     return _read(Path(source).resolve())
+
+
+def _in_memory(result: Result) -> ResultFiles:
+    """The tables that the files of this result would hold."""
+    records = result.records
+    return ResultFiles(
+        folder=Path(str(result.summary["label"])),
+        summary=result.summary,
+        provenance=result.provenance,
+        requests=_frame(request_columns(records)),
+        steps=_frame(step_columns(records)),
+        transfers=_frame(transfer_columns(records)),
+    )
+
+
+def _frame(columns: dict[str, Any]) -> "pd.DataFrame":
+    import pandas as pd
+    import pyarrow as pa
+
+    arrays = (pa.array(v) if isinstance(v, np.ndarray) else v for v in columns.values())
+    return pd.DataFrame(
+        {name: array.to_pandas() for name, array in zip(columns, arrays, strict=True)}
+    )
 
 
 @lru_cache(maxsize=4)
@@ -45,6 +80,8 @@ def name_of(source: Source) -> str:
     """What a legend calls it: the folder's name, or the experiment's."""
     if isinstance(source, ResultFiles):
         return source.folder.name
+    if isinstance(source, Result):
+        return str(source.summary["label"])
     return Path(source).name if isinstance(source, str | Path) else "requests"
 
 
@@ -115,10 +152,10 @@ def _runs(source: Source) -> "pd.DataFrame":
         return _tidy(rows[rows["status"] == OK].reset_index(drop=True))
     if isinstance(source, str | Path) and not is_result(Path(source)) and Path(source).is_file():
         return _tidy(table_of(Path(source)))
-    result = result_of(source)
-    row = pd.json_normalize(result.summary)
+    summary = source.summary if isinstance(source, Result) else result_of(source).summary
+    row = pd.json_normalize(summary)
     row["status"] = OK
-    return _tidy(row, variant=str(result.summary["label"]))
+    return _tidy(row, variant=str(summary["label"]))
 
 
 def _tidy(rows: "pd.DataFrame", variant: str | None = None) -> "pd.DataFrame":

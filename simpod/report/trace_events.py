@@ -99,8 +99,10 @@ class _Trace:
     def __init__(self, result: ResultFiles, window: Window) -> None:
         self.pools: Mapping[str, Any] = result.provenance["experiment"]["deployment"]
         self.pids = {name: REQUESTS_PID + 1 + i for i, name in enumerate(self.pools)}
-        self.entry, *rest = self.pools
-        self.decode = rest[0] if rest else self.entry
+        by_role = {pool["role"]: name for name, pool in self.pools.items()}
+        self.entry = by_role.get("prefill", by_role.get("mixed", ""))
+        self.decode = by_role.get("decode", self.entry)
+        self._known_spans: dict[tuple[str, int], Any] = {}
         self.requests = self._chosen_requests(result.requests, window)
         low_s, high_s = window.from_s, window.to_s
         if window.request_id is not None:
@@ -119,8 +121,7 @@ class _Trace:
                 raise ConfigError(f"trace: no request {window.request_id} was served")
             return rows
         is_over = rows["finish_s"] < window.from_s
-        chosen: pd.DataFrame = rows.loc[~is_over & (rows["arrival_s"] <= window.to_s)]
-        return chosen
+        return rows.loc[~is_over & (rows["arrival_s"] <= window.to_s)]
 
     def _life_of(self, result: ResultFiles) -> tuple[float, float]:
         row = self.requests.iloc[0]
@@ -139,7 +140,8 @@ class _Trace:
         keep |= (rows["pool"] == self.decode) & (
             rows["instance"] == self._instance(self.decode, request["decode_target"])
         )
-        return rows[keep]
+        visited: pd.DataFrame = rows.loc[keep]
+        return visited
 
     def _instance(self, pool: str, target: Any) -> Any:
         return target // self.pools[pool]["dp"]
@@ -247,11 +249,10 @@ class _Trace:
         return spans[place] if place < len(spans) else None
 
     def _spans(self, pool: str, instance: int) -> Any:
-        known: dict[tuple[str, int], Any] = self.__dict__.setdefault("_known_spans", {})
         key = (pool, int(instance))
-        if key not in known:
-            known[key] = self._spans_of(*key)
-        return known[key]
+        if key not in self._known_spans:
+            self._known_spans[key] = self._spans_of(*key)
+        return self._known_spans[key]
 
     def _counter(self, name: str, pid: int, time_s: float, value: float) -> Event:
         return {"ph": "C", "name": name, "pid": pid, "ts": _tick(time_s), "args": {"value": value}}

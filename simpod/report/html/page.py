@@ -55,7 +55,7 @@ def page(payload: Mapping[str, Any]) -> str:
         version=simpod.__version__,
         style=read["page.css"],
         script="\n".join(read[name] for name in _SCRIPTS),
-        data=data.replace("</", "<\\/").replace("<!--", "<\\!--"),
+        data=data.replace("<", "\\u003c"),  # nothing in it can end its element
     )
 
 
