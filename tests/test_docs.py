@@ -24,7 +24,7 @@ from simpod.cli.main import app
 from simpod.records.columns import STEP_PARTS, RequestRecords, StepRecords, TransferRecords
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("README.md", "CONTRIBUTING.md", "docs/tutorial.md", "docs/fabric.md")
+PAGES = ("README.md", "CONTRIBUTING.md", "docs/tutorial.md", "docs/fabric.md", "docs/pictures.md")
 ALL_PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md")])
 
 BLOCK = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)

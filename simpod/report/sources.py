@@ -1,6 +1,6 @@
 """What pictures are made of: tidy tables, read from result folders and sweeps, or given.
 
-A *source* is a result folder (or what `run` or `read_results` gave), a sweep folder (`runs.parquet`,
+A *source* is a result folder (or what `run` or `read_results` gave), a sweep (`runs.parquet`,
 one row a run), a table file (CSV, Parquet, JSON), or a DataFrame that has the columns wanted.
 """
 
@@ -83,6 +83,13 @@ def name_of(source: Source) -> str:
     if isinstance(source, Result):
         return str(source.summary["label"])
     return Path(source).name if isinstance(source, str | Path) else "requests"
+
+
+def names_of(sources: Sequence[Source], names: Sequence[str]) -> list[str]:
+    """The names given, or those of the sources."""
+    if names and len(names) != len(sources):
+        raise ConfigError(f"{len(sources)} sources, but {len(names)} names")
+    return list(names) or [name_of(source) for source in sources]
 
 
 def requests_of(source: Source) -> "pd.DataFrame":

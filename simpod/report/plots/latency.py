@@ -1,11 +1,12 @@
 """Latencies of requests: which of them miss the SLO, and their distributions with the tails."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from simpod.errors import ConfigError
-from simpod.report.sources import Source, name_of, need, requests_of, result_of
+from simpod.report.sources import Source, name_of, names_of, need, requests_of, result_of
 from simpod.report.style import (
     GOOD,
     WIDE_IN,
@@ -97,29 +98,40 @@ def _draw_box(
 
 
 @styled
-def plot_cdf(*sources: Source, metric: str = "ttft_s", axes: "Axes | None" = None) -> "Axes":
+def plot_cdf(
+    *sources: Source,
+    metric: str = "ttft_s",
+    names: Sequence[str] = (),
+    axes: "Axes | None" = None,
+) -> "Axes":
     """Distribution of a latency, a line a result; p50, p90, p99 and p99.9 are marked."""
     axes = axes_or_new(axes)
-    for index, source in enumerate(sources):
+    for index, (source, name) in enumerate(zip(sources, names_of(sources, names), strict=True)):
         x, share = _cdf(source, metric)
-        label = f"{name_of(source)}: p99 {np.quantile(x, 0.99):.3g} s"
+        label = f"{name}: p99 {np.quantile(x, 0.99):.3g} s"
         axes.plot(x, share, color=colour_of(index), label=label, drawstyle="steps-post")
         marks = [q for q in _TAILS if q < 1 - 1 / len(x)]
         axes.plot(np.quantile(x, marks), marks, "o", color=colour_of(index), markersize=3)
     _axis_of_time(axes, metric)
-    axes.set_ylabel("share of requests (dots: p50, 90, 99, 99.9)")
+    axes.set_ylabel("share of requests")
+    axes.set_title("dots: p50, p90, p99, p99.9", loc="left")
     axes.set_ylim(0, 1.02)
     axes.legend(loc="best")
     return axes
 
 
 @styled
-def plot_tail(*sources: Source, metric: str = "ttft_s", axes: "Axes | None" = None) -> "Axes":
+def plot_tail(
+    *sources: Source,
+    metric: str = "ttft_s",
+    names: Sequence[str] = (),
+    axes: "Axes | None" = None,
+) -> "Axes":
     """The same as share of requests that took longer, both axes logarithmic: the tail enlarged."""
     axes = axes_or_new(axes)
-    for index, source in enumerate(sources):
+    for index, (source, name) in enumerate(zip(sources, names_of(sources, names), strict=True)):
         x, share = _cdf(source, metric)
-        axes.plot(x, np.maximum(1 - share, 1e-12), color=colour_of(index), label=name_of(source))
+        axes.plot(x, np.maximum(1 - share, 1e-12), color=colour_of(index), label=name)
         axes.set_ylim(bottom=min(axes.get_ylim()[0], 0.8 / len(x)))
     axes.set_yscale("log")
     most = max(len(_cdf(source, metric)[0]) for source in sources)
@@ -130,11 +142,11 @@ def plot_tail(*sources: Source, metric: str = "ttft_s", axes: "Axes | None" = No
 
 
 @styled
-def plot_cdfs(*sources: Source, metric: str = "ttft_s") -> Any:
+def plot_cdfs(*sources: Source, metric: str = "ttft_s", names: Sequence[str] = ()) -> Any:
     """Distribution and tail side by side, [2] axes."""
     _, axes = new_figure(1, 2, width_in=WIDE_IN, height_in=2.6)
-    plot_cdf(*sources, metric=metric, axes=axes[0, 0])
-    plot_tail(*sources, metric=metric, axes=axes[0, 1])
+    plot_cdf(*sources, metric=metric, names=names, axes=axes[0, 0])
+    plot_tail(*sources, metric=metric, names=names, axes=axes[0, 1])
     return axes[0]
 
 

@@ -137,22 +137,22 @@ def plot_pareto(
         _points(axes, runs[runs["variant"] == variant], index)
     least = min_tokens_per_s_per_user or _least_of(runs)
     axes.set_xlim(left=0, right=1.12 * max(float(runs["per_user"].max()), least or 0))
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(bottom=0, top=1.1 * float(runs[_PER_NPU].max()))
     if least:
         axes.axvspan(least, axes.get_xlim()[1], color=GOOD, alpha=0.1, linewidth=0)
         axes.axvline(least, color=GOOD, linewidth=0.8, linestyle="--")
         axes.annotate(
             f"TPOT ≤ {1000 / least:.3g} ms",
-            (least, 1),
+            (least, 0),
             xycoords=("data", "axes fraction"),
-            xytext=(3, -9),
+            xytext=(3, 4),
             textcoords="offset points",
             color=GOOD,
             fontsize=7,
         )
     axes.set_xlabel("output tokens/s per user (1 / mean TPOT)")
     axes.set_ylabel("output tokens/s per NPU")
-    axes.legend(loc="best")
+    axes.legend(loc="lower left", bbox_to_anchor=(0.0, 0.06))
     return axes
 
 
@@ -166,7 +166,8 @@ def _points(axes: "Axes", rows: "pd.DataFrame", index: int) -> None:
     name = rows["variant"].iloc[0]
     if "white" in faces:
         name = f"{name} (hollow: < {TARGET_FRAC:.0%} in SLO)"
-    axes.plot([x[i] for i in kept], [y[i] for i in kept], color=colour, label=name)
+    axes.plot([x[i] for i in kept], [y[i] for i in kept], color=colour)
+    axes.plot([], [], color=colour, marker=marker, label=name)
 
 
 def _least_of(runs: "pd.DataFrame") -> float | None:

@@ -1,12 +1,12 @@
 """Where the time went: of requests, and of the steps of each pool."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from simpod.errors import ConfigError
 from simpod.records.columns import STEP_PARTS
 from simpod.report.shares import DECODE, mean_and_tail, step_shares
-from simpod.report.sources import Source, name_of, need, requests_of, result_of
+from simpod.report.sources import Source, names_of, need, requests_of, result_of
 from simpod.report.style import (
     STEP_COLOURS,
     TTFT_COLOURS,
@@ -25,19 +25,24 @@ _TOTALS: Final = {"ttft_s": "TTFT (s)", "e2e_s": "E2E latency (s)"}
 
 
 @styled
-def plot_attribution(*sources: Source, total: str = "ttft_s", axes: "Axes | None" = None) -> "Axes":
+def plot_attribution(
+    *sources: Source,
+    total: str = "ttft_s",
+    names: Sequence[str] = (),
+    axes: "Axes | None" = None,
+) -> "Axes":
     """Stacked parts of the TTFT (or `e2e_s`): mean of all requests, and of the slowest 1 %."""
     if total not in _TOTALS:
         raise ConfigError(f"attribution: of {total}? allowed: {', '.join(_TOTALS)}")
     import pandas as pd
 
     columns: dict[str, Any] = {}
-    for source in sources:
+    for source, name in zip(sources, names_of(sources, names), strict=True):
         rows = requests_of(source)
         need(rows, total, "queue_s", "prefill_s", for_what="attribution")
         if rows.empty:
-            raise ConfigError(f"attribution: no measured request of {name_of(source)} finished")
-        prefix = f"{name_of(source)}: " if len(sources) > 1 else ""
+            raise ConfigError(f"attribution: no measured request of {name} finished")
+        prefix = f"{name}: " if len(sources) > 1 else ""
         columns |= {f"{prefix}{k}": v for k, v in mean_and_tail(rows, total).items()}
     axes = axes_or_new(axes, width_in=WIDE_IN)
     _stack(axes, pd.DataFrame(columns), _COLOURS, is_share=False)
