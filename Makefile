@@ -42,8 +42,9 @@ docs-site: $(STAMP) ## the documentation as a site, in build/site; warnings are 
 pictures: $(STAMP) ## run the notebooks in full and keep their pictures in docs/pictures
 	for notebook in notebooks/[0-9]*.py; do SIMPOD_PICTURES=docs/pictures $(BIN)/python $$notebook || exit 1; done
 
-slow: $(STAMP) ## the tests that take minutes
-	$(BIN)/python -m pytest -n auto -m slow
+slow: $(STAMP) ## the tests that take minutes; installs Ray and Dask for them
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,engines]'
+	SIMPOD_REQUIRE_ENGINES=1 $(BIN)/python -m pytest -n auto -m slow
 
 clean: ## remove .venv and everything that tools leave behind
 	rm -rf .venv build dist .benchmarks .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

@@ -70,6 +70,10 @@ TRACES = (
 )
 
 
+PAGES = ("experiment.md", "kernels.md", "results.md", "policies.md")
+"""Pages with generated blocks."""
+
+
 def main() -> None:
     """Rewrite every page and schema."""
     for path, text in {**pages(), **schemas()}.items():
@@ -81,13 +85,14 @@ def pages() -> dict[Path, str]:
     blocks = {
         **{f"keys-{name}": _keys(names) for name, names in SECTIONS.items()},
         "keys-traces": _traces(),
+        "kernels": _kernels(),
         "slo-presets": _slo_presets(),
         "summary-keys": _summary_keys(),
         "policies-batching": _policies("batching"),
         "policies-router": _policies("router"),
     }
     found = {}
-    for path in (DOCS / name for name in ("experiment.md", "results.md", "policies.md")):
+    for path in (DOCS / name for name in PAGES):
         found[path] = _filled(path.read_text(encoding="utf-8"), blocks)
     return found
 
@@ -133,6 +138,39 @@ def _traces() -> str:
     parts = [shared[0], _without(shared[1], shared[0])]
     parts += [_without(definitions[name], shared[1]) for name in TRACES]
     return "\n".join(_part(part, is_alone=False) for part in parts)
+
+
+def kernel_definitions() -> dict[str, tuple[str, list[str]]]:
+    """Operator class -> definition of its fits, and those of its constants."""
+    from simpod.config.json_schema import experiment_schema
+
+    definitions = experiment_schema()["$defs"]
+    found = {}
+    for operator, value in definitions["KernelFits"]["properties"].items():
+        fit = _name(value["additionalProperties"])
+        constants = definitions[fit]["properties"]["constants"]
+        found[operator] = fit, [_name(each) for each in constants.get("anyOf", [constants])]
+    return found
+
+
+def _name(reference: Json) -> str:
+    name: str = reference["$ref"].rpartition("/")[2]
+    return name
+
+
+def _kernels() -> str:
+    """A fit, once; then a section an operator class with a table for each kind of constants."""
+    from simpod.config.json_schema import experiment_schema
+
+    definitions = experiment_schema()["$defs"]
+    operators = definitions["KernelFits"]["properties"]
+    found = kernel_definitions()
+    fit, kinds = next(iter(found.values()))  # they differ in their constants alone
+    parts = [_part(definitions[fit], is_alone=False).replace(_words(kinds[0]), "see below")]
+    for operator, (_, kinds) in found.items():
+        parts.append(f"## {operator}\n\n{_sentence(operators[operator]['description'])}\n")
+        parts += [_part(definitions[kind], is_alone=False) for kind in kinds]
+    return "\n".join(parts)
 
 
 def _without(part: Json, other: Json) -> Json:

@@ -1,7 +1,11 @@
-"""Models and hardware for the tests of the cost model, with numbers that are easy to work with."""
+"""Models and hardware for the tests of the cost model, with numbers that are easy to work with.
+
+Kernel constants are in `kernel_examples`: real ones unless a test takes the `ideal` die.
+"""
 
 from dataclasses import replace
 
+import kernel_examples
 import numpy as np
 
 from simpod.cost import Batch, Layout
@@ -66,32 +70,12 @@ SMALL_MOE = replace(
     moe=MoeSpec(num_experts=16, experts_per_token=4, expert_intermediate_size=512),
 )
 
-IDEAL = Calibration(
-    status="assumed",
-    matmul_compute_frac=1.0,
-    grouped_matmul_compute_frac=1.0,
-    prefill_attention_compute_frac=1.0,
-    decode_attention_compute_frac=1.0,
-    hbm_frac=1.0,
-    attention_hbm_frac=1.0,
-    vector_frac=1.0,
-    matmul_half_tokens=0.0,
-    kernel_overhead_s=0.0,
-    step_overhead_s=0.0,
-)
+IDEAL = Calibration(hbm_frac=1.0, vector_frac=1.0, kernel_overhead_s=0.0)
 
-REAL = replace(
-    IDEAL,
-    matmul_compute_frac=0.7,
-    grouped_matmul_compute_frac=0.8,
-    prefill_attention_compute_frac=0.65,
-    decode_attention_compute_frac=0.65,
+REAL = Calibration(
     hbm_frac=0.7,
-    attention_hbm_frac=0.84,
     vector_frac=0.5,
-    matmul_half_tokens=64.0,
     kernel_overhead_s=3e-6,
-    step_overhead_s=2e-3,
     network_frac={"scale_up": 0.8},
     allreduce_latency_s=1e-5,
     dispatch_latency_s=6e-5,
@@ -132,6 +116,7 @@ NPU_POD = HardwareProfile(
     },
     host=HostSpec(num_cpus=4, dram_bytes=1e12, dram_bytes_per_s=1e11),
     calibration=REAL,
+    kernels=replace(kernel_examples.REAL, collective={}),  # all-reduce by link and latency
 )
 
 GPU_NODES = replace(
@@ -152,7 +137,14 @@ GPU_NODES = replace(
         "scale_up": replace(NPU_POD.planes["scale_up"], scope="node", bytes_per_s=450e9),
         "scale_out": replace(NPU_POD.planes["scale_out"], bytes_per_s=50e9),
     },
+    kernels=kernel_examples.REAL,
 )
+
+
+def ideal(hardware, **die):
+    """The same die with nothing but its peaks, those in `die` changed."""
+    free = replace(hardware, calibration=IDEAL, kernels=kernel_examples.FREE)
+    return with_die(free, **die)
 
 
 def with_calibration(hardware, **changes):

@@ -74,6 +74,41 @@ def test_hardware_and_prefixes() -> None:
     assert call("explain", "experiment:quickstart").exit_code == 0
 
 
+def test_kernel_constants_are_a_line_a_variant_and_in_full_as_json(tmp_path: Path) -> None:
+    table = call("explain", "h100").stdout
+    found = json.loads(call("explain", "h100", "--json").stdout)
+    assert "matmul_frac" not in table
+    lines = [line.split() for line in table.splitlines()]
+    for operator, variants in found["kernels"].items():
+        for variant, fit in variants.items():
+            (line,) = [each for each in lines if each[:2] == [operator, variant]]
+            assert line[2] == found["kernel_status"][operator][variant]
+            assert line[3] == f"{fit['rows']:,}"
+            assert len(fit["constants"]) >= 3
+
+
+def test_an_experiment_counts_its_kernel_constants_and_has_them_in_json(tmp_path: Path) -> None:
+    file = tiny(tmp_path)
+    table = call("explain", file).stdout
+    assert "matmul_frac" not in table
+    assert "hardware.kernels" not in table
+    assert "Kernels of a100: 17 calibrated" in table
+    document = json.loads(call("explain", file, "--json").stdout)["document"]
+    assert document["hardware"]["kernels"]["gemm"]["bf16"]["constants"]["hbm_frac"] > 0.5
+
+
+def test_list_counts_how_sure_kernel_constants_are() -> None:
+    rows = {
+        row["name"]: row
+        for row in json.loads(call("list", "hardware", "--json").stdout)["hardware"]
+    }
+    assert set(rows["h100"]["constants"]) <= {"calibrated", "family", "assumed"}
+    assert rows["h200"]["constants"].keys() == {"family"}
+    assert (
+        f"{rows['h100']['constants']['calibrated']} calibrated" in call("list", "hardware").stdout
+    )
+
+
 def test_a_clash_of_names_is_decided_by_a_prefix(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

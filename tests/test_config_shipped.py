@@ -10,6 +10,7 @@ import pytest
 from simpod import config
 from simpod.config import SCHEMAS, explain_hardware, explain_model, kind_of, load_experiment, names
 from simpod.config.json_schema import schema_text
+from simpod.config.references import load_hardware
 from simpod.config.validate import allowed_keys
 from simpod.errors import ConfigError
 
@@ -131,6 +132,55 @@ def test_a_profile_of_ones_own_on_a_shipped_one(tmp_path):
     got = explain_hardware(str(tmp_path / "fast.yaml"))
     assert got["die"]["hbm_bytes_per_s"] == 6.7e12
     assert got["die"]["hbm_bytes"] == explain_hardware("h100")["die"]["hbm_bytes"]
+
+
+def test_kernels_of_another_profile(tmp_path):
+    """Its own constants win over those named, those named over its base's; links keep theirs."""
+    (tmp_path / "own.yaml").write_text(
+        "base: h100\nkernels_of: a100\nname: own\ndie: {name: Mine}\nfamily: ampere\n"
+        "kernels: {decode_mla: {bf16: {constants: {launch_s: 9.0e-06}}}}\n"
+    )
+    own, a100, h100 = (
+        load_hardware(name).kernels for name in (str(tmp_path / "own.yaml"), "a100", "h100")
+    )
+    assert own.decode_mla["bf16"].constants.launch_s == 9.0e-6
+    assert own.decode_mla["bf16"].constants.block_s == a100.decode_mla["bf16"].constants.block_s
+    assert own.prefill_attention["bf16"] == a100.prefill_attention["bf16"]
+    assert own.prefill_attention["fp8"] == h100.prefill_attention["fp8"]
+    assert own.collective == h100.collective != a100.collective
+    status = explain_hardware(str(tmp_path / "own.yaml"))["kernel_status"]
+    assert (status["decode_mla"]["bf16"], status["collective"]["nccl/all_gather"]) == (
+        "family",
+        "assumed",
+    )
+    assert explain_hardware("a100")["kernel_status"]["decode_mla"]["bf16"] == "calibrated"
+
+
+def test_mistakes_in_kernels_of(tmp_path):
+    def refusal(text):
+        (tmp_path / "x.yaml").write_text(text)
+        with pytest.raises(ConfigError) as caught:
+            load_hardware(str(tmp_path / "x.yaml"))
+        return str(caught.value)
+
+    assert 'did you mean "h100"' in refusal("base: a100\nkernels_of: h1000\n")
+    assert "x.yaml:2:13: kernels_of: takes the name" in refusal("base: a100\nkernels_of: 3\n")
+    (tmp_path / "y.yaml").write_text("kernels_of: ./x.yaml\nbase: h100\n")
+    assert "kernels_of: leads back" in refusal("base: a100\nkernels_of: ./y.yaml\n")
+    (tmp_path / "bare.yaml").write_text("name: bare\n")
+    assert "bare.yaml has no constants" in refusal("base: a100\nkernels_of: ./bare.yaml\n")
+    unknown = refusal("base: a100\nkernels_of: h100\nkernels: {decode_mla: {bf16: {row: 3}}}\n")
+    assert "x.yaml:3" in unknown
+    assert "unknown key" in unknown
+
+
+@pytest.mark.parametrize(
+    ("name", "of"), [("rtx-4090", "a100"), ("l40s", "a100"), ("rtx-pro-6000", "b200")]
+)
+def test_profiles_without_fits_take_those_of_a_relative(name, of):
+    own, other = load_hardware(name).kernels, load_hardware(of).kernels
+    assert own.prefill_attention == other.prefill_attention
+    assert own.collective == own.exchange == {}  # PCIe is no NVLink
 
 
 def test_a_huggingface_config_is_a_model(tmp_path):

@@ -9,7 +9,7 @@ from cost_examples import DEEPSEEK_R1, LLAMA_70B, SMALL_MOE, ep_layout
 
 from simpod.cost import Layout
 from simpod.cost import operators as op
-from simpod.cost.work import total_bytes, total_flops
+from simpod.cost.work import Product, total_flops
 from simpod.model.weights import weight_parts
 
 INT8 = Layout(dies=1, weight_dtype="int8")
@@ -17,7 +17,18 @@ BF16 = Layout(dies=1)
 
 
 def products(works):
-    return tuple(work for work in works if work.unit in ("matmul", "grouped_matmul"))
+    return tuple(work for work in works if isinstance(work, Product))
+
+
+def parameters(works):
+    return sum(work.n * work.k for work in products(works))
+
+
+def expert_flops(model, layout, tokens):
+    """Of one die, with tokens * top_k pairs spread evenly over the group's dies."""
+    work = op.expert_work(model, layout, np.array([tokens]))
+    pairs = work.group_tokens * work.top_k * work.num_slots / work.num_experts
+    return (pairs * 2 * 3 * work.hidden_size * work.inter_size).item()
 
 
 def test_deepseek_flops_per_token_are_twice_the_37_billion():
@@ -29,9 +40,9 @@ def test_deepseek_flops_per_token_are_twice_the_37_billion():
     m = DEEPSEEK_R1
     projections = total_flops(op.attention_projections(m, INT8, 1.0))
     ffn = total_flops(products(op.dense_ffn(m, INT8, 1.0)))
-    moe = products(op.routed_experts(m, INT8, 1.0))
-    moe += products(op.shared_experts(m, INT8, 1.0)) + products(op.router(m, 1.0))
-    counted = 61 * projections + 3 * ffn + 58 * total_flops(moe)
+    moe = products(op.shared_experts(m, INT8, 1.0)) + products(op.router(m, 1.0))
+    routed = expert_flops(m, INT8, 1.0)
+    counted = 61 * projections + 3 * ffn + 58 * (total_flops(moe) + routed)
     counted += op.lm_head(m, INT8, 1.0).flops
 
     assert counted == pytest.approx(by_hand, rel=1e-12)
@@ -49,62 +60,26 @@ def test_llama_flops_per_token_are_twice_its_matrices():
     assert counted / 2 == pytest.approx(m.parameters - m.embedding_parameters, rel=1e-4)
 
 
-def test_absorbed_mla_reads_the_latent_once_for_all_heads():
-    work = op.decode_attention(DEEPSEEK_R1, INT8, kv_tokens=1000.0, queries=0.0)
-    assert work.flops == 1000 * 2 * 128 * (2 * 512 + 64)
-    assert work.hbm_bytes == 1000 * 576 * 2
-    tp4 = replace(INT8, dies=4, tp=4)
-    split = op.decode_attention(DEEPSEEK_R1, tp4, kv_tokens=1000.0, queries=0.0)
-    assert split.flops == work.flops / 4
-    assert split.hbm_bytes == work.hbm_bytes  # the latent is copied to every die
-
-
-def test_drafts_share_one_pass_over_the_cache():
-    plain = op.decode_attention(DEEPSEEK_R1, INT8, 1000.0, 0.0)
-    draft = op.decode_attention(DEEPSEEK_R1, replace(INT8, mtp_layers=1), 1000.0, 0.0)
-    assert draft.flops == 2 * plain.flops
-    assert draft.hbm_bytes == plain.hbm_bytes
-
-
-def test_gqa_decode_attention_by_hand():
-    work = op.decode_attention(LLAMA_70B, BF16, kv_tokens=1000.0, queries=4.0)
-    assert work.flops == 1000 * 4 * 64 * 128
-    assert work.hbm_bytes == 1000 * 2 * 8 * 128 * 2 + 4 * 64 * 2 * 128 * 2
-    int8 = op.decode_attention(LLAMA_70B, replace(BF16, kv_dtype="int8"), 1000.0, 0.0)
-    assert int8.hbm_bytes == 1000 * 2 * 8 * 128
-
-
-def test_prefill_attention_counts_causal_pairs():
-    tokens = 4096.0
-    pairs = tokens * (tokens + 1) / 2
-    gqa = op.prefill_attention(LLAMA_70B, BF16, pairs, tokens, tokens)
-    assert gqa.flops == 4 * 64 * 128 * pairs
-    mla = op.prefill_attention(DEEPSEEK_R1, INT8, pairs, tokens, tokens)
-    assert mla.flops == 2 * 128 * (128 + 64 + 128) * pairs
-
-
-def test_resident_latents_are_projected_up_again():
-    chunk, resident = 512.0, 2048.0
-    pairs = chunk * (resident + (chunk + 1) / 2)
-    with_context = op.prefill_attention(DEEPSEEK_R1, INT8, pairs, resident + chunk, chunk)
-    without = op.prefill_attention(DEEPSEEK_R1, INT8, pairs, chunk, chunk)
-    assert with_context.flops - without.flops == resident * 2 * 512 * 128 * (128 + 128)
-
-
 @pytest.mark.parametrize("model", [DEEPSEEK_R1, LLAMA_70B, SMALL_MOE], ids=lambda m: m.name)
 def test_projections_hold_the_parameters_of_the_model(model):
     matrices = op.attention_matrices(model, tp=1)
     assert sum(m.parameters for m in matrices) == model.attention_matrix_parameters
 
 
+def test_resident_latents_are_projected_up_again():
+    """Only in MLA: keys and values of 128 heads from the latent."""
+    (again,) = op.resident_projection(DEEPSEEK_R1, INT8, 2048.0)
+    assert again.flops == 2048 * 2 * 512 * 128 * (128 + 128)
+    tp4 = replace(INT8, dies=4, tp=4)
+    assert op.resident_projection(DEEPSEEK_R1, tp4, 2048.0)[0].flops == again.flops / 4
+    assert op.resident_projection(LLAMA_70B, BF16, 2048.0) == ()
+
+
 def test_weights_that_a_token_reads_are_those_of_the_model():
     parts = weight_parts(DEEPSEEK_R1, "int8")
-    nothing = 0.0
-    dense = total_bytes(op.dense_ffn(DEEPSEEK_R1, INT8, nothing))
-    shared = total_bytes(op.shared_experts(DEEPSEEK_R1, INT8, nothing))
-    attention = total_bytes(op.attention_projections(DEEPSEEK_R1, INT8, nothing))
-    assert dense == parts.dense_ffn_bytes
-    assert shared == parts.shared_expert_bytes
+    assert parameters(op.dense_ffn(DEEPSEEK_R1, INT8, 1.0)) == parts.dense_ffn_bytes
+    assert parameters(op.shared_experts(DEEPSEEK_R1, INT8, 1.0)) == parts.shared_expert_bytes
+    attention = parameters(op.attention_projections(DEEPSEEK_R1, INT8, 1.0))
     assert attention == DEEPSEEK_R1.attention_matrix_parameters
 
 
@@ -112,35 +87,29 @@ def test_weights_that_a_token_reads_are_those_of_the_model():
 def test_tensor_parallelism_divides_work(tp):
     split = Layout(dies=tp, tp=tp)
     for operator in (op.attention_projections, op.dense_ffn):
-        whole = operator(LLAMA_70B, BF16, 64.0)
-        part = operator(LLAMA_70B, split, 64.0)
+        whole = products(operator(LLAMA_70B, BF16, 64.0))
+        part = products(operator(LLAMA_70B, split, 64.0))
         assert isclose(total_flops(part) * tp, total_flops(whole))
-        assert total_bytes(part) < total_bytes(whole)
+        assert parameters(part) * tp == parameters(whole)
+
+
+def test_passes_move_what_they_must():
+    """Fused add-norm: four passes of the hidden state; silu(gate) * up: two in, one out."""
+    tokens = 3.0
+    norms = op.layer_elementwise(LLAMA_70B, BF16, tokens)
+    rotated, cached = (64 + 8) * 128, 2 * 8 * 128
+    assert norms.hbm_bytes == tokens * ((8 * 8192 + 2 * rotated) * 2 + cached * 2)
+    assert op.activation(tokens, 2048).hbm_bytes == tokens * 3 * 2048 * 2
+    assert op.embedding(LLAMA_70B, tokens).hbm_bytes == tokens * 2 * 8192 * 2
+    assert norms.kernels == 4
+    fp8 = op.layer_elementwise(LLAMA_70B, replace(BF16, weight_dtype="fp8"), tokens)
+    assert fp8.kernels == 6  # two quantisations
+    assert fp8.hbm_bytes == norms.hbm_bytes
 
 
 def test_kv_heads_are_copied_when_there_are_more_dies():
     assert op.kv_elements_per_die(LLAMA_70B.attention, 8) == 2 * 128
     assert op.kv_elements_per_die(LLAMA_70B.attention, 16) == 2 * 128
-
-
-def test_expected_experts_hit_by_hand():
-    one_token = op.distinct_experts_hit(DEEPSEEK_R1, Layout(dies=1), 1.0)
-    assert one_token == pytest.approx(8)
-    two = op.distinct_experts_hit(DEEPSEEK_R1, Layout(dies=1), 2.0)
-    assert two == pytest.approx(256 * (1 - (1 - 8 / 256) ** 2))
-    everyone = op.distinct_experts_hit(DEEPSEEK_R1, ep_layout(128), 1e5)
-    assert everyone == pytest.approx(2)
-    redundant = op.distinct_experts_hit(DEEPSEEK_R1, ep_layout(288), 1.0)
-    assert redundant == pytest.approx(8 / 288)
-
-
-def test_expert_work_of_all_dies_is_that_of_all_tokens():
-    layout, tokens = ep_layout(64), 640.0
-    up, _, down = op.routed_experts(DEEPSEEK_R1, layout, tokens)
-    assert 64 * (up.flops + down.flops) == tokens * 8 * 2 * 3 * 7168 * 2048
-    cut = replace(layout, ep=32)  # each expert over two dies
-    up, _, down = op.routed_experts(DEEPSEEK_R1, cut, tokens)
-    assert 64 * (up.flops + down.flops) == tokens * 8 * 2 * 3 * 7168 * 2048
 
 
 def test_quantised_parts_keep_bf16_where_the_model_says_so():
@@ -150,20 +119,25 @@ def test_quantised_parts_keep_bf16_where_the_model_says_so():
     assert op.attention_projections(kept, INT8, 1.0)[0].dtype == "bf16"
 
 
-def test_scales_of_groups_are_read_with_their_weights():
-    """int4 with a bf16 scale for 32 numbers: 0.5625 bytes each, in memory and in traffic."""
-    grouped = replace(DEEPSEEK_R1, weight_dtype="int4", weight_group_size=32)
-    plain = replace(grouped, weight_group_size=None)
-    layout = replace(INT8, weight_dtype="int4")
-    experts = 256 * grouped.expert_parameters
-    for parameters, works_of in (
-        (grouped.dense_ffn_parameters, lambda m: op.dense_ffn(m, layout, 5.0)),
-        (grouped.shared_expert_parameters, lambda m: op.shared_experts(m, layout, 5.0)),
-        (grouped.attention_matrix_parameters, lambda m: op.attention_projections(m, layout, 5.0)),
-        (experts, lambda m: op.routed_experts(m, layout, 1e6)),  # every expert is hit
-    ):
-        read, without = (sum(w.hbm_bytes for w in works_of(m)) for m in (grouped, plain))
-        assert read - without == pytest.approx(parameters * 2 / 32, rel=1e-6)
+def test_expert_work_of_all_dies_is_that_of_all_tokens():
+    layout, tokens = ep_layout(64), 640.0
+    by_hand = tokens * 8 * 2 * 3 * 7168 * 2048
+    assert 64 * expert_flops(DEEPSEEK_R1, layout, tokens) == by_hand
+    cut = replace(layout, ep=32)  # each expert over two dies
+    assert 64 * expert_flops(DEEPSEEK_R1, cut, tokens) == by_hand
+
+
+def test_tokens_that_arrive_at_a_die_chose_one_of_its_experts():
+    tokens = np.array([1000.0])
+    met = op.expert_work(DEEPSEEK_R1, ep_layout(64), tokens)
+    assert met.arriving_tokens == pytest.approx(1000 * (1 - (1 - 1 / 64) ** 8))
+    assert (met.num_experts, met.num_slots) == (256, 4)
+    alone = op.expert_work(DEEPSEEK_R1, Layout(dies=8, tp=8, ep=8, weight_dtype="int8"), tokens)
+    assert alone.arriving_tokens == 1000  # a rank alone has its tokens on all its dies
+    redundant = op.expert_work(DEEPSEEK_R1, ep_layout(288), tokens)
+    assert (redundant.num_experts, redundant.num_slots) == (288, 1)
+    with pytest.raises(ValueError, match="no experts"):
+        op.expert_work(LLAMA_70B, BF16, tokens)
 
 
 def test_operators_take_arrays():
@@ -171,7 +145,7 @@ def test_operators_take_arrays():
     for works in (
         op.attention_projections(DEEPSEEK_R1, INT8, tokens),
         op.dense_ffn(DEEPSEEK_R1, INT8, tokens),
-        op.routed_experts(DEEPSEEK_R1, INT8, tokens),
+        op.shared_experts(DEEPSEEK_R1, INT8, tokens),
         (op.layer_elementwise(DEEPSEEK_R1, INT8, tokens), op.sampling(DEEPSEEK_R1, tokens)),
     ):
         for work in works:

@@ -7,13 +7,13 @@ import pytest
 from cost_examples import (
     DEEPSEEK_R1,
     GPU_NODES,
-    IDEAL,
     LLAMA_70B,
     NPU_POD,
     SMALL_MOE,
     add_prompts,
     decode_batch,
     ep_layout,
+    ideal,
     permute,
     with_calibration,
     with_die,
@@ -21,20 +21,23 @@ from cost_examples import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from simpod.config import load_hardware, load_model
 from simpod.cost import Layout, StepPricer
 from simpod.cost.step import MAX_GROUP_TABLE_TOKENS
 from simpod.cost.table import CONTEXT_KNOTS
 from simpod.records.columns import STEP_PARTS
 
+# flowserve: no step waits for the launches of the host, which would hide what the die does
 PRICERS = {
-    "dense": StepPricer(LLAMA_70B, GPU_NODES, Layout(dies=8, tp=8)),
-    "moe-tp": StepPricer(SMALL_MOE, GPU_NODES, Layout(dies=8, tp=8, mtp_layers=1)),
+    "dense": StepPricer(LLAMA_70B, GPU_NODES, Layout(dies=8, tp=8), "flowserve"),
+    "moe-tp": StepPricer(SMALL_MOE, GPU_NODES, Layout(dies=8, tp=8, mtp_layers=1), "flowserve"),
     "ep4": StepPricer(SMALL_MOE, NPU_POD, ep_layout(4)),
     "ep4-mtp": StepPricer(DEEPSEEK_R1, NPU_POD, ep_layout(4, mtp=1)),
     "dp2-tp2": StepPricer(DEEPSEEK_R1, NPU_POD, ep_layout(4, dp=2, tp=2, ep=2)),
     "dp3-dense": StepPricer(LLAMA_70B, NPU_POD, Layout(dies=3, dp=3)),
 }
 names = st.sampled_from(sorted(PRICERS))
+PEAK_DECODE = decode_batch([60] * 288, 184_320)
 
 
 def price_s(pricer, batch):
@@ -127,20 +130,26 @@ def test_ranks_have_no_order(data, with_prompts):
     assert mixed.parts(1) == pytest.approx(plain.parts(1), rel=1e-9, abs=1e-12)
 
 
+SLACK_FRAC = 0.03
+"""Of a step: more work may be faster by this. Kernels have steps of their own: a few more tokens
+choose a larger tile, another sequence fills the cores so that no context is split and merged."""
+
+
 @given(st.data(), names)
 @settings(max_examples=50, deadline=None)
-def test_more_work_is_never_faster(data, name):
+def test_more_work_is_nearly_never_faster(data, name):
     pricer = PRICERS[name]
     batch = data.draw(batches(pricer.num_ranks, with_prompts=True))
     before = price_s(pricer, batch)
     rank = data.draw(st.integers(0, pricer.num_ranks - 1))
+    more = data.draw(st.integers(1, 500))
     column = data.draw(st.sampled_from(["decode_seqs", "context_tokens", "prefill_tokens"]))
-    more = getattr(batch, column).copy()
-    more[rank] += data.draw(st.integers(1, 500))
-    changed = replace(batch, **{column: more})
     if column == "prefill_tokens":
-        changed.prefill_context = batch.prefill_context + more - batch.prefill_tokens
-    assert price_s(pricer, changed) >= before
+        batch.prefill_pairs[rank] += more * (batch.prefill_tokens[rank] + (more + 1) / 2)
+        batch.prefill_context[rank] += more
+        batch.num_chunks[rank] = 1
+    getattr(batch, column)[rank] += more
+    assert price_s(pricer, batch) >= before * (1.0 - SLACK_FRAC)
 
 
 @pytest.mark.parametrize("model", [DEEPSEEK_R1, LLAMA_70B], ids=lambda m: m.name)
@@ -177,7 +186,7 @@ def test_one_rank_without_expert_parallelism_has_no_dispatch():
 
 def test_tensor_parallelism_divides_the_work_of_a_step():
     free = {name: replace(p, bytes_per_s=1e30) for name, p in GPU_NODES.planes.items()}
-    hardware = replace(GPU_NODES, calibration=IDEAL, planes=free)
+    hardware = replace(ideal(GPU_NODES), planes=free)
     batch = decode_batch(32, 32000)
     parts = {}
     for tp in (1, 8):
@@ -189,18 +198,37 @@ def test_tensor_parallelism_divides_the_work_of_a_step():
 
 
 def test_decode_of_a_dense_model_by_hand_when_memory_binds():
-    hardware = with_die(
-        replace(GPU_NODES, calibration=IDEAL),
-        peak_flops_per_s={"bf16": 1e30},
-        vector_flops_per_s=1e30,
-    )
-    prices = StepPricer(LLAMA_70B, hardware, Layout(dies=1)).price(decode_batch(1, 999))
-    kv_bytes = 1000 * 80 * 2 * 8 * 128 * 2  # resident tokens and the new one
-    query_bytes = 80 * 64 * 2 * 128 * 2
-    assert part(prices, "attention") == pytest.approx((kv_bytes + query_bytes) / 3e12)
-    weights = LLAMA_70B.parameters - LLAMA_70B.embedding_parameters
-    rest = sum(part(prices, name) for name in ("projections", "ffn", "head"))
-    assert rest == pytest.approx(2 * weights / 3e12, rel=1e-3)
+    """32 sequences of one KV head a core at least, so that no context is split."""
+    compute = {"peak_flops_per_s": {"bf16": 1e30}, "vector_flops_per_s": 1e30}
+    hardware = ideal(GPU_NODES, **compute)
+    prices = StepPricer(LLAMA_70B, hardware, Layout(dies=1)).price(decode_batch(32, 32 * 999))
+    kv_bytes = 32 * 1000 * 80 * 2 * 8 * 128 * 2  # resident tokens and the new one
+    query_bytes = 32 * 80 * 64 * 2 * 128 * 2
+    assert part(prices, "attention") == pytest.approx((kv_bytes + query_bytes) / 3e12, rel=1e-9)
+
+    def product_bytes(k, n):
+        return 2 * (k * n + 32 * (k + n))
+
+    layer = {"projections": [(8192, 10240), (8192, 8192)], "ffn": [(8192, 57344), (28672, 8192)]}
+    for name, matrices in layer.items():
+        by_hand = 80 * sum(product_bytes(*matrix) for matrix in matrices)
+        if name == "ffn":  # silu(gate) * up: both read, one written
+            by_hand += 80 * 32 * 3 * 28672 * 2
+        assert part(prices, name) == pytest.approx(by_hand / 3e12, rel=1e-9), name
+    assert part(prices, "head") == pytest.approx(product_bytes(8192, 128256) / 3e12, rel=1e-9)
+
+
+def test_a_long_prompt_by_hand_when_compute_binds():
+    """Whole tiles on every core: operations over the peak, half of the pairs behind the mask."""
+    hardware = ideal(GPU_NODES, hbm_bytes_per_s=1e30, vector_flops_per_s=1e30, num_cores=16)
+    batch = add_prompts(decode_batch(0, 0), 16384)
+    prices = StepPricer(LLAMA_70B, hardware, Layout(dies=1)).price(batch)
+    layer_parameters = 8192 * (10240 + 8192 + 3 * 28672)
+    rest = part(prices, "projections") + part(prices, "ffn")
+    assert rest == pytest.approx(80 * 2 * 16384 * layer_parameters / 1e15, rel=1e-6)
+    pairs = 16384 * 16385 / 2
+    by_hand_s = 80 * pairs * 4 * 64 * 128 / 1e15
+    assert part(prices, "attention") == pytest.approx(by_hand_s, rel=0.02)  # diagonal in tiles
 
 
 def test_slowest_rank_decides_and_the_others_wait():
@@ -273,16 +301,19 @@ def test_steps_too_large_for_the_table_continue_it():
         for tokens in (below, at, above)
     )
     assert low < middle < high
-    assert high - middle == pytest.approx(middle - low, rel=1e-3)
+    # in the table a line over 512 tokens, beyond it each count by itself: tiles end where they end
+    assert high - middle == pytest.approx(middle - low, rel=0.05)
 
 
 @pytest.mark.parametrize(
     ("model", "hardware", "layout", "batch", "low_s", "high_s"),
     [
-        (DEEPSEEK_R1, NPU_POD, ep_layout(288, 1), decode_batch([60] * 288, 184_320), 0.05, 0.13),
-        (LLAMA_70B, GPU_NODES, Layout(dies=8, tp=8), decode_batch(1, 1024), 0.006, 0.02),
+        ("deepseek-r1", "cloudmatrix384", ep_layout(288, 1), PEAK_DECODE, 0.07, 0.12),
+        ("llama-3.1-70b", "h100", Layout(dies=8, tp=8), decode_batch(1, 1024), 0.007, 0.013),
     ],
     ids=["xdeepserve-288", "llama-h100"],
-)
-def test_order_of_magnitude(model, hardware, layout, batch, low_s, high_s):
-    assert low_s < price_s(StepPricer(model, hardware, layout), batch) < high_s
+)  # fmt: skip
+def test_order_of_magnitude_on_shipped_profiles(model, hardware, layout, batch, low_s, high_s):
+    """xDeepServe figure 20: 93 ms and a gap of 2; weights over 8 x 3.35 TB/s alone: 5.3 ms."""
+    pricer = StepPricer(load_model(model), load_hardware(hardware), layout)
+    assert low_s < price_s(pricer, batch) < high_s

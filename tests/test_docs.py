@@ -24,7 +24,18 @@ from simpod.cli.main import app
 from simpod.records.columns import STEP_PARTS, RequestRecords, StepRecords, TransferRecords
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("README.md", "CONTRIBUTING.md", "docs/tutorial.md", "docs/fabric.md", "docs/pictures.md")
+PAGES = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "docs/tutorial.md",
+    "docs/fabric.md",
+    "docs/calibration.md",
+    "docs/communication.md",
+    "docs/compare.md",
+    "docs/sweep.md",
+    "docs/search.md",
+    "docs/pictures.md",
+)
 ALL_PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md")])
 
 BLOCK = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -122,7 +133,23 @@ def test_every_key_of_an_experiment_is_documented() -> None:
     elsewhere = {"ModelSpec", "AttentionSpec", "MoeSpec", "HardwareProfile", "DieSpec"}
     elsewhere |= {"PlaneSpec", "HostSpec", "Calibration"}  # model and hardware files
     elsewhere |= {"TopologySpec", "WiringSpec", "TransferLaw"}
+    for fit, constants in generator().kernel_definitions().values():  # docs/kernels.md
+        shown |= {"KernelFits", fit, *constants}
     assert set(experiment_schema()["$defs"]) == shown | elsewhere
+
+
+def test_every_kernel_constant_is_documented_with_its_bounds() -> None:
+    from simpod.config.json_schema import experiment_schema
+
+    text = (ROOT / "docs" / "kernels.md").read_text(encoding="utf-8")
+    definitions = experiment_schema()["$defs"]
+    rows = {line for line in text.splitlines() if line.startswith("| `")}
+    for _, kinds in generator().kernel_definitions().values():
+        for kind in kinds:
+            for name, value in definitions[kind]["properties"].items():
+                assert any(row.startswith(f"| `{name}` |") for row in rows), f"{kind}.{name}"
+                assert len(value["description"]) > 5, f"{kind}.{name}"
+                assert "minimum" in value, f"{kind}.{name} has no lower bound"
 
 
 def documented_columns(table: str) -> set[str]:

@@ -9,6 +9,7 @@ import pytest
 from simpod.config.references import load_hardware
 from simpod.cost.exchange.all_to_all import domain_s
 from simpod.cost.exchange.deepep import NormalShape, low_latency_s, low_latency_sms, normal_s
+from simpod.cost.exchange.price import price
 from simpod.cost.exchange.shapes import ExchangeShape, Fabric, nvidia_message_bytes
 from simpod.hardware.kernels.exchange import (
     BulkConstants,
@@ -18,7 +19,6 @@ from simpod.hardware.kernels.exchange import (
 )
 from simpod.validate.tables.exchange import (
     domain_fabric,
-    price,
     read_domain,
     read_low_latency,
     read_normal,

@@ -7,16 +7,29 @@ import pytest
 import yaml
 from pydantic import TypeAdapter
 
+from simpod.config import load_hardware
 from simpod.hardware import HardwareProfile, merge_base
 
 FOLDER = Path(__file__).parents[1] / "hardware_profiles"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
-GPUS = ("a100", "b200", "h100", "h20", "h200", "h800", "rtx-4090", "rtx-pro-6000")
+GPUS = (
+    "a100",
+    "b200",
+    "b300",
+    "h100",
+    "h20",
+    "h200",
+    "h800",
+    "l40s",
+    "rtx-4090",
+    "rtx-pro-6000",
+)
+RACKS = ("gb200", "gb300")  # a tray of 4, and a rack of trays
 
 
 def document(name: str) -> dict[str, Any]:
     own: dict[str, Any] = yaml.safe_load((FOLDER / f"{name}.yaml").read_text())
-    return merge_base(own, document(own["base"])) if "base" in own else own
+    return merge_base(own, document(own["base"]) if "base" in own else {})
 
 
 def profile(name: str) -> HardwareProfile:
@@ -24,8 +37,9 @@ def profile(name: str) -> HardwareProfile:
 
 
 def test_every_device_has_a_node_and_a_pod() -> None:
-    whole = ["cloudmatrix384", "gb200", "gb200-nvl72"]  # a tray of 4, and a rack of trays
-    assert sorted([*GPUS, *(f"{gpu}-pod" for gpu in GPUS), *whole]) == NAMES
+    ascend = ["cloudmatrix384", *(name for name in NAMES if name.startswith("atlas-"))]
+    pods = [f"{gpu}-pod" for gpu in GPUS] + [f"{rack}-nvl72" for rack in RACKS]
+    assert sorted([*GPUS, *RACKS, *pods, *ascend]) == NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -37,24 +51,21 @@ def test_profile_is_valid_and_sourced(name: str) -> None:
     assert spec.source
     links = [line for line in text.splitlines() if " bytes_per_s:" in line]
     assert all("unidirectional" in line for line in links)
-    assumed = spec.calibration.status == "assumed"
-    assert assumed or spec.calibration.fitted_on
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_numbers_are_in_si_units(name: str) -> None:
     """A slipped power of ten (GB for bytes, TFLOPS for FLOP/s) falls out of these ranges."""
     spec = profile(name)
-    assert all(1e14 < peak <= 1e16 for peak in spec.die.peak_flops_per_s.values())
+    assert all(1e14 < peak < 2e16 for peak in spec.die.peak_flops_per_s.values())
     assert 1e13 < spec.die.vector_flops_per_s < spec.die.peak_flops_per_s["bf16"]
     assert 2e10 < spec.die.hbm_bytes < 1e12
-    assert 1e12 <= spec.die.hbm_bytes_per_s < 1e13
+    assert 5e11 < spec.die.hbm_bytes_per_s < 1e13
     for plane in spec.planes.values():
         assert 1e9 < plane.bytes_per_s < 1e12
         assert 1e-7 < plane.intra_node_latency_s <= plane.inter_node_latency_s < 1e-4
     assert spec.die.hbm_bytes < spec.host.dram_bytes < 1e13
     assert 1e-6 <= spec.calibration.kernel_overhead_s < 1e-5
-    assert 1e-4 < spec.calibration.step_overhead_s < 1e-2
 
 
 @pytest.mark.parametrize("gpu", GPUS)
@@ -82,7 +93,7 @@ def test_cloudmatrix384_adds_up_to_its_published_totals() -> None:
     assert set(spec.die.peak_flops_per_s) == {"bf16", "int8"}
 
 
-def test_cloudmatrix384_dispatch_constants_leave_the_stated_error() -> None:
+def test_cloudmatrix384_dispatch_constants_are_near_the_published_latencies() -> None:
     """CMI table 7: 128 tokens to 8 experts each; 7.5 KB out, 14 KB back; one copy in EP stays."""
     spec = profile("cloudmatrix384")
     fit = spec.calibration
@@ -94,9 +105,7 @@ def test_cloudmatrix384_dispatch_constants_leave_the_stated_error() -> None:
             copies = 128 * 8 * (ep - 1) / ep
             fixed = fit.dispatch_latency_s + ep * fit.dispatch_latency_per_rank_s
             errors.append(abs((fixed + copies * size / rate) / (latency_us * 1e-6) - 1))
-    assert sorted(errors)[2:4] == pytest.approx(
-        [fit.median_abs_error_frac["dispatch_combine"]] * 2, abs=0.02
-    )
+    assert sorted(errors)[2:4] == pytest.approx([0.15] * 2, abs=0.02)  # the middle two of six
     assert max(errors) < 0.19
 
 
@@ -109,6 +118,9 @@ def test_cloudmatrix384_dispatch_constants_leave_the_stated_error() -> None:
         ("h200", 989, 1979, 4.8, 141, 450),
         ("h20", 148, 296, 4.0, 96, 450),
         ("b200", 2250, 4500, 7.7, 180, 900),
+        ("gb200", 2500, 5000, 8.0, 186, 900),
+        ("gb300", 2500, 165, 8.0, 277.5, 900),
+        ("l40s", 362.05, 733, 0.864, 48, 31.5),
         ("rtx-pro-6000", 503.8, 1007.6, 1.792, 96, 63),
         ("rtx-4090", 165.2, 660.6, 1.008, 24, 31.5),
     ],
@@ -129,10 +141,48 @@ def test_data_sheet_numbers(
     assert spec.planes["scale_up"].bytes_per_s == pytest.approx(scale_up_gb_per_s * 1e9)
 
 
+@pytest.mark.parametrize("rack", RACKS)
+def test_a_rack_is_one_domain_of_18_trays(rack: str) -> None:
+    tray, whole = profile(rack), profile(f"{rack}-nvl72")
+    assert (tray.num_dies, whole.num_dies) == (4, 72)
+    assert whole.die == tray.die
+    assert (tray.planes["scale_up"].scope, whole.planes["scale_up"].scope) == ("node", "pod")
+    assert 72 * whole.die.hbm_bytes_per_s == pytest.approx(576e12)
+
+
+def statuses(name: str) -> dict[str, int]:
+    spec = load_hardware(name)  # with the kernels of another profile, where one is named
+    return dict(spec.kernels.statuses(spec.die.name, spec.family))
+
+
 def test_relatives_share_constants_but_do_not_claim_their_own_fit() -> None:
-    h100 = profile("h100").calibration
-    for name in ("h800", "h200", "h20"):
-        fit = profile(name).calibration
-        assert fit.status == "family"
-        assert fit.matmul_compute_frac == h100.matmul_compute_frac
-    assert h100.status == "calibrated"
+    h100 = profile("h100")
+    assert statuses("h100")["calibrated"] > 30
+    for name in ("h200", "h20", "h100-pod"):
+        assert profile(name).kernels == h100.kernels
+    assert set(statuses("h200")) == set(statuses("h20")) == {"family"}
+    assert set(statuses("h800")) == {"calibrated", "family"}  # some tables are of the H800
+    assert statuses("h100-pod") == statuses("h100")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_fit_says_where_it_is_from(name: str) -> None:
+    spec = load_hardware(name)
+    for operator, variant, fit in spec.kernels.each():
+        assert fit.source, (operator, variant)
+        assert fit.device, (operator, variant)
+        if fit.rows == 0:  # derived, as the source says: no fit has left an error
+            assert fit.median_abs_error_frac is None
+        status = fit.status(spec.die.name, spec.family)
+        assert (status == "calibrated") == (fit.device == spec.die.name and fit.rows > 0)
+
+
+SERVED = ("gemm", "grouped_gemm", "prefill_attention", "decode_attention", "prefill_mla")
+SERVED += ("decode_mla",)
+"""Collectives aside: without constants of a library, links and latencies price an all-reduce."""
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_profile_prices_every_operator_that_is_served(name: str) -> None:
+    kernels = load_hardware(name).kernels
+    assert [operator for operator in SERVED if not getattr(kernels, operator)] == []

@@ -35,24 +35,7 @@ DOCUMENT: dict[str, Any] = {
     "num_nodes": 1,
     "planes": {"scale_up": PLANE},
     "host": {"num_cpus": 2, "dram_bytes": 1e12, "dram_bytes_per_s": 1e11},
-    "calibration": {
-        "status": "assumed",
-        **dict.fromkeys(
-            (
-                "matmul_compute_frac",
-                "grouped_matmul_compute_frac",
-                "prefill_attention_compute_frac",
-                "decode_attention_compute_frac",
-                "hbm_frac",
-                "attention_hbm_frac",
-                "vector_frac",
-            ),
-            0.5,
-        ),
-        "matmul_half_tokens": 0,
-        "kernel_overhead_s": 0,
-        "step_overhead_s": 0,
-    },
+    "calibration": {"hbm_frac": 0.5, "vector_frac": 0.5, "kernel_overhead_s": 0},
 }
 
 keys = st.sampled_from(["a", "b", "c", "base"])

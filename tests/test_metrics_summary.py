@@ -16,6 +16,7 @@ from simpod.metrics import (
     summary,
 )
 from simpod.records.columns import FINISHED, LIVE, REFUSED, STEP_PARTS, RunRecords
+from simpod.records.measure import Measure
 from simpod.records.slo import Slo
 
 HEADER = {
@@ -127,7 +128,9 @@ def test_pool_without_steps() -> None:
 
 def test_summary_by_hand() -> None:
     slo = Slo(ttft_s=1.0, tpot_s=1.0)
-    got = summary(small_run(), slo=slo, warmup_frac=0, drain_frac=0, metadata=HEADER)
+    got = summary(
+        small_run(), slo=slo, window_rule=Measure(warmup_frac=0, drain_frac=0), metadata=HEADER
+    )
     expected = {
         "model_id": "deepseek-r1",
         "arrived": 4,
@@ -187,7 +190,9 @@ def numbers(value: object) -> Iterator[object]:
     ids=["small", "empty", "nothing_finished", "burst"],
 )
 def test_summary_is_json_and_every_key_is_documented(records: RunRecords) -> None:
-    got = summary(records, slo=Slo(), warmup_frac=0.1, drain_frac=0.1, metadata=HEADER)
+    got = summary(
+        records, slo=Slo(), window_rule=Measure(warmup_frac=0.1, drain_frac=0.1), metadata=HEADER
+    )
     assert json.loads(json.dumps(got, allow_nan=False)) == got
     assert set(got) == set(SUMMARY_KEYS)
     allowed = (int, float, str, bool, type(None))
@@ -200,7 +205,7 @@ def test_every_key_has_one_line() -> None:
 
 
 def test_without_targets_there_is_no_goodput() -> None:
-    got = summary(small_run(), slo=Slo(), warmup_frac=0, drain_frac=0)
+    got = summary(small_run(), slo=Slo(), window_rule=Measure(warmup_frac=0, drain_frac=0))
     assert got["request_goodput"] is None
     assert got["slo_attainment"] is None
     assert got["slo_attainment_by_metric"] == {}

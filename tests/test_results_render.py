@@ -11,6 +11,7 @@ from rich.console import Console
 from simpod.cli.render import count, duration, notes, percent, summary_table
 from simpod.metrics import summary
 from simpod.records.columns import FINISHED, LIVE, REFUSED, STEP_PARTS
+from simpod.records.measure import Measure
 from simpod.records.slo import Slo
 
 
@@ -42,8 +43,7 @@ def backlogged() -> dict[str, Any]:
     return summary(
         records,
         slo=Slo(ttft_s=2.0, tpot_s=0.05, e2e_s=60.0),
-        warmup_frac=0.1,
-        drain_frac=0.1,
+        window_rule=Measure(warmup_frac=0.1, drain_frac=0.1),
         metadata=metadata,
     )
 

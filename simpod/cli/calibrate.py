@@ -15,8 +15,9 @@ simpod calibrate h100 --data tables/ --dry-run
 simpod calibrate my_device.yaml --data tables/
 
 Tables are called DEVICE.KIND.parquet (or .csv): gemm, context_attention, generation_attention,
-context_mla, generation_mla, moe, nccl, allreduce, encoder_attention; columns as in AIConfigurator's
-database, times in latency_us. Needs scipy: pip install 'simpod\\[fit]'."""
+context_mla, generation_mla, moe, nccl, allreduce, encoder_attention, deepep_low_latency,
+deepep_normal, alltoall; columns as in AIConfigurator's database, times in latency_us (DeepEP: in
+columns of their own). Needs scipy: pip install 'simpod\\[fit]'."""
 
 
 def calibrate_command(
@@ -47,18 +48,16 @@ def calibrate_command(
     quiet: QuietOption = False,
 ) -> None:
     """Fit kernel constants on 70 % of the rows, check on the rest, write them into the profile."""
-    from simpod.config import library, load_hardware
-    from simpod.validate.calibrate import calibrate, tables_of, write_fits
+    from simpod.config import library, load_hardware, write_kernel_fits
+    from simpod.validate.calibrate import calibrate, tables_of
 
     hardware = load_hardware(device)
     path = library.find("hardware_profiles", device)
-    tables = tables_of(hardware.name, data)
-    if only:
-        tables = [table for table in tables if table.kind in only]
+    tables = tables_of(hardware.name, data, only or ())
     with spinner("calibrate", quiet=quiet or as_json) as tell:
         fitted = calibrate(hardware, tables, tell)
     if not dry_run:
-        write_fits(path, fitted)
+        write_kernel_fits(path, fitted)
     rows = [
         _row(name, variant, fit) for name, fits in fitted.items() for variant, fit in fits.items()
     ]

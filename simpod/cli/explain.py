@@ -1,4 +1,4 @@
-"""`simpod explain`: every resolved value and where it came from."""
+"""`simpod explain`: every resolved value and where it came from; one collective's price."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from simpod.cli.explain_collective import Asked, explain_collective
+from simpod.cli.listing import in_words
 from simpod.cli.options import JsonOption, SetOption
 from simpod.cli.output import add_rows, in_yaml, leaves, plain_table, print_json, show
 from simpod.errors import ConfigError
@@ -25,25 +27,113 @@ simpod explain deepseek-r1 --json
 
 simpod explain path/to/config.json   (a HuggingFace model)
 
-simpod explain hardware:h100   (prefixes: experiment:, model:, hardware:)"""
+simpod explain hardware:h100   (prefixes: experiment:, model:, hardware:)
+
+simpod explain --collective dispatch --hardware cloudmatrix384 --ep 288 --tokens 60
+
+simpod explain --collective a2e --hardware cloudmatrix384 --kernel naive
+
+simpod explain --collective all_reduce --hardware h100 --dies 8 --bytes 65536"""
 
 _KINDS: Final = ("experiment", "model", "hardware")
 _LARGE: Final = 1e6
+KERNELS: Final = "hardware.kernels"
+"""Hundreds of constants, below the hardware of the experiment or of a pool."""
+
+
+def _priced(flag: str, metavar: str, meaning: str) -> typer.models.OptionInfo:
+    option: typer.models.OptionInfo = typer.Option(
+        flag,
+        metavar=metavar,
+        help=meaning,
+        show_default=False,
+        rich_help_panel="With --collective",
+    )
+    return option
+
+
+Count = int | None
 
 
 def explain_command(
     subject: Annotated[
-        str,
+        str | None,
         typer.Argument(
             metavar="EXPERIMENT|MODEL|HARDWARE",
             help="A shipped name or a file, looked for as an experiment, a model, then hardware.",
             show_default=False,
         ),
-    ],
+    ] = None,
     overrides: SetOption = None,
+    collective: Annotated[
+        str | None,
+        typer.Option(
+            "--collective",
+            metavar="OPERATION",
+            help="Price one: dispatch, combine, a2e, e2a, p2p_read, p2p_write, p2p_send,"
+            " all_reduce, all_gather, reduce_scatter, all_to_all.",
+            show_default=False,
+        ),
+    ] = None,
+    hardware: Annotated[str | None, _priced("--hardware", "NAME", "Name or path.")] = None,
+    kernel: Annotated[
+        str | None, _priced("--kernel", "NAME", "Default: the first the profile has constants of.")
+    ] = None,
+    ep: Annotated[Count, _priced("--ep", "N", "Ranks; expert dies of a2e and e2a.")] = None,
+    tokens: Annotated[Count, _priced("--tokens", "N", "A rank; default 128, a2e 96.")] = None,
+    hidden: Annotated[Count, _priced("--hidden", "N", "Hidden size; default 7168.")] = None,
+    top_k: Annotated[Count, _priced("--top-k", "N", "Experts of a token; default 8.")] = None,
+    experts: Annotated[Count, _priced("--experts", "N", "Logical experts; default 256.")] = None,
+    dtype: Annotated[
+        str | None, _priced("--dtype", "TYPE", "Of the messages; default: the kernel's.")
+    ] = None,
+    size_bytes: Annotated[
+        float | None, _priced("--bytes", "N", "Of a transfer, of a whole message; default 1 MiB.")
+    ] = None,
+    dies: Annotated[Count, _priced("--dies", "N", "Of a collective; default: a node's.")] = None,
+    nodes: Annotated[Count, _priced("--nodes", "N", "1: a transfer inside a node.")] = None,
+    cores: Annotated[
+        Count, _priced("--cores", "N", "Vector cores of p2p_send, SMs of deepep_normal.")
+    ] = None,
+    plane: Annotated[str | None, _priced("--plane", "ub|rdma", "Of p2p_read, p2p_write.")] = None,
+    attention_dies: Annotated[
+        Count, _priced("--attention-dies", "N", "Of one domain; default 160.")
+    ] = None,
+    domains: Annotated[
+        Count, _priced("--domains", "N", "Attention domains in turn; default 3.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show every resolved value and its origin, memory included; counts of a model; a profile."""
+    """Show every resolved value and its origin, memory included; counts of a model; a profile.
+
+    With --collective: the time of one exchange, transfer or collective, part by part.
+    """
+    asked = Asked(
+        operation=collective or "",
+        hardware=hardware,
+        kernel=kernel,
+        dtype=dtype,
+        plane=plane,
+        ep=ep,
+        tokens=tokens,
+        hidden=hidden,
+        top_k=top_k,
+        experts=experts,
+        size_bytes=size_bytes,
+        dies=dies,
+        nodes=nodes,
+        cores=cores,
+        attention_dies=attention_dies,
+        domains=domains,
+    )
+    if collective is not None:
+        if subject is not None or overrides:
+            raise ConfigError("--collective stands alone: no file, no --set")
+        explain_collective(asked, as_json=as_json)
+        return
+    _refuse(asked)
+    if subject is None:
+        raise ConfigError("give an experiment, a model or a profile, or --collective OPERATION")
     kind, name = _kind_and_name(subject)
     if kind == "experiment":
         _explain_experiment(name, overrides or (), as_json=as_json)
@@ -55,9 +145,25 @@ def explain_command(
     values = explain_model(name) if kind == "model" else explain_hardware(name)
     if as_json:
         print_json(values)
-    else:
-        rows = [(key, in_yaml(value), _in_words(value)) for key, value in leaves(values)]
-        show(add_rows(plain_table("Key", "Value", "", right=("",)), rows))
+        return
+    rows = [
+        (key, in_yaml(value), _in_words(value))
+        for key, value in leaves(values)
+        if not key.startswith(("kernels", "kernel_status"))  # they have a table of their own
+    ]
+    show(add_rows(plain_table("Key", "Value", "", right=("",)), rows))
+    if kind == "hardware":
+        show("", _kernel_table(name))
+
+
+def _refuse(asked: Asked) -> None:
+    flags = [
+        {"size_bytes": "--bytes"}.get(name, f"--{name.replace('_', '-')}")
+        for name, value in asdict(asked).items()
+        if name != "operation" and value is not None
+    ]
+    if flags:
+        raise ConfigError(f"{', '.join(flags)}: only with --collective")
 
 
 def _kind_and_name(subject: str) -> tuple[str, str]:
@@ -82,13 +188,46 @@ def _explain_experiment(name: str, overrides: Sequence[str], *, as_json: bool) -
         (row.key, in_yaml(row.value), row.origin)
         for row in explain(resolved)
         if not row.key.startswith("memory.")  # has a table of its own
+        and KERNELS not in row.key
     ]
     show(add_rows(plain_table("Key", "Value", "Origin"), rows))
+    for hardware in {each.name: each for each in resolved.hardware.values()}.values():
+        statuses = hardware.kernels.statuses(hardware.die.name, hardware.family)
+        show(
+            f"\nKernels of {hardware.name}: {in_words(statuses)}; each: simpod explain HARDWARE,"
+            " all constants: --json"
+        )
     for pool in resolved.pools:
         dies = pool.layout.dies // pool.layout.dp
         title = f"Memory of one die of pool {pool.name}, GB"
         held = memory_of(resolved, pool.name)
         show("", _memory_table(title, resolved.memory[pool.name], held, dies))
+
+
+def _kernel_table(name: str) -> "Table":
+    """A line for each variant of each operator: how sure, fitted on what, and what the fit left."""
+    from simpod.config import load_hardware
+
+    hardware = load_hardware(name)
+    numbers = ("rows", "median", "p90")
+    table = plain_table("Kernel", "variant", "constants", *numbers, "from", right=numbers)
+    rows = (
+        (
+            operator,
+            variant,
+            fit.status(hardware.die.name, hardware.family),
+            f"{fit.rows:,}",
+            _share(fit.median_abs_error_frac),
+            _share(fit.p90_abs_error_frac),
+            fit.device,
+        )
+        for operator, variant, fit in hardware.kernels.each()
+    )
+    return add_rows(table, rows)
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{value:.1%}"
 
 
 def experiment_json(resolved: "ResolvedExperiment") -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """`simpod list`: what is shipped, one line each."""
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -11,6 +12,8 @@ from simpod.units import GB, GIGA, TB
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+    from simpod.hardware.kernels.fits import Status
 
 EPILOG: Final = """Examples:
 
@@ -108,7 +111,7 @@ def _hardware(name: str) -> Row:
         "num_dies": profile.num_dies,
         "hbm_bytes": profile.die.hbm_bytes,
         "hbm_bytes_per_s": profile.die.hbm_bytes_per_s,
-        "status": profile.calibration.status,
+        "constants": profile.kernels.statuses(profile.die.name, profile.family),
     }
 
 
@@ -173,8 +176,13 @@ def _hardware_line(row: Row) -> tuple[str, ...]:
         *(str(row[key]) for key in ("num_nodes", "num_npus", "num_dies")),
         f"{row['hbm_bytes'] / GB:,.1f} GB",
         f"{row['hbm_bytes_per_s'] / TB:,.2f} TB/s",
-        row["status"],
+        in_words(row["constants"]),
     )
+
+
+def in_words(statuses: "Mapping[Status, int]") -> str:
+    """How many kernel constants are how sure: `28 calibrated, 3 family`."""
+    return ", ".join(f"{number} {status}" for status, number in statuses.items()) or "none"
 
 
 def _policy_line(row: Row) -> tuple[str, ...]:

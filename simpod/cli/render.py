@@ -65,6 +65,15 @@ def notes(summary: Summary) -> Iterator[str]:
     if summary["preemptions"]:
         yield f"[yellow]{summary['preemptions']:,} preemptions:[/] KV blocks ran out"
     yield from _saturation(summary)
+    yield from _prices(summary)
+
+
+def _prices(summary: Summary) -> Iterator[str]:
+    """What the step times rest on."""
+    shares = summary["price_status_frac"]
+    if shares:
+        parts = [f"{percent(frac)} {status}" for status, frac in sorted(shares.items())]
+        yield f"Step times: {', '.join(parts)} (see docs/accuracy.md)"
 
 
 def duration(seconds: float | None) -> str:
@@ -144,7 +153,8 @@ def _overview(summary: Summary) -> Table:
 
 
 def _latencies(summary: Summary) -> Table:
-    table = _table("Latency", "mean", "p50", "p90", "p99")
+    mean = "mean" if summary["stationary"] else "mean (not steady)"
+    table = _table("Latency", mean, "p50", "p90", "p99")
     for name, title in _LATENCIES.items():
         statistics = (summary[f"{each}_{name}_ms"] for each in ("mean", "median", "p90", "p99"))
         table.add_row(title, *(_milliseconds(value) for value in statistics), "")

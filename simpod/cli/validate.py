@@ -22,10 +22,13 @@ simpod validate --group points
 
 simpod validate --kernels my_tables/ --json
 
+simpod validate --collectives my_collectives.csv
+
 simpod validate --requests my_log/ --points my_points.yaml
 
 Without sources it takes the points that ship with simpod, and all measurements in the data folder:
-kernels/*.parquet, measured/e2e_gpu.csv, measured/requests_vllm/, measured/ascend_forward_times.csv.
+kernels/*.parquet, measured/e2e_gpu.csv, measured/requests_vllm/, measured/ascend_forward_times.csv,
+measured/collectives.csv, measured/deepep_*.csv, measured/alltoall_*.csv.
 With sources it takes those alone."""
 
 Paths = list[Path]
@@ -50,6 +53,9 @@ def validate_command(
     ] = None,
     forwards: Annotated[
         Paths | None, _source("--forwards", "CSV of forward times of whole models")
+    ] = None,
+    collectives: Annotated[
+        Paths | None, _source("--collectives", "CSV of dispatch, combine, transfers, collectives")
     ] = None,
     points: Annotated[
         Paths | None, _source("--points", "YAML of experiments with one published figure each")
@@ -96,6 +102,7 @@ def validate_command(
         "deployments": tuple(deployments or ()),
         "requests": tuple(requests or ()),
         "forwards": tuple(forwards or ()),
+        "collectives": tuple(collectives or ()),
         "points": tuple(points or ()),
     }
     named = any(given.values())

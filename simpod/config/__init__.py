@@ -9,6 +9,7 @@ from simpod.config.explain import (
     memory_of,
 )
 from simpod.config.json_schema import SCHEMAS, schema_text
+from simpod.config.kernel_section import write_kernel_fits
 from simpod.config.library import KINDS, names
 from simpod.config.load import load_experiment, resolve_tree
 from simpod.config.plain import resolve_document, workload_of
@@ -35,4 +36,5 @@ __all__ = [
     "resolve_tree",
     "schema_text",
     "workload_of",
+    "write_kernel_fits",
 ]

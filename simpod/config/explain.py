@@ -1,7 +1,7 @@
 """What an experiment, a model or a profile comes to, value by value."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Final, Literal
 
 from simpod.config import library
@@ -11,6 +11,7 @@ from simpod.config.references import load_hardware, load_model
 from simpod.config.resolved import ResolvedExperiment
 from simpod.config.strict_yaml import read_yaml
 from simpod.errors import ConfigError
+from simpod.hardware.spec import HardwareProfile
 from simpod.model.weights import weight_bytes
 
 Explainable = Literal["experiment", "model", "hardware"]
@@ -25,6 +26,7 @@ _KIND_OF_KEY: Final[Mapping[str, Explainable]] = {  # of what only one kind has
     "workload": "experiment",
     "die": "hardware",
     "base": "hardware",
+    "kernels_of": "hardware",
     "attention": "model",
 }
 
@@ -87,7 +89,7 @@ def explain_model(name_or_path: str) -> dict[str, Any]:
 
 
 def explain_hardware(name_or_path: str) -> dict[str, Any]:
-    """Sizes of a pod, then the fields of its profile, its base merged in."""
+    """Sizes of a pod, where its kernel constants are from, its profile with bases merged in."""
     hardware = load_hardware(name_or_path)
     num_npus = hardware.npus_per_node * hardware.num_nodes
     return {
@@ -95,7 +97,19 @@ def explain_hardware(name_or_path: str) -> dict[str, Any]:
         "num_npus": num_npus,
         "dies_per_node": hardware.dies_per_node,
         "hbm_bytes": hardware.num_dies * hardware.die.hbm_bytes,
+        "kernel_status": _kernel_status(hardware),
         **asdict(hardware),
+    }
+
+
+def _kernel_status(hardware: HardwareProfile) -> dict[str, dict[str, str]]:
+    """How far the constants of each operator's variants are from the die: see `Fit.status`."""
+    return {
+        each.name: {
+            variant: fit.status(hardware.die.name, hardware.family) for variant, fit in fits.items()
+        }
+        for each in fields(hardware.kernels)
+        if (fits := getattr(hardware.kernels, each.name))
     }
 
 

@@ -51,6 +51,11 @@ def hardware_schema() -> Schema:
         "type": "string",
         "description": "A profile, by name or path, that this one changes.",
     }
+    schema["properties"]["kernels_of"] = {
+        "type": "string",
+        "description": "A profile, by name or path, whose kernel constants stand in where this one"
+        " and its base have none or others; not those of collectives and exchanges.",
+    }
     required = {name: _take_required(part) for name, part in _parts(schema).items()}
     schema["anyOf"] = [{"required": ["base"]}, {"required": required[""]}]
     return schema

@@ -10,7 +10,8 @@ from simpod.config.problems import Problem, Problems
 from simpod.config.strict_yaml import read_yaml
 from simpod.config.validate import validate
 from simpod.errors import ConfigError, InvariantError
-from simpod.hardware.base import merge_base
+from simpod.hardware.base import BASE, KERNELS_OF, merge_base
+from simpod.hardware.kernels.fits import LINK_KERNELS
 from simpod.hardware.spec import HardwareProfile
 from simpod.model.huggingface import read_hf
 from simpod.model.spec import ModelSpec
@@ -44,25 +45,49 @@ def model_tree(name_or_path: str, beside: FilePath | None, found: list[Problem])
 
 def hardware_tree(name_or_path: str, beside: FilePath | None, found: list[Problem]) -> Node:
     """The numbers of a profile with its bases, not validated yet. found: as for `model_tree`."""
-    seen: list[FilePath] = []
-    trees: list[Node] = []
-    value, folder = name_or_path, beside
-    while True:
-        path = library.find("hardware_profiles", value, folder)
-        if path.resolve() in seen:
-            raise ConfigError(f"{library.label(path)}: base: leads back to this profile")
-        seen.append(path.resolve())
-        trees.append(read_yaml(path, library.label(path), found))
-        base = trees[-1].child("base")
-        if base is None:
-            break
-        if not isinstance(base.value, str):
-            raise ConfigError(f"{base.place}: base: takes the name of a profile, or a path")
-        value, folder = base.value, path.parent
-    merged = trees[-1].plain()
-    for tree in reversed(trees[:-1]):
-        merged = merge_base(tree.plain(), merged)
-    return _located(merged, list(trees)) if len(trees) > 1 else trees[0]
+    return _profile(name_or_path, beside, found, above=())
+
+
+def _profile(
+    name_or_path: str,
+    beside: FilePath | None,
+    found: list[Problem],
+    above: tuple[tuple[FilePath, str], ...],
+) -> Node:
+    """above: the profiles on the way here, and the key that led on from each."""
+    path = library.find("hardware_profiles", name_or_path, beside)
+    if path.resolve() in [each for each, _ in above]:
+        raise ConfigError(f"{library.label(path)}: {above[-1][1]}: leads back to this profile")
+    tree = read_yaml(path, library.label(path), found)
+    layers = [tree]
+    for key in (KERNELS_OF, BASE):
+        named = tree.child(key)
+        if named is None:
+            continue
+        if not isinstance(named.value, str):
+            raise ConfigError(f"{named.place}: {key}: takes the name of a profile, or a path")
+        on_the_way = (*above, (path.resolve(), key))
+        below = _profile(named.value, path.parent, found, on_the_way)
+        layers.append(_die_kernels(below, named) if key == KERNELS_OF else below)
+    if len(layers) == 1:
+        return tree
+    merged = layers[-1].plain()
+    for layer in reversed(layers[:-1]):
+        merged = merge_base(layer.plain(), merged)
+    return _located(merged, layers)
+
+
+def _die_kernels(profile: Node, named: Node) -> Node:
+    """What `kernels_of` takes from a profile: constants of its die, not those of its links."""
+    kernels = profile.child("kernels")
+    known = kernels.children() if kernels is not None else {}
+    taken = {key: node for key, node in known.items() if key not in LINK_KERNELS}
+    if kernels is None or not taken:
+        raise ConfigError(
+            f"{named.place}: {KERNELS_OF}: {named.value} has no constants of its die's kernels"
+        )
+    below = Node(value=dict(taken), place=kernels.place, key=kernels.key, written="kernels")
+    return Node(value={"kernels": below}, place=profile.place, key=profile.key)
 
 
 def workload_tree(name_or_path: str, beside: FilePath | None, found: list[Problem]) -> Node:

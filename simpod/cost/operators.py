@@ -117,7 +117,9 @@ def resident_projection(model: ModelSpec, layout: Layout, tokens: Amount) -> tup
 
 
 def layer_elementwise(model: ModelSpec, layout: Layout, tokens: Amount) -> Pass:
-    """Two fused add-norms, rotary embedding and the write into the cache; 8-bit: two quantisations.
+    """Two fused add-norms, rotary embedding, the write into the cache; 8-bit: two quantisations.
+
+    Norms of queries and keys are a kernel each.
 
     A fused add-norm reads input and residual and writes both: 4 passes over the hidden state.
     """
@@ -131,7 +133,7 @@ def layer_elementwise(model: ModelSpec, layout: Layout, tokens: Amount) -> Pass:
     return Pass(
         flops=tokens * (2.0 * NORM_FLOPS * model.hidden_size + ROPE_FLOPS * rotated),
         hbm_bytes=tokens * (elements * BF16_BYTES + cached),
-        kernels=6 if quantised else 4,
+        kernels=4 + (2 if quantised else 0) + (2 if a.has_qk_norm else 0),
     )
 
 
@@ -233,3 +235,24 @@ def sampling(model: ModelSpec, rows: Amount) -> Pass:
 def mtp_join(model: ModelSpec, tokens: Amount) -> Product:
     """The MTP layer's product of [embedding, hidden state] by [2 * hidden, hidden], in bf16."""
     return product(tokens, Matrix(2 * model.hidden_size, model.hidden_size))
+
+
+EXPERT_KERNELS = 7  # sort, permute, quantise, gate and up, activation, down, sum
+ATTENTION_KERNELS = 2  # write into the cache, attend
+MLA_KERNELS = 8  # split, rotate and join queries and latents; quantise the input of each product
+
+
+def step_kernels(model: ModelSpec, layout: Layout) -> int:
+    """Kernels that a step of the main model launches on each die."""
+    passes = layer_elementwise(model, layout, 1.0).kernels
+    reduces = 2 if layout.tp > 1 else 0
+    layer = len(attention_matrices(model, layout.tp)) + ATTENTION_KERNELS + passes + reduces
+    layer += MLA_KERNELS if model.attention.kind == "mla" else 0
+    dense = len(dense_ffn(model, layout, 1.0))
+    sparse = EXPERT_KERNELS + len(router(model, 1.0)) + len(shared_experts(model, layout, 1.0))
+    exchanges = 2 if layout.dp > 1 else 0
+    return (
+        model.num_layers * layer
+        + model.num_dense_layers * dense
+        + model.num_moe_layers * (sparse + exchanges)
+    )

@@ -10,15 +10,8 @@ from collections.abc import Callable
 import numpy as np
 
 from simpod.cost import operators as op
-from simpod.cost.collectives import (
-    Exchange,
-    all_gather_s,
-    all_reduce_s,
-    combine_message_bytes,
-    dispatch_message_bytes,
-    expert_exchange,
-    meets_in_layers,
-)
+from simpod.cost.collectives import all_gather_s, all_reduce_s, meets_in_layers
+from simpod.cost.expert_exchange import ExpertExchange
 from simpod.cost.kernels.pricer import AttentionSite, KernelPricer
 from simpod.cost.layout import Layout
 from simpod.cost.passes import pass_s
@@ -29,10 +22,18 @@ from simpod.hardware.spec import HardwareProfile
 from simpod.model.spec import ModelSpec
 from simpod.records.columns import STEP_PARTS
 
-ATTENTION, DISPATCH_WAIT, COMBINE_WAIT, MTP = (
-    STEP_PARTS.index(name) for name in ("attention", "dispatch_wait", "combine_wait", "mtp")
+ATTENTION, DISPATCH, DISPATCH_WAIT, COMBINE, COMBINE_WAIT, MTP, HOST_GAP = (
+    STEP_PARTS.index(name)
+    for name in (
+        "attention",
+        "dispatch",
+        "dispatch_wait",
+        "combine",
+        "combine_wait",
+        "mtp",
+        "host_gap",
+    )
 )
-NO_EXCHANGE = Exchange(0.0, 0.0)
 
 
 def by_part(size: int, **seconds: Amount) -> Floats:
@@ -58,12 +59,8 @@ class PartCosts:
         self.window = model.attention.window_tokens or 0
         self._full_layers = model.num_full_layers + self.mtp
         self.num_moe_layers = model.num_moe_layers + (self.mtp if model.moe else 0)
-        self.dispatch = self.combine = NO_EXCHANGE
-        if self.meets:
-            sent = dispatch_message_bytes(model, layout)
-            returned = combine_message_bytes(model)
-            self.dispatch = expert_exchange(hardware, model, layout, sent)
-            self.combine = expert_exchange(hardware, model, layout, returned)
+        self.eager_s = semantics.eager_launch_s * op.step_kernels(model, layout)
+        self._exchange = ExpertExchange(model, hardware, layout) if self.meets else None
 
     def decode_attention_s(self, seqs: Floats, context: Floats) -> Floats:
         """All layers' attention of `seqs` sequences that hold `context` tokens each, on average.
@@ -141,8 +138,7 @@ class PartCosts:
         dtype = op.part_dtype(self.model, "experts", self.layout.weight_dtype)
         work = op.expert_work(self.model, self.layout, np.maximum(group_tokens, 1.0))
         experts_s = self.kernels.experts_s(work, dtype)
-        dispatch_s = self.dispatch.fixed_s + self.dispatch.s_per_token * mean_tokens
-        combine_s = self.combine.fixed_s + self.combine.s_per_token * mean_tokens
+        dispatch_s, combine_s = self._exchanges_s(mean_tokens)
         return by_part(
             len(group_tokens),
             experts=layers * experts_s,
@@ -150,6 +146,19 @@ class PartCosts:
             combine=layers * combine_s,
             mtp=self.mtp * (experts_s + dispatch_s + combine_s),
         )
+
+    def exchanges(self, rank_tokens: Floats) -> Floats:
+        """Dispatch and combine of a die whose rank has `rank_tokens` [n]; without MTP layers."""
+        layers = self.model.num_moe_layers
+        dispatch_s, combine_s = self._exchanges_s(rank_tokens / self.layout.tp)
+        return by_part(len(rank_tokens), dispatch=layers * dispatch_s, combine=layers * combine_s)
+
+    def _exchanges_s(self, tokens: Floats) -> tuple[Amount, Amount]:
+        """One layer's dispatch and combine of `tokens` [n] of one die."""
+        if self._exchange is None:
+            return 0.0, 0.0
+        seconds = self._exchange.seconds
+        return seconds("dispatch", tokens), seconds("combine", tokens)
 
     def head(self, rows: Floats) -> Floats:
         """Head, sampling and the gap between steps; a draft samples one row in 1 + mtp_layers."""

@@ -21,14 +21,14 @@ class Semantics:
     """Of a kernel's stand-alone launch, what is left in a replayed graph with dependent launch."""
     step_gap_s: float
     """The die waits so long for the host between two steps."""
+    eager_launch_s: float
+    """Host time of one kernel in a step that no graph covers, one with prompts: the step takes at
+    least this for each of its kernels."""
     frontend_s: float
-    """From the client to the scheduler, and from the sampled token to the client: HTTP,
-    tokenisation, detokenisation; in TTFT, in no gap."""
-    eager_layer_s: float
-    """A step that is no graph (one with prompts) takes at least this, a layer: its launches are
-    the host's time."""
-    receive_steps: int
-    """New requests are taken in before every so many decode steps."""
+    """From the client to the scheduler, and from the sampled token back: HTTP, detokenisation. In a
+    client's TTFT, not in the engine's."""
+    frontend_s_per_token: float
+    """The same for each token of the prompt: reading and tokenising it."""
 
 
 SEMANTICS: Final[Mapping[str, Semantics]] = {
@@ -39,30 +39,30 @@ SEMANTICS: Final[Mapping[str, Semantics]] = {
             source="vLLM v1: chunked prefill beside decodes, asynchronous scheduling",
             batching="fcfs",
             launch_frac=1.0,
-            step_gap_s=0.0,
-            frontend_s=0.02,
-            eager_layer_s=0.0,
-            receive_steps=1,
+            step_gap_s=0.35e-3,
+            eager_launch_s=60e-6,
+            frontend_s=20e-3,
+            frontend_s_per_token=5e-6,
         ),
         Semantics(
             name="trtllm",
             source="TensorRT-LLM, PyTorch backend: in-flight batching, overlap scheduler",
             batching="fcfs",
             launch_frac=0.8,
-            step_gap_s=0.0,
-            frontend_s=0.02,
-            eager_layer_s=0.0,
-            receive_steps=1,
+            step_gap_s=0.1e-3,
+            eager_launch_s=75e-6,
+            frontend_s=20e-3,
+            frontend_s_per_token=5e-6,
         ),
         Semantics(
             name="sglang",
             source="SGLang: prefill first, overlap scheduler",
             batching="prefill_first",
             launch_frac=1.0,
-            step_gap_s=0.0,
-            frontend_s=0.02,
-            eager_layer_s=0.0,
-            receive_steps=1,
+            step_gap_s=0.9e-3,
+            eager_launch_s=75e-6,
+            frontend_s=20e-3,
+            frontend_s_per_token=5e-6,
         ),
         Semantics(
             name="flowserve",
@@ -70,9 +70,9 @@ SEMANTICS: Final[Mapping[str, Semantics]] = {
             batching="fcfs",
             launch_frac=1.0,
             step_gap_s=2e-3,
+            eager_launch_s=0.0,
             frontend_s=0.0,
-            eager_layer_s=0.0,
-            receive_steps=1,
+            frontend_s_per_token=0.0,
         ),
     )
 }

@@ -16,7 +16,16 @@ from functools import lru_cache
 import numpy as np
 
 from simpod.cost.layout import Layout
-from simpod.cost.parts import ATTENTION, COMBINE_WAIT, DISPATCH_WAIT, MTP, PartCosts
+from simpod.cost.parts import (
+    ATTENTION,
+    COMBINE,
+    COMBINE_WAIT,
+    DISPATCH,
+    DISPATCH_WAIT,
+    HOST_GAP,
+    MTP,
+    PartCosts,
+)
 from simpod.cost.semantics import SEMANTICS, default_semantics
 from simpod.cost.table import ContextTable, PromptTable, Table
 from simpod.cost.work import Floats, Ints
@@ -137,6 +146,13 @@ def _largest(counts: Ints) -> int:
     return counts.item(counts.argmax())
 
 
+def _host_bound(parts: Floats, host_s: float) -> Floats:
+    """The parts of a step in which the die waits `host_s` longer for its next launches."""
+    parts = parts.copy()
+    parts[HOST_GAP] += host_s
+    return parts
+
+
 class StepPricer:
     """Prices the steps of one group.
 
@@ -160,16 +176,18 @@ class StepPricer:
         chosen = SEMANTICS[semantics or default_semantics(hardware.family)]
         costs = PartCosts(model, hardware, layout, chosen)
         self._costs = costs
-        self._dies, self._tp = layout.dies, layout.tp
         self._tokens_per_decode = layout.tokens_per_decode
         self.mtp_share = costs.mtp / costs.num_layers  # of attention
         self._attention = ContextTable(costs.decode_attention_s)
         self._prompts = PromptTable(costs.prefill_attention_s)
+        self._prompt_s = lru_cache(MAX_COMPOSITIONS)(self._prompts.one)
+        self._eager_s = costs.eager_s
         self._rank = Table(costs.tokens)
         self._group = Table(costs.experts)
         self._head = Table(costs.head)
-        self._dispatch_s_per_excess_token = costs.num_moe_layers * costs.dispatch.s_per_token
-        self._combine_s_per_excess_token = costs.num_moe_layers * costs.combine.s_per_token
+        self._meets = costs.meets
+        self._exchange = Table(costs.exchanges)
+        self._moe_passes = costs.num_moe_layers / max(1, model.num_moe_layers)  # with MTP layers
         self._mean = np.full(layout.dp, 1.0 / layout.dp)
         self._ones = np.ones(layout.dp, dtype=np.int64)
         self._single = Table(lambda tokens: costs.tokens(tokens) + costs.experts(tokens))
@@ -191,8 +209,11 @@ class StepPricer:
         if prompt:
             tokens += prompt
             rows += batch.num_chunks.item()
-            attention_s += self._prompts.one(prompt, batch.prefill_pairs.item() / prompt)
+            attention_s += self._prompt_s(prompt, batch.prefill_pairs.item() / prompt)
         fixed_s, parts = self._single_parts(tokens, rows)
+        if prompt and fixed_s + attention_s < self._eager_s:
+            parts = _host_bound(parts, self._eager_s - fixed_s - attention_s)
+            fixed_s = self._eager_s - attention_s
         return StepPrices(
             fixed_s + attention_s,
             slope_s,
@@ -236,6 +257,10 @@ class StepPricer:
         group_tokens = tokens.dot(self._ones).item()
         rest_s, parts = self._after_meeting(group_tokens, _largest(tokens), rows)
         parts += mean_parts
+        host_s = self._eager_s - float(base_s.max()) - rest_s
+        if host_s > 0.0:
+            parts = _host_bound(parts, host_s)
+            rest_s += host_s
         return _Meeting(base_s, rest_s, parts)
 
     def _meet(self, batch: Batch, meeting: _Meeting) -> StepPrices:
@@ -265,10 +290,21 @@ class StepPricer:
         else:
             parts = self._costs.experts(np.array([float(group_tokens)]))[0]
             group_s = float(parts.sum())
-        excess_tokens = max(0.0, fullest / self._tp - group_tokens / self._dies)
-        combine_wait_s = excess_tokens * self._combine_s_per_excess_token
-        dispatch_wait_s = excess_tokens * self._dispatch_s_per_excess_token
+        dispatch_wait_s, combine_wait_s = self._exchange_waits_s(fullest, parts)
         head_s = self._head.seconds(rows)
         parts = parts + self._head.parts[rows]
         parts[COMBINE_WAIT] = combine_wait_s
         return group_s + head_s + dispatch_wait_s + combine_wait_s, parts
+
+    def _exchange_waits_s(self, fullest: int, parts: Floats) -> tuple[float, float]:
+        """What dispatch and combine of the fullest rank take longer than those of the mean die."""
+        if not self._meets:
+            return 0.0, 0.0
+        self._exchange.grow(fullest)
+        longest = self._exchange.parts[fullest]
+        dispatch_s = longest.item(DISPATCH) - parts.item(DISPATCH)
+        combine_s = longest.item(COMBINE) - parts.item(COMBINE)
+        return (
+            max(0.0, dispatch_s) * self._moe_passes,
+            max(0.0, combine_s) * self._moe_passes,
+        )

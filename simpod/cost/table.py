@@ -69,14 +69,16 @@ class Table:
         return total, mean.dot(self.parts.take(counts, axis=0))
 
 
-KNOTS_PER_DOUBLING = 4
+KNOTS_PER_DOUBLING = 2
 CONTEXT_KNOTS = np.concatenate(
     [[0.0], 16.0 * 2.0 ** (np.arange(18 * KNOTS_PER_DOUBLING + 1) / KNOTS_PER_DOUBLING)]
 )
-"""Mean contexts at which decode attention is priced: steps of 19 % from 16 to 4 M tokens."""
+"""Mean contexts at which decode attention is priced: steps of 41 % from 16 to 4 M tokens."""
 
 _KNOTS = CONTEXT_KNOTS.tolist()
-_LAST = len(_KNOTS) - 1
+_NUM_KNOTS = len(_KNOTS)
+_LAST = _NUM_KNOTS - 1
+UNBOUNDED = 2.0**62
 
 
 class ContextTable:
@@ -92,9 +94,11 @@ class ContextTable:
         self._fill = fill
         self._size = 0
         self._values = self._slopes = np.empty(0)  # [seqs * knots], flat
+        self._value_list: list[float] = []  # the same: element access to arrays is slow
+        self._slope_list: list[float] = []
 
     def _grow(self, seqs: int) -> None:
-        values = self._values.reshape(-1, len(_KNOTS))
+        values = self._values.reshape(-1, _NUM_KNOTS)
         while self._size <= seqs:
             start = self._size
             end, points = block_after(start)
@@ -106,6 +110,7 @@ class ContextTable:
         slopes[:, :-1] = np.diff(values, axis=1) / np.diff(CONTEXT_KNOTS)
         slopes[:, -1] = slopes[:, -2]
         self._values, self._slopes = values.reshape(-1), slopes.reshape(-1)
+        self._value_list, self._slope_list = self._values.tolist(), self._slopes.tolist()
 
     def one(self, seqs: int, context: int) -> tuple[float, float, int]:
         """Seconds, seconds per token of mean context, and tokens up to which that holds.
@@ -116,10 +121,10 @@ class ContextTable:
             self._grow(seqs)
         mean = context / seqs
         knot = bisect_right(_KNOTS, mean) - 1
-        cell = seqs * len(_KNOTS) + knot
-        slope_s = self._slopes.item(cell)
-        room = _KNOTS[knot + 1] - mean if knot < _LAST else float(2**62)
-        return self._values.item(cell) + (mean - _KNOTS[knot]) * slope_s, slope_s, int(room)
+        cell = seqs * _NUM_KNOTS + knot
+        slope_s = self._slope_list[cell]
+        room = _KNOTS[knot + 1] - mean if knot < _LAST else UNBOUNDED
+        return self._value_list[cell] + (mean - _KNOTS[knot]) * slope_s, slope_s, int(room)
 
     def many(self, seqs: Ints, context: Ints) -> tuple[Floats, Floats, Floats]:
         """The same for ranks [r]; one without sequences costs nothing, for ever."""
@@ -128,7 +133,7 @@ class ContextTable:
             self._grow(most)
         mean = context / np.maximum(seqs, 1)
         knot = CONTEXT_KNOTS.searchsorted(mean, side="right") - 1
-        cell = seqs * len(_KNOTS)
+        cell = seqs * _NUM_KNOTS
         cell += knot
         slope_s = self._slopes.take(cell)
         before = CONTEXT_KNOTS.take(knot)

@@ -1,17 +1,23 @@
 """Profiles built on profiles: a pod is a node's profile plus what joins its nodes."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
+
+BASE: Final = "base"
+"""Key of a profile: the profile that it changes."""
+KERNELS_OF: Final = "kernels_of"
+"""Key of a profile: the profile whose die's kernel constants stand in for its own."""
 
 
 def merge_base(child: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
     """Lay the document `child` over the document `base`, which is resolved already.
 
     Mappings are merged key by key, at every depth; any other value of the child replaces that of
-    the base. The key `base` itself is left out. Neither argument is changed.
+    the base. The keys that name other profiles are left out. Neither argument is changed.
     """
     merged = _overlay(base, child)
-    merged.pop("base", None)
+    for key in (BASE, KERNELS_OF):
+        merged.pop(key, None)
     return merged
 
 

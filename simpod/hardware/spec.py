@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Gt, Le
 
-from simpod.fields import STRICT, Count, Frac, NonNegative, Positive
+from simpod.fields import STRICT, Count, NonNegative, Positive
 from simpod.hardware.kernels.fits import KernelFits
 from simpod.hardware.topology import TopologySpec
 
@@ -63,6 +63,9 @@ class PlaneSpec:
     """Of a small transfer between two dies of a node."""
     inter_node_latency_s: NonNegative
     """Of a small transfer between two nodes; of no meaning in a plane of scope node."""
+    is_full_mesh: bool = False
+    """Without a switch: each pair of a node's dies has a link of its own, of which bytes_per_s is
+    the sum, so that a group has only the links among its members."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,32 +84,19 @@ class HostSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibration:
-    """What a die achieves of its peaks. Every number carries its source in the profile's YAML."""
+    """What a die achieves of its peaks outside the kernels of `kernels`: passes, links, latencies.
+
+    Every number carries its source in the profile's YAML.
+    """
 
     __pydantic_config__: ClassVar[Any] = STRICT
 
-    status: Literal["calibrated", "family", "assumed"]
-    """calibrated: fitted on this device; family: on a device of its family; assumed: neither."""
-    matmul_compute_frac: Share
-    """Of the peak, large dense GEMM."""
-    grouped_matmul_compute_frac: Share
-    """Of the peak, large expert GEMM."""
-    prefill_attention_compute_frac: Share
-    """Of the bf16 peak, long prompts."""
-    decode_attention_compute_frac: Share
-    """Of the bf16 peak; binds in absorbed MLA, whose heads share what they read."""
     hbm_frac: Share
     """Of memory bandwidth, streaming weights."""
-    attention_hbm_frac: Share
-    """Of memory bandwidth, reading the KV cache."""
     vector_frac: Share
     """Of the vector peak."""
-    matmul_half_tokens: NonNegative
-    """Rows at which a GEMM reaches half of matmul_compute_frac (rows / (rows + this))."""
     kernel_overhead_s: NonNegative
     """Launch or dispatch of one kernel inside a graph."""
-    step_overhead_s: NonNegative
-    """Host gap between two steps."""
     network_frac: Mapping[str, Share] = field(default_factory=dict)
     """Plane name -> achieved share of its bandwidth; a plane that is missing achieves all of it."""
     allreduce_latency_s: NonNegative = 0.0
@@ -115,10 +105,6 @@ class Calibration:
     """Fixed part of one expert dispatch or combine."""
     dispatch_latency_per_rank_s: NonNegative = 0.0
     """Metadata exchange with each peer, of one dispatch or combine."""
-    fitted_on: str = ""
-    """The data that the fitted constants come from."""
-    median_abs_error_frac: Mapping[str, Frac] = field(default_factory=dict)
-    """What the fit left, by operator class."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -74,6 +74,8 @@ _MACHINE = {
     "stationarity": "verdict (STABLE, GROWING, BACKLOGGED, BURST) and its numbers",
     "simulated_s": "simulated time at which the run stopped",
     "num_steps": "steps of all groups",
+    "price_status_frac": "share of the time in steps whose price rests on constants that are"
+    " calibrated on this device, of its family, or assumed",
 }
 
 SUMMARY_KEYS: dict[str, str] = {

@@ -1,5 +1,6 @@
 """What each pool was busy with: utilisation, and the breakdown of its steps."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -118,3 +119,22 @@ def _empty_breakdown() -> StepBreakdown:
         mean_s=nothing,
         share_frac=dict(nothing),
     )
+
+
+def price_status_frac(
+    records: RunRecords, statuses: Mapping[str, Mapping[str, str]]
+) -> dict[str, float]:
+    """Share of the time in steps by what its price rests on: calibrated, family or assumed.
+
+    statuses: of each pool, status by part; parts and pools that are missing are assumed.
+    """
+    seconds: dict[str, float] = {}
+    pool_of = np.array([group.pool for group in records.groups], dtype=object)
+    for pool in records.pools:
+        rows = pool_of[records.steps.group] == pool.name
+        known = statuses.get(pool.name, {})
+        for part, part_s in zip(STEP_PARTS, records.steps.parts_s[rows].sum(axis=0), strict=True):
+            status = known.get(part, "assumed")
+            seconds[status] = seconds.get(status, 0.0) + float(part_s)
+    total_s = sum(seconds.values())
+    return {status: part_s / total_s for status, part_s in seconds.items()} if total_s else {}

@@ -13,32 +13,36 @@ from simpod.metrics.attribution import ttft_parts_s
 from simpod.metrics.distribution import Distribution, describe, describe_weighted
 from simpod.metrics.latency import Bools, e2e_s, has_tpot, produced_tokens, tpot_s, ttft_s
 from simpod.metrics.occupancy import peak_in_system, stationarity
-from simpod.metrics.pools import pool_use, step_breakdown
+from simpod.metrics.pools import pool_use, price_status_frac, step_breakdown
 from simpod.metrics.saturation import saturation
 from simpod.metrics.tokens import Ledgers, inter_token_gaps, join_ledgers, tokens_per_second
 from simpod.metrics.window import Window, measure
 from simpod.records.columns import FINISHED, LIVE, REFUSED, RunRecords
+from simpod.records.measure import Measure
 from simpod.records.slo import Slo
 from simpod.units import MS
 
 Json = dict[str, Any]
+
+WHOLE_RUN = Measure(warmup_frac=0.0, drain_frac=0.0)
 
 
 def summary(
     records: RunRecords,
     *,
     slo: Slo,
-    warmup_frac: float = 0.0,
-    drain_frac: float = 0.0,
+    window_rule: Measure = WHOLE_RUN,
     is_closed_loop: bool = False,
     metadata: Mapping[str, Any] | None = None,
+    statuses: Mapping[str, Mapping[str, str]] | None = None,
 ) -> Json:
     """Every statistic of the run, keys as in `SUMMARY_KEYS`; None where undefined.
 
     Which requests count follows `metrics.window`; `is_closed_loop`: no rate was offered, clients
-    waited for answers. Of the same records it is the same to the byte.
+    waited for answers. statuses: by pool and part of a step, what its price rests on. Of the same
+    records it is the same to the byte.
     """
-    window = measure(records.requests, warmup_frac, drain_frac)
+    window = measure(records.requests, window_rule.warmup_frac, window_rule.drain_frac)
     ledgers = join_ledgers(records)
     body = {
         **_accounts(records, window),
@@ -46,6 +50,7 @@ def summary(
         **_latencies(records, ledgers, window),
         **_quality(records, window, slo),
         **_machine(records, window, is_closed_loop),
+        "price_status_frac": price_status_frac(records, statuses or {}),
     }
     header = dict(metadata or {})
     if clash := sorted(header.keys() & body.keys()):

@@ -11,6 +11,7 @@ from threadpoolctl import threadpool_limits
 from simpod.cluster import PoolSpec
 from simpod.config import ResolvedExperiment
 from simpod.cost import KvTransfer, StepPricer, kv_transfer
+from simpod.cost.statuses import part_statuses
 from simpod.engine import PoolInputs, RunInputs, Simulation
 from simpod.metrics import summary
 from simpod.policies import resolve
@@ -50,12 +51,7 @@ def run(experiment: ResolvedExperiment, on_progress: Progress | None = None) -> 
 
     Raises PolicyError if a policy breaks its contract, ConfigError for a trace with bad rows.
     """
-    stream = streams(experiment.seed)
-    requests = build(experiment.workload, stream)
-    # BLAS threads would spin beside the simulation
-    with threadpool_limits(1, user_api="blas"), _rare_collections():
-        records = Simulation(run_inputs(experiment, requests, stream, on_progress)).run()
-        statistics = summarise(experiment, requests, records)
+    records, statistics = simulate(experiment, on_progress)
     return Result(
         records=records,
         summary=statistics,
@@ -63,6 +59,18 @@ def run(experiment: ResolvedExperiment, on_progress: Progress | None = None) -> 
             experiment.document, seed=experiment.seed, hardware=experiment.hardware
         ),
     )
+
+
+def simulate(
+    experiment: ResolvedExperiment, on_progress: Progress | None = None
+) -> tuple[RunRecords, dict[str, Any]]:
+    """Records and summary of a run, as `run`, without the look at where the code came from."""
+    stream = streams(experiment.seed)
+    requests = build(experiment.workload, stream)
+    # BLAS threads would spin beside the simulation
+    with threadpool_limits(1, user_api="blas"), _rare_collections():
+        records = Simulation(run_inputs(experiment, requests, stream, on_progress)).run()
+        return records, summarise(experiment, requests, records)
 
 
 @contextmanager
@@ -115,8 +123,7 @@ def summarise(
     return summary(
         records,
         slo=experiment.slo,
-        warmup_frac=experiment.measure.warmup_frac,
-        drain_frac=experiment.measure.drain_frac,
+        window_rule=experiment.measure,
         is_closed_loop=requests.concurrency is not None,
         metadata={
             "label": experiment.name,
@@ -128,6 +135,12 @@ def summarise(
             "max_concurrency": requests.concurrency,
             "seed": experiment.seed,
             "skipped_trace_rows": requests.skipped_rows,
+        },
+        statuses={
+            pool.name: part_statuses(
+                experiment.model, experiment.hardware[pool.name], pool.layout, pool.role
+            )
+            for pool in experiment.pools
         },
     )
 

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from simpod.config import ResolvedExperiment, resolve_document
 from simpod.errors import ConfigError
+from simpod.units import MS
 from simpod.validate.names import hardware_of, model_of
 from simpod.validate.report import Point, Refusal, Report
 from simpod.validate.runs import summaries
@@ -94,19 +95,30 @@ def validate_deployments(
             report.refusals.append(Refusal(group=deployment.group, reason=error.reason))
             on_done()
     found = summaries([experiment for _, experiment in wanted], processes, on_done)
-    for (deployment, _), summary in zip(wanted, found, strict=True):
-        report.points += list(_points(deployment, summary))
+    for (deployment, experiment), summary in zip(wanted, found, strict=True):
+        report.points += list(_points(deployment, client_side(experiment, summary)))
     return report
 
 
-def _points(deployment: Deployment, summary: Mapping[str, Any]) -> Iterator[Point]:
+def client_side(experiment: ResolvedExperiment, summary: Mapping[str, Any]) -> dict[str, float]:
+    """TTFT and TPOT as a client sees them: the engine's, and the way there and back."""
+    semantics = experiment.semantics
+    prompt = summary["total_input_tokens"] / max(1, summary["completed"])
+    way_s = semantics.frontend_s + semantics.frontend_s_per_token * prompt
+    return {
+        "mean_ttft_ms": summary["mean_ttft_ms"] + way_s / MS,
+        "mean_tpot_ms": summary["mean_tpot_ms"],
+    }
+
+
+def _points(deployment: Deployment, seen: Mapping[str, float]) -> Iterator[Point]:
     for metric, column in (("ttft", "silicon_ttft_ms"), ("tpot", "silicon_tpot_ms")):
         yield Point(
             id=f"{deployment.id}/{metric}",
             group=f"{deployment.group}/{metric}",
             metric=f"mean_{metric}_ms",
             measured=float(deployment.row[column]),
-            simulated=float(summary[f"mean_{metric}_ms"]),
+            simulated=seen[f"mean_{metric}_ms"],
             source="AIConfigurator silicon table",
         )
 

@@ -3,15 +3,15 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from simpod.errors import ConfigError
-from simpod.hardware.spec import HardwareProfile
 from simpod.validate.fit import errors
 from simpod.validate.names import hardware_of
 from simpod.validate.report import GroupErrors, Refusal, Report
+from simpod.validate.tables.group import Group
 from simpod.validate.tables.kinds import KINDS, Floats, Kind
 
 if TYPE_CHECKING:
@@ -41,6 +41,8 @@ class TableFile:
 
 def find_tables(folder: Path) -> list[TableFile]:
     """Tables in a folder whose kind is known or not; ConfigError if there is none."""
+    if not folder.is_dir():
+        raise ConfigError(f"{folder}: not a folder of kernel tables")
     found = [
         TableFile(path=path, device=path.stem.partition(".")[0], kind=path.stem.partition(".")[2])
         for path in sorted(folder.iterdir())
@@ -63,15 +65,14 @@ def validate_kernels(folder: Path) -> Report:
         try:
             if kind is None:
                 raise ConfigError(f"no kernel model for tables of kind {table.kind!r}")
-            hardware = hardware_of(table.device)
-            report.add(_compare(group, kind, hardware, table))
+            report.add(_compare(group, kind, table))
         except ConfigError as error:
             report.refusals.append(Refusal(group=group, reason=error.problems[0]))
     return report
 
 
-def _compare(group: str, kind: Kind, hardware: HardwareProfile, table: TableFile) -> Report:
-    variants = list(_priced(kind, hardware, table))
+def _compare(group: str, kind: Kind, table: TableFile) -> Report:
+    variants = list(_priced(kind, table))
     whole = [np.concatenate(side) for side in zip(*(pair for _, *pair in variants), strict=True)]
     found = [GroupErrors(group=group, errors=errors(*whole), refused=0)]
     if len(variants) > 1:
@@ -82,14 +83,19 @@ def _compare(group: str, kind: Kind, hardware: HardwareProfile, table: TableFile
     return Report(tables=found)
 
 
-def _priced(
-    kind: Kind, hardware: HardwareProfile, table: TableFile
-) -> Iterator[tuple[str, Floats, Floats]]:
-    """Variant, simulated and measured seconds [n] of each group of rows."""
+def read_groups(kind: Kind, table: TableFile) -> tuple[int, list[Group[Any]]]:
+    """Dies that its rows need, and its rows by variant; ConfigError if columns are missing."""
+    frame = table.read()
     try:
-        groups = kind.read(table.read())
+        return kind.num_dies(frame), kind.read(frame)
     except KeyError as error:
         raise ConfigError(f"{table.path}: missing column {error}") from error
+
+
+def _priced(kind: Kind, table: TableFile) -> Iterator[tuple[str, Floats, Floats]]:
+    """Variant, simulated and measured seconds [n] of each group of rows."""
+    needed, groups = read_groups(kind, table)
+    hardware = hardware_of(table.device, needed)
     for group in groups:
         simulated_s = kind.seconds(hardware, group)
         if simulated_s is None:

@@ -9,6 +9,9 @@ from simpod.hardware.spec import HardwareProfile
 from simpod.model.spec import ModelSpec
 
 FORM_FACTORS = re.compile(r"[-_](sxm\d?|pcie|server|nvl\d*)$")
+VENDOR = "nvidia "
+PODS = ("-pod", "-nvl72")
+"""What is appended to a device's name for the profile of many of its nodes."""
 SAME_ARCHITECTURE = {
     "glm-4.6": "glm-4.5",
     "glm-4.7": "glm-4.5",
@@ -20,13 +23,15 @@ SAME_ARCHITECTURE = {
 """Releases whose configurations give the same numbers as one that is shipped."""
 
 DEVICES = {
+    "cloudmatrix": "cloudmatrix384",
+    "cm384": "cloudmatrix384",
     "atlas800a3752t128gdie": "cloudmatrix384",
     "atlas800a3560t128gdie": "atlas-a3-560t",
     "atlas800a2376t64g": "atlas-a2-376t",
     "atlas800a2313t64g": "atlas-a2-313t",
     "atlas800a2280t64g": "atlas-a2-280t",
 }
-"""Ascend servers as msmodeling calls them, in letters and digits."""
+"""Ascend servers as papers and msmodeling call them, in letters and digits."""
 
 _RELEASE = re.compile(
     r"-(instruct|chat|thinking|base|hf|it|fp8|fp4|nvfp4|mxfp4|bf16|w8a8|awq|int8|int4"
@@ -40,15 +45,20 @@ def hardware_of(device: str, num_dies: int = 1) -> HardwareProfile:
     ConfigError if there is none, or if `num_dies` are more than it has.
     """
     known = {_letters(name): name for name in library.names("hardware_profiles")}
-    plain = device.lower()
+    plain = device.lower().removeprefix(VENDOR)
     known |= {name: profile for name, profile in DEVICES.items() if profile in known.values()}
-    for name in (plain, FORM_FACTORS.sub("", plain)):
-        for candidate in (_letters(name), _letters(f"{name}-pod")):
+    for name in (plain, short_name(device)):
+        for candidate in (_letters(f"{name}{suffix}") for suffix in ("", *PODS)):
             if candidate in known:
                 profile = load_hardware(known[candidate])
                 if profile.num_dies >= num_dies:
                     return profile
     raise ConfigError(f"no hardware profile for {num_dies} dies of {device!r}")
+
+
+def short_name(device: str) -> str:
+    """`NVIDIA H100`, `h100_sxm` and `H100` as h100."""
+    return FORM_FACTORS.sub("", device.lower().removeprefix(VENDOR))
 
 
 def _letters(name: str) -> str:

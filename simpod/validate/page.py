@@ -16,6 +16,9 @@ below.
 
 * `kernels/DEVICE/TABLE`: measured kernels. The constants of h100, a100 and b200 were fitted on
   70 % of such rows; what the fit left on the other 30 % is in each profile, under `kernels`.
+* `collectives/SYSTEM/KERNEL/OPERATION`: expert exchange, transfers and collectives
+  ([communication.md](communication.md)). Their constants were fitted on 70 % of the large tables'
+  rows, and on the published points themselves, as `source` in each profile says.
 * `requests/STATISTIC`: logs of real engines, replayed.
 * `deployments/MODE/MODEL/SYSTEM/ENGINE/METRIC`: closed-loop runs of whole deployments. No constant
   was fitted on them but those of the engines' named semantics.

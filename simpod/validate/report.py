@@ -137,6 +137,5 @@ def _point_json(point: Point) -> dict[str, Any]:
         "measured": point.measured,
         "simulated": point.simulated,
         "error_frac": point.error_frac,
-        "tolerance_frac": point.tolerance_frac,
         "source": point.source,
     }

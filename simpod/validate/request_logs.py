@@ -78,7 +78,8 @@ def read_log(folder: Path) -> RequestLog:
 
     try:
         meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-        frame = pd.read_json(folder / "requests.jsonl", lines=True, convert_dates=False)
+        text = (folder / "requests.jsonl").read_text(encoding="utf-8")
+        frame = pd.DataFrame([json.loads(line) for line in text.splitlines() if line.strip()])
     except (OSError, ValueError) as error:
         raise ConfigError(f"{folder}: not a request log: {error}") from error
     missing = [name for name in COLUMNS if name not in frame]

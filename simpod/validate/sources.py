@@ -10,6 +10,13 @@ from simpod.errors import ConfigError
 from simpod.validate.report import Report
 
 VARIABLE: Final = "SIMPOD_SHARED"
+KINDS: Final = ("kernels", "deployments", "requests", "forwards", "collectives", "points")
+COLLECTIVES: Final = (
+    "measured/collectives.csv",
+    "measured/deepep_ll_h100_1to8nodes.csv",
+    "measured/deepep_normal_h100_1to8nodes.csv",
+    "measured/alltoall_gb200_ep2to64.csv",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,14 +27,15 @@ class Sources:
     deployments: tuple[Path, ...] = ()
     requests: tuple[Path, ...] = ()
     forwards: tuple[Path, ...] = ()
+    collectives: tuple[Path, ...] = ()
     points: tuple[Path, ...] = ()
     with_shipped_points: bool = True
 
     def __post_init__(self) -> None:
         missing = [
             f"{path}: not found"
-            for paths in (self.kernels, self.deployments, self.requests, self.forwards, self.points)
-            for path in paths
+            for kind in KINDS
+            for path in getattr(self, kind)
             if not path.exists()
         ]
         if missing:
@@ -35,14 +43,13 @@ class Sources:
 
     def only(self, patterns: Sequence[str]) -> "Sources":
         """Without the kinds of which no group is wanted; all of them without patterns."""
-        kinds = ("kernels", "deployments", "requests", "forwards", "points")
 
         def is_wanted(kind: str) -> bool:
             return not patterns or any(
                 pattern.startswith(kind) or kind.startswith(pattern) for pattern in patterns
             )
 
-        dropped: dict[str, Any] = {kind: () for kind in kinds if not is_wanted(kind)}
+        dropped: dict[str, Any] = {kind: () for kind in KINDS if not is_wanted(kind)}
         return replace(
             self, **dropped, with_shipped_points=self.with_shipped_points and is_wanted("points")
         )
@@ -50,7 +57,7 @@ class Sources:
     @property
     def is_bare(self) -> bool:
         """Nothing but the points that ship."""
-        return self.with_shipped_points and not (self.kernels or self.deployments or self.requests)
+        return self.with_shipped_points and not any(getattr(self, kind) for kind in KINDS)
 
 
 def data_folder(given: Path | None) -> Path | None:
@@ -77,6 +84,7 @@ def sources_in(folder: Path | None) -> Sources:
         deployments=there("measured/e2e_gpu.csv"),
         requests=there("measured/requests_vllm"),
         forwards=there("measured/ascend_forward_times.csv"),
+        collectives=there(*COLLECTIVES),
     )
 
 
@@ -86,6 +94,7 @@ Stage = Callable[[str, int], Callable[[], None]]
 
 def validate_all(sources: Sources, processes: int | None, stage: Stage) -> Report:
     """Run every kind that `sources` has."""
+    from simpod.validate.collectives import validate_collectives
     from simpod.validate.deployments import read_deployments, validate_deployments
     from simpod.validate.forwards import validate_forwards
     from simpod.validate.kernels import validate_kernels
@@ -95,6 +104,8 @@ def validate_all(sources: Sources, processes: int | None, stage: Stage) -> Repor
     report = Report()
     for path in sources.kernels:
         report.add(validate_kernels(path))
+    for path in sources.collectives:
+        report.add(validate_collectives(path))
     for path in sources.forwards:
         report.add(validate_forwards(path))
     for path in sources.requests:

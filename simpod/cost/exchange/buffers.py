@@ -72,3 +72,31 @@ def low_latency_buffers(
         dispatch_bytes=(received + 2.0 * tokens_per_rank) * dispatch_message_bytes,
         combine_bytes=2.0 * received * combine_message_bytes,
     )
+
+
+def split_buffers(
+    num_dies: int,
+    attention_slots: float,
+    expert_slots: float,
+    dispatch_message_bytes: float,
+    combine_message_bytes: float,
+) -> PinnedBuffers:
+    """A2E and E2A: the fuller of both sides, as all dies reserve alike; a field a die, metadata.
+
+    attention_slots, expert_slots: messages that one die of either side holds, of all domains.
+    """
+    slots = max(attention_slots, expert_slots)
+    return PinnedBuffers(
+        dispatch_bytes=slots * dispatch_message_bytes,
+        combine_bytes=slots * combine_message_bytes,
+        metadata_bytes=XCCL_METADATA_BYTES + FIELD_BYTES * num_dies,
+    )
+
+
+def ring_buffers(num_cores: int, slot_bytes: float) -> PinnedBuffers:
+    """XCCL send and receive with one peer: a ring of slots a pair of cores, and metadata."""
+    return PinnedBuffers(
+        dispatch_bytes=num_cores * slot_bytes,
+        combine_bytes=0.0,
+        metadata_bytes=XCCL_METADATA_BYTES,
+    )

@@ -48,6 +48,10 @@ FORMATS: Final[Mapping[str, NumberFormat]] = MappingProxyType(
         "int8": NumberFormat(weight_bytes=1.0, input_bytes=1.0, units=("int8", "bf16")),
         # a 16-bit scale for each 128 weights, products in bf16
         "int4": NumberFormat(weight_bytes=0.5 + 2 / 128, input_bytes=2.0, units=("bf16",)),
+        # the same weights, products in int8
+        "w4a8": NumberFormat(
+            weight_bytes=0.5 + 2 / 128, input_bytes=1.0, units=("int8", "fp8", "bf16")
+        ),
         # an 8-bit scale for each 16 numbers
         "nvfp4": NumberFormat(
             weight_bytes=0.5 + 1 / 16, input_bytes=0.5 + 1 / 16, units=("fp4", "fp8", "bf16")

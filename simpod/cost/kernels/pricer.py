@@ -226,7 +226,10 @@ class KernelPricer:
 
     def collective_s(self, operation: Operation, size_bytes: Amount, num_dies: int) -> Floats:
         """Inside a node, by the fastest library that the profile has."""
-        link = self._hardware.planes["scale_up"].bytes_per_s
+        plane = self._hardware.planes["scale_up"]
+        link = plane.bytes_per_s
+        if plane.is_full_mesh:
+            link *= (num_dies - 1) / (self._hardware.dies_per_node - 1)
         shape = CollectiveShape(
             size_bytes=np.asarray(size_bytes, np.float64), num_dies=_whole(num_dies)
         )

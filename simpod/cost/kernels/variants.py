@@ -28,7 +28,7 @@ GEMM: Final = {
 
 GROUPED_GEMM: Final = {
     "bf16": ("bf16/cutlass", "bf16/*"),
-    "fp8": ("fp8_block/*", "fp8/*"),
+    "fp8": ("fp8_block/cutlass", "fp8/cutlass", "fp8_block/*", "fp8/*"),
     "int8": ("int8/*", "fp8_block/*", "fp8/*"),
     "nvfp4": ("nvfp4/generated", "nvfp4/*", "w4a8_mxfp4_mxfp8/*", "fp8/*"),
     "w4a8": ("w4a8/*", "int8/*", "fp8/*"),

@@ -4,9 +4,9 @@ A variant is a data type, with the kernel library where that matters (`bf16`, `b
 `bf16/triton`); which variants stand in for one that is missing, is said where they are priced.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Generic, Literal, TypeVar
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, Generic, Literal, TypeVar, get_args
 
 from simpod.fields import STRICT, Index, NonNegative
 from simpod.hardware.kernels.collective import CollectiveConstants, CustomAllReduceConstants
@@ -39,6 +39,9 @@ ExchangeConstants = (
     | DomainConstants
 )
 
+LINK_KERNELS = ("collective", "exchange")
+"""Operator classes whose constants belong to the links as much as to the die."""
+
 Status = Literal["calibrated", "family", "assumed"]
 """calibrated: fitted on this device and this variant; family: on a device of its family; assumed:
 neither."""
@@ -63,7 +66,7 @@ class Fit(Generic[C]):
     p90_abs_error_frac: NonNegative | None = None
     """The same, 90th percentile."""
     constants: C
-    """See the operator's page."""
+    """Those of the operator class."""
 
     def status(self, device: str, family: str) -> Status:
         """How far the constants are from the die `device` of `family`."""
@@ -99,3 +102,16 @@ class KernelFits:
     """Dispatch, combine and transfers between dies: kernel/operation/dtype."""
     encoder_attention: Fits[EncoderAttentionConstants] = field(default_factory=dict)
     """Bidirectional attention of vision and audio encoders."""
+
+    def each(self) -> Iterator[tuple[str, str, Fit[Any]]]:
+        """Operator class, variant and fit of everything that there is."""
+        for operator in fields(self):
+            found: Fits[Any] = getattr(self, operator.name)
+            for variant, fit in found.items():
+                yield operator.name, variant, fit
+
+    def statuses(self, device: str, family: str) -> dict[Status, int]:
+        """How many variants have each status on the die `device` of `family`; none: left out."""
+        found = [fit.status(device, family) for _, _, fit in self.each()]
+        every: tuple[Status, ...] = get_args(Status)
+        return {status: found.count(status) for status in every if status in found}

@@ -4,18 +4,15 @@ An operator is `system/kernel/operation`, a variant a data type or a plane. Cons
 operator and variant; those of Ascend kernels to the kernel, whatever the operation.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from simpod.cost.exchange.all_to_all import domain_s
-from simpod.cost.exchange.breakdown import ExchangeTime
-from simpod.cost.exchange.deepep import NormalShape, low_latency_s, normal_s
-from simpod.cost.exchange.point_to_point import bulk_s
-from simpod.cost.exchange.pull import pull_s
-from simpod.cost.exchange.push import push_s
+from simpod.cost.exchange.deepep import NormalShape
+from simpod.cost.exchange.price import BulkShape, Shape
+from simpod.cost.exchange.requests import NOMINAL_EXPERTS, SPLIT_ATTENTION_DIES
 from simpod.cost.exchange.shapes import (
     QUANTISED,
     ExchangeShape,
@@ -23,49 +20,16 @@ from simpod.cost.exchange.shapes import (
     ascend_message_bytes,
     nvidia_message_bytes,
 )
-from simpod.cost.exchange.trampoline import SplitShape, naive_s, trampoline_s
-from simpod.hardware.kernels.exchange import (
-    BulkConstants,
-    DomainConstants,
-    LowLatencyConstants,
-    NormalConstants,
-    PullConstants,
-    PushConstants,
-)
+from simpod.cost.exchange.trampoline import SplitShape
 from simpod.units import GB, MS, US
 from simpod.validate.tables.group import Group
 
 Floats = NDArray[np.float64]
-Constants = (
-    BulkConstants
-    | DomainConstants
-    | LowLatencyConstants
-    | NormalConstants
-    | PullConstants
-    | PushConstants
-)
-
 GPUS_PER_NODE = 8
 NVL72_DIES = 72
 
-SPLIT_ATTENTION_DIES = 160
-"""Attention dies of one domain in the published A2E and E2A (xDeepServe 3.3); expert dies: `ep`."""
-
 DOMAIN_DTYPES = {"bfloat16": "bf16", "fp8": "fp8", "nvfp4": "fp4"}
 
-NOMINAL_EXPERTS = 256
-"""Of DeepSeek-R1, where a source gives none."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class BulkShape:
-    """Blocks moved between two dies."""
-
-    size_bytes: Floats
-    is_inter_node: NDArray[np.bool_]
-
-
-Shape = ExchangeShape | NormalShape | SplitShape | BulkShape
 ExchangeGroup = Group[Shape]
 
 
@@ -243,33 +207,3 @@ def read_published(frame: pd.DataFrame) -> list[ExchangeGroup]:
 def domain_fabric(node: Fabric, num_dies: int = NVL72_DIES) -> Fabric:
     """The same dies in one scale-up domain of `num_dies`."""
     return replace(node, dies_per_node=num_dies)
-
-
-def price(
-    fabric: Fabric, operator: str, variant: str, constants: Constants, shape: Shape
-) -> ExchangeTime:
-    """The breakdown of a group's rows; the constants' class says which mechanism."""
-    _, kernel, operation = operator.split("/")
-    outbound = operation in ("dispatch", "a2e")
-    match constants, shape:
-        case BulkConstants(), BulkShape():
-            plane = fabric.up_bytes_per_s if variant == "ub" else fabric.out_bytes_per_s
-            time = bulk_s(plane, constants, shape.size_bytes, shape.is_inter_node)
-        case PushConstants(), ExchangeShape():
-            time = push_s(fabric, constants, shape, is_dispatch=outbound)
-        case PullConstants(), SplitShape():
-            law = naive_s if kernel == "naive" else trampoline_s
-            time = law(fabric, constants, shape, to_experts=outbound)
-        case PullConstants(), ExchangeShape():
-            time = pull_s(fabric, constants, shape)
-        case LowLatencyConstants(), ExchangeShape():
-            time = low_latency_s(fabric, constants, shape)
-        case NormalConstants(), NormalShape():
-            time = normal_s(fabric, constants, shape)
-        case DomainConstants(), ExchangeShape():
-            time = domain_s(fabric, constants, shape)
-        case _:
-            raise ValueError(
-                f"{operator}: {type(constants).__name__} do not price a {type(shape).__name__}"
-            )
-    return time

@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from simpod.cost.exchange.price import Constants, price
 from simpod.cost.exchange.shapes import Fabric
 from simpod.hardware.kernels.exchange import (
     BulkConstants,
@@ -21,7 +22,7 @@ from simpod.hardware.kernels.exchange import (
     PushConstants,
 )
 from simpod.validate.fit import fit
-from simpod.validate.tables.exchange import Constants, ExchangeGroup, price
+from simpod.validate.tables.exchange import ExchangeGroup
 
 Floats = NDArray[np.float64]
 

@@ -15,6 +15,7 @@ from simpod.validate.tables import (
     decode_attention,
     decode_mla,
     encoder_attention,
+    exchange_kinds,
     gemm,
     grouped_gemm,
     prefill_attention,
@@ -34,7 +35,7 @@ class Kind:
 
     read(frame) gives its groups; price(hardware, variant, constants, shape) seconds [n];
     fit(hardware, group) the constants; fallbacks(variant) the variants that may stand in, nearest
-    first.
+    first; num_dies(frame) how many dies the hardware must have.
     """
 
     operator: str
@@ -42,6 +43,7 @@ class Kind:
     price: Callable[[HardwareProfile, str, Any, Any], Floats]
     fit: Callable[[HardwareProfile, Group[Any]], Any]
     fallbacks: Callable[[str], tuple[str, ...]]
+    num_dies: Callable[["pd.DataFrame"], int] = lambda _: 1
 
     def fit_for(self, hardware: HardwareProfile, variant: str) -> Fit[Any] | None:
         """The constants of a profile for a variant, or what stands in for it; None: it has none."""
@@ -118,6 +120,18 @@ COLLECTIVE: Final = Kind(
     fallbacks=collective.fallbacks,
 )
 
+
+def _of_exchange(table: exchange_kinds.ExchangeTable) -> Kind:
+    return Kind(
+        operator="exchange",
+        read=table.read,
+        price=exchange_kinds.price,
+        fit=exchange_kinds.calibrate,
+        fallbacks=exchange_kinds.fallbacks,
+        num_dies=table.num_dies,
+    )
+
+
 KINDS: Final[Mapping[str, Kind]] = {
     "gemm": _of_die("gemm", gemm, gemm.read_gemm, _fit_gemm),
     "moe": _of_die(
@@ -149,5 +163,6 @@ KINDS: Final[Mapping[str, Kind]] = {
     ),
     "nccl": COLLECTIVE,
     "allreduce": COLLECTIVE,
+    **{name: _of_exchange(table) for name, table in exchange_kinds.TABLES.items()},
 }
 """By the second part of the file's name, DEVICE.KIND.parquet."""

@@ -1,0 +1,81 @@
+"""How far each part of a step's price rests on measurements of this very device."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from simpod.cost.kernels.variants import (
+    GEMM,
+    GROUPED_GEMM,
+    decode_variants,
+    find,
+    gemm_format,
+    grouped_format,
+    mla_variants,
+    prefill_variants,
+)
+from simpod.cost.layout import Layout
+from simpod.cost.operators import part_dtype
+from simpod.hardware.kernels.fits import Fit, Status
+from simpod.hardware.spec import HardwareProfile
+from simpod.model.spec import ModelSpec
+from simpod.records.columns import STEP_PARTS
+
+STATUSES: tuple[Status, ...] = ("calibrated", "family", "assumed")
+"""From the best to the worst."""
+
+
+def part_statuses(
+    model: ModelSpec, hardware: HardwareProfile, layout: Layout, role: str
+) -> dict[str, Status]:
+    """Status of each part of a step.
+
+    A mixed pool's attention has the worse of its two kernels. Waiting is as good as what is waited
+    for. Element-wise passes, sampling and the host's gap are assumed: no table is fitted for them.
+    """
+
+    def of(operator: str, variants: Sequence[str]) -> Status:
+        fits: Mapping[str, Fit[Any]] = getattr(hardware.kernels, operator)
+        found = find(fits, variants)
+        return found.status(hardware.die.name, hardware.family) if found else "assumed"
+
+    dense = of("gemm", GEMM[gemm_format(hardware, layout.weight_dtype)])
+    dtype = part_dtype(model, "experts", layout.weight_dtype)
+    attention = worst(
+        [
+            of(operator, variants)
+            for phase, operator, variants in _attention(model, hardware, layout)
+            if role in (phase, "mixed")
+        ]
+    )
+    exchange = "assumed" if not hardware.kernels.exchange else of("exchange", ())
+    known: dict[str, Status] = {
+        "attention": attention,
+        "projections": dense,
+        "ffn": dense,
+        "experts": of("grouped_gemm", GROUPED_GEMM[grouped_format(hardware, dtype)]),
+        "all_reduce": of("collective", ("custom_graph/all_reduce", "hccl/all_reduce")),
+        "dispatch": exchange,
+        "dispatch_wait": attention,
+        "combine": exchange,
+        "combine_wait": exchange,
+        "head": dense,
+        "mtp": dense,
+    }
+    return {part: known.get(part, "assumed") for part in STEP_PARTS}
+
+
+def worst(statuses: Sequence[Status]) -> Status:
+    """The last of them in `STATUSES`."""
+    return max(statuses, key=STATUSES.index, default="assumed")
+
+
+def _attention(
+    model: ModelSpec, hardware: HardwareProfile, layout: Layout
+) -> tuple[tuple[str, str, Sequence[str]], ...]:
+    if model.attention.kind == "mla":
+        variants = mla_variants(layout.kv_dtype)
+        return ("prefill", "prefill_mla", variants), ("decode", "decode_mla", variants)
+    return (
+        ("prefill", "prefill_attention", prefill_variants(layout.kv_dtype)),
+        ("decode", "decode_attention", decode_variants(hardware, layout.kv_dtype)),
+    )

@@ -1,0 +1,82 @@
+"""Dispatch and combine of a layer: by the profile's kernels, the fastest of them, else by links."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from cost_examples import DEEPSEEK_R1, NPU_POD, SMALL_MOE, ep_layout
+
+from simpod.config import load_hardware
+from simpod.cost import Layout
+from simpod.cost.collectives import dispatch_message_bytes, expert_exchange
+from simpod.cost.expert_exchange import ExpertExchange
+from simpod.cost.statuses import part_statuses, worst
+from simpod.hardware.kernels.fits import KernelFits
+from simpod.records.columns import STEP_PARTS
+
+TOKENS = np.array([1.0, 8.0, 64.0, 128.0, 512.0, 4096.0])
+OPERATIONS = ("dispatch", "combine")
+
+
+def with_exchange(hardware, *kernels):
+    """The same profile with the constants of some exchange kernels alone."""
+    fits = hardware.kernels.exchange
+    kept = {name: fit for name, fit in fits.items() if name.startswith(kernels)}
+    assert kept
+    return replace(hardware, kernels=replace(hardware.kernels, exchange=kept))
+
+
+def test_without_constants_it_is_a_latency_and_the_bytes_over_the_link():
+    layout = ep_layout(32)
+    plain = expert_exchange(
+        NPU_POD, DEEPSEEK_R1, layout, dispatch_message_bytes(DEEPSEEK_R1, layout)
+    )
+    got = ExpertExchange(DEEPSEEK_R1, NPU_POD, layout).seconds("dispatch", TOKENS)
+    assert got == pytest.approx(plain.fixed_s + plain.s_per_token * TOKENS)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_on_nvidia_the_faster_of_two_kernels_is_taken(operation):
+    hardware = load_hardware("h100-pod")
+    layout = ep_layout(16, weight_dtype="fp8")
+
+    def seconds(*kernels):
+        profile = with_exchange(hardware, *kernels)
+        return ExpertExchange(DEEPSEEK_R1, profile, layout).seconds(operation, TOKENS)
+
+    low, normal = seconds("deepep_low_latency"), seconds("deepep_normal")
+    both = ExpertExchange(DEEPSEEK_R1, hardware, layout).seconds(operation, TOKENS)
+    assert both.tolist() == np.minimum(low, normal).tolist()
+    assert low[0] < normal[0]  # what it is for
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("name", ["cloudmatrix384", "h100-pod", "gb200-nvl72"])
+def test_more_tokens_take_longer_and_microseconds(name, operation):
+    hardware = load_hardware(name)
+    layout = ep_layout(32, weight_dtype="fp8" if "fp8" in hardware.die.peak_flops_per_s else "int8")
+    seconds = ExpertExchange(DEEPSEEK_R1, hardware, layout).seconds(operation, TOKENS)
+    assert np.all(np.diff(seconds) > 0.0)
+    assert np.all((seconds > 5e-6) & (seconds < 20e-3))
+
+
+def test_statuses_are_those_of_the_kernels_that_price_a_part():
+    h100 = load_hardware("h100")
+    found = part_statuses(SMALL_MOE, h100, Layout(dies=8, tp=8), "mixed")
+    assert list(found) == list(STEP_PARTS)
+    assert {found[part] for part in ("attention", "projections", "ffn", "experts", "head")} == {
+        "calibrated"
+    }
+    assert found["elementwise"] == found["sampling"] == found["host_gap"] == "assumed"
+    relative = part_statuses(SMALL_MOE, load_hardware("h200"), Layout(dies=8, tp=8), "mixed")
+    assert relative["attention"] == relative["experts"] == "family"
+    bare = part_statuses(
+        SMALL_MOE, replace(h100, kernels=KernelFits()), Layout(dies=8, tp=8), "mixed"
+    )
+    assert set(bare.values()) == {"assumed"}
+
+
+def test_the_worst_status_counts():
+    assert worst(["calibrated", "assumed", "family"]) == "assumed"
+    assert worst(["calibrated", "family"]) == "family"
+    assert worst([]) == "assumed"
