@@ -66,7 +66,7 @@ show(plot_cdfs(fcfs, mine, names=["fcfs", "mine"]), "08-own-scheduler")
 
 # %%
 means = [requests_of(result)["ttft_s"].mean() for result in (fcfs, mine)]
-print("mean TTFT (s): fcfs, mine:", [round(mean, 3) for mean in means])
+print("mean TTFT (s): fcfs, mine:", [round(float(m), 3) for m in means])
 assert means[1] < means[0]
 
 # %% [markdown]

@@ -12,6 +12,7 @@ from cli_runs import call
 from report_cases import apart, curve, together
 
 from simpod.report.html import write_report
+from simpod.report.html.many import many_payload
 from simpod.report.html.page import page
 from simpod.report.html.parts import shortened
 from simpod.report.html.run import run_payload
@@ -98,6 +99,15 @@ def test_a_sweep_folder_is_many_runs(tmp_path) -> None:
     assert data["figures"][0]["value"] == pytest.approx(1 + 1 / 6, rel=1e-4)
 
 
+def test_a_band_below_zero_stays_on_a_logarithmic_axis() -> None:
+    """Two seeds that differ much have an interval that reaches below 0."""
+    rows = {"variant": "a", "seed": [0, 1] * 2, "rate_per_s": [1.0, 1.0, 2.0, 2.0]}
+    runs = pd.DataFrame({**rows, "mean_ttft_ms": [1.0, 9.0, 2.0, 3.0], "slo_attainment": 0.99})
+    charts = charts_of(many_payload(runs, "two"))
+    assert charts["rate-mean-ttft-ms"]["series"][0]["low"][0] == 0
+    assert max(charts["rate-slo-attainment"]["series"][0]["high"]) <= 1.0
+
+
 def test_heat_maps_from_files(tmp_path) -> None:
     np.save(tmp_path / "before.npy", np.arange(1, 601, dtype=float).reshape(2, 300))
     (tmp_path / "links.csv").write_text("plane,link,used_frac\nup,up/out/0,0.5\n")
@@ -152,6 +162,7 @@ def browser():
 
 def test_it_is_alive_in_a_browser(tmp_path) -> None:
     write_report([apart()], tmp_path / "run.html")
+    write_report(curve(), tmp_path / "many.html")
     with browser() as playwright:
         chromium = playwright.chromium.launch(
             executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"]
@@ -168,8 +179,11 @@ def test_it_is_alive_in_a_browser(tmp_path) -> None:
         check_sorting(tab)
         check_explorer(tab)
         check_themes(tab)
+        tab.goto((tmp_path / "many.html").as_uri())
+        tab.wait_for_selector("body[data-ready]")
+        assert all(chart.query_selector(".series") for chart in tab.query_selector_all(".chart"))
         assert said == []
-        assert asked == [(tmp_path / "run.html").as_uri()]
+        assert asked == [(tmp_path / name).as_uri() for name in ("run.html", "many.html")]
         chromium.close()
 
 

@@ -32,6 +32,9 @@ Source = Any
 RUNS: Final = "runs.parquet"
 """Table of a sweep folder: `run_id`, `seed`, what was varied, `status`, the summary's figures."""
 
+SWEEP: Final = "sweep.json"
+"""What a sweep folder says of the sweep."""
+
 OK: Final = "ok"
 _ECHOED: Final = {"request_rate", "seed"}
 _ABOUT_RUNS: Final = ("run_id", "seed", "status", "error")

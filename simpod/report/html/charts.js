@@ -165,9 +165,10 @@ class Chart {
   line(s) {
     if (s.high) {
       let forth = "", back = "";
+      const onAxis = v => this.y.log && !(v > 0) ? this.y.low : v;
       for (let i = 0; i < s.x.length; i++) {
-        forth += `${forth ? "L" : "M"}${this.x.at(s.x[i]).toFixed(1)},${this.y.at(s.high[i]).toFixed(1)}`;
-        back = `L${this.x.at(s.x[i]).toFixed(1)},${this.y.at(s.low[i]).toFixed(1)}` + back;
+        forth += `${forth ? "L" : "M"}${this.x.at(s.x[i]).toFixed(1)},${this.y.at(onAxis(s.high[i])).toFixed(1)}`;
+        back = `L${this.x.at(s.x[i]).toFixed(1)},${this.y.at(onAxis(s.low[i])).toFixed(1)}` + back;
       }
       element("path", { d: forth + back + "Z", fill: s.colour, opacity: 0.2 }, this.plot);
     }

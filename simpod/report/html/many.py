@@ -1,5 +1,6 @@
 """What the page of a sweep, or of several results, shows."""
 
+import json
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -39,8 +40,8 @@ _CURVES: Final[Sequence[tuple[str, str, str, dict[str, Any]]]] = (
 )
 
 
-def many_payload(runs: "pd.DataFrame", name: str) -> Json:
-    """Everything of a table of runs that the page shows."""
+def many_payload(runs: "pd.DataFrame", name: str, sweep: Any = None) -> Json:
+    """Everything of a table of runs that the page shows; `sweep`: what the sweep file said."""
     if runs.empty:
         raise ConfigError(f"{name}: no run succeeded")
     variants = list(dict.fromkeys(runs["variant"]))
@@ -70,7 +71,7 @@ def many_payload(runs: "pd.DataFrame", name: str) -> Json:
             ["runs", str(len(runs))],
             ["keys varied", ", ".join(varied_keys(runs)) or "-"],
         ],
-        "experiment": None,
+        "experiment": None if sweep is None else json.dumps(sweep, indent=2),
     }
 
 
@@ -114,7 +115,8 @@ def _rate_curves(runs: "pd.DataFrame") -> Iterator[Json]:
             curve: dict[str, Any] = {"name": variant, "colour": colour_of(index)}
             curve |= {"x": rows["rate_per_s"], "y": rows["mean"]}
             if (rows["seeds"] > 1).any():
-                curve |= {"low": rows["low"].clip(lower=0), "high": rows["high"]}
+                most = options.get("max", np.inf)
+                curve |= {"low": rows["low"].clip(lower=0), "high": rows["high"].clip(upper=most)}
             series.append({k: v.tolist() if hasattr(v, "tolist") else v for k, v in curve.items()})
             knee = knee_rate_per_s(curve["x"].tolist(), curve["y"].tolist(), TARGET_FRAC)
             if metric == ATTAINMENT and knee is not None:

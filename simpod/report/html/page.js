@@ -118,7 +118,7 @@ function provenance() {
   }
   if (!DATA.experiment) return;
   const more = html("details", {}, part);
-  html("summary", {}, more, "The resolved experiment");
+  html("summary", {}, more, "What was asked for, in full");
   html("pre", {}, more, DATA.experiment);
 }
 

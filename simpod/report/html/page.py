@@ -11,7 +11,7 @@ from typing import Any, Final
 import simpod
 from simpod.report.html.many import many_payload
 from simpod.report.html.run import run_payload
-from simpod.report.sources import is_sweep, result_of, runs_of
+from simpod.report.sources import SWEEP, is_sweep, read_json, result_of, runs_of
 
 Json = dict[str, Any]
 
@@ -32,7 +32,9 @@ def write_report(
     if len(sources) == 1 and not is_sweep(sources[0]) and sources[0].is_dir():
         payload = run_payload(result_of(sources[0]), experts=experts, links=links)
     else:
-        payload = many_payload(runs_of(sources), name=_name(sources))
+        said = sources[0] / SWEEP
+        sweep = read_json(said) if said.is_file() else None
+        payload = many_payload(runs_of(sources), name=_name(sources), sweep=sweep)
     text = page(payload)
     path.write_text(text, encoding="utf-8")
     return len(text.encode())
