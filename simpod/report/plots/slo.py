@@ -47,9 +47,9 @@ def plot_slo_curve(
     label, scale = _METRICS.get(metric, (metric.replace("_", " "), 1.0))
     table = by_rate(runs, metric)
     for index, variant in enumerate(dict.fromkeys(table["variant"])):
-        _curve(axes, table[table["variant"] == variant], index, scale)
-        if metric == ATTAINMENT:
-            _mark_knee(axes, table[table["variant"] == variant], index, target_frac)
+        rows = table[table["variant"] == variant]
+        note = _mark_knee(axes, rows, index, target_frac) if metric == ATTAINMENT else ""
+        _curve(axes, rows, index, scale, note)
     if metric == ATTAINMENT:
         axes.axhline(100 * target_frac, color=MUTED, linestyle="--", linewidth=0.8)
         axes.set_ylim(0, 104)
@@ -82,10 +82,11 @@ def _with(runs: "pd.DataFrame", metric: str) -> "pd.DataFrame":
     return runs
 
 
-def _curve(axes: "Axes", rows: "pd.DataFrame", index: int, scale: float) -> None:
+def _curve(axes: "Axes", rows: "pd.DataFrame", index: int, scale: float, note: str) -> None:
     x, colour = rows["rate_per_s"], colour_of(index)
     seeds = int(rows["seeds"].min())
     name = f"{rows['variant'].iloc[0]}" + (f" ({seeds} seeds)" if seeds > 1 else "")
+    name = f"{name}{note}"
     marker = MARKERS[index % len(MARKERS)]
     axes.plot(x, scale * rows["mean"], color=colour, marker=marker, label=name)
     if seeds > 1:
@@ -94,22 +95,17 @@ def _curve(axes: "Axes", rows: "pd.DataFrame", index: int, scale: float) -> None
         )
 
 
-def _mark_knee(axes: "Axes", rows: "pd.DataFrame", index: int, target_frac: float) -> None:
+def _mark_knee(axes: "Axes", rows: "pd.DataFrame", index: int, target_frac: float) -> str:
+    """A line down from the knee; its rate for the legend."""
     rates, means = rows["rate_per_s"].tolist(), rows["mean"].tolist()
     knee = knee_rate_per_s(rates, means, target_frac)
     if knee is None:
-        return
+        return f", below {target_frac:.0%}"
+    colour, height = colour_of(index), 100 * target_frac
+    axes.plot([knee, knee], [0, height], color=colour, linestyle=":")
+    axes.plot([knee], [height], color=colour, marker="o", markersize=7, markerfacecolor="none")
     is_beyond = min(means) >= target_frac
-    axes.plot([knee, knee], [0, 100 * target_frac], color=colour_of(index), linestyle=":")
-    axes.annotate(
-        f"{'≥ ' if is_beyond else ''}{knee:.3g}/s",
-        (knee, 0),
-        xytext=(2, 3 + 9 * index),
-        textcoords="offset points",
-        color=colour_of(index),
-        fontsize=7,
-        fontweight="bold",
-    )
+    return f", {target_frac:.0%} up to {'more than ' if is_beyond else ''}{knee:.3g}/s"
 
 
 def _diagonal(axes: "Axes", table: "pd.DataFrame") -> None:
