@@ -176,6 +176,7 @@ def test_it_is_alive_in_a_browser(tmp_path) -> None:
         tab.goto((tmp_path / "run.html").as_uri())
         tab.wait_for_selector("body[data-ready]")
         check_charts(tab)
+        check_zoom_and_hover(tab)
         check_sorting(tab)
         check_explorer(tab)
         check_themes(tab)
@@ -203,6 +204,25 @@ def check_charts(tab) -> None:
     assert tab.inner_html("#cdf-ttft svg") != before
     tab.keyboard.press("0")
     assert tab.inner_html("#cdf-ttft svg") == before
+
+
+def check_zoom_and_hover(tab) -> None:
+    tab.locator("#kv svg").scroll_into_view_if_needed()
+    box = tab.locator("#kv svg").bounding_box()
+    x, y = box["x"] + 0.3 * box["width"], box["y"] + 0.5 * box["height"]
+    before = tab.inner_html("#kv svg")
+    tab.mouse.move(x, y)
+    tab.mouse.down()
+    tab.mouse.move(x + 0.4 * box["width"], y, steps=3)
+    tab.mouse.up()
+    assert tab.inner_html("#kv svg") != before
+    assert tab.is_visible("#kv .reset")
+    tab.click("#kv .reset")
+    assert tab.inner_html("#kv svg") == before
+    bar = tab.locator("#steps rect.series").first
+    bar.scroll_into_view_if_needed()
+    bar.hover()
+    assert "%" in tab.inner_text("#steps .tip")
 
 
 def check_sorting(tab) -> None:

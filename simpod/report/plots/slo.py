@@ -59,14 +59,14 @@ def plot_slo_curve(
     axes.set_ylim(bottom=0)
     axes.set_xlabel("offered rate (requests/s)")
     axes.set_ylabel(label)
-    axes.legend(loc="best")
+    axes.legend(loc="upper left", bbox_to_anchor=(-0.02, -0.2), borderaxespad=0)
     return axes
 
 
 @styled
 def plot_slo_curves(*sources: Source, target_frac: float = TARGET_FRAC) -> Any:
     """Attainment and goodput side by side, [2] axes."""
-    _, axes = new_figure(1, 2, width_in=WIDE_IN, height_in=2.6)
+    _, axes = new_figure(1, 2, width_in=WIDE_IN, height_in=3.0)
     runs = runs_of(sources)
     for each, metric in zip(axes[0], (ATTAINMENT, GOODPUT), strict=True):
         plot_slo_curve(runs, metric=metric, target_frac=target_frac, axes=each)
