@@ -12,10 +12,12 @@ seems to begin before the one ahead of it has ended.
 
 import gzip
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final, cast
 
 import numpy as np
 
@@ -71,21 +73,38 @@ def write_trace(source: Source, path: Path, window: Window | None = None) -> Tra
     """Write a result as `.json` or `.json.gz`; the same bytes for the same run."""
     if not path.name.endswith((".json", ".json.gz")):
         raise ConfigError(f"{path}: a trace is called .json or .json.gz")
-    events = trace_events(result_of(source), window or Window())
-    lines = ",\n".join(json.dumps(event, separators=(",", ":")) for event in events)
-    text = f'{{"displayTimeUnit":"ms","traceEvents":[\n{lines}\n]}}\n'.encode()
-    path.write_bytes(gzip.compress(text, 6, mtime=0) if path.name.endswith(".gz") else text)
-    phases = [event["ph"] for event in events]
-    return TraceCounts(
-        slices=phases.count("X") + phases.count("b"), flows=phases.count("s"), events=len(events)
-    )
+    trace = _trace_of(result_of(source), window or Window())
+    phases: Counter[str] = Counter()
+    with _opened(path) as file:
+        file.write(b'{"displayTimeUnit":"ms","traceEvents":[')
+        for event in trace.events():
+            separator = b",\n" if phases.total() else b"\n"
+            file.write(separator + json.dumps(event, separators=(",", ":")).encode())
+            phases[event["ph"]] += 1
+        file.write(b"\n]}\n")
+    return TraceCounts(slices=phases["X"] + phases["b"], flows=phases["s"], events=phases.total())
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes]]:
+    """The file, compressed if it is called so; no name and no time go into it."""
+    with path.open("wb") as file:
+        if not path.name.endswith(".gz"):
+            yield file
+            return
+        with gzip.GzipFile("", "wb", 6, file, mtime=0) as compressed:
+            yield cast("IO[bytes]", compressed)
 
 
 def trace_events(result: ResultFiles, window: Window) -> list[Event]:
     """All events of the window."""
+    return list(_trace_of(result, window).events())
+
+
+def _trace_of(result: ResultFiles, window: Window) -> "_Trace":
     if window.to_s <= window.from_s:
         raise ConfigError(f"trace: {window.from_s:g} to {window.to_s:g} s is no time at all")
-    return list(_Trace(result, window).events())
+    return _Trace(result, window)
 
 
 def _tick(seconds: float) -> float:
