@@ -4,10 +4,10 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check golden bench docs slow clean
+.PHONY: help run test check golden bench docs docs-site pictures slow clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "simpod needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
@@ -35,6 +35,12 @@ bench: $(STAMP) ## the simulator's own speed
 
 docs: $(STAMP) ## rewrite the generated tables of docs/ and the JSON Schemas
 	$(BIN)/python docs/generate.py
+
+docs-site: $(STAMP) ## the documentation as a site, in build/site; warnings are errors
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+pictures: $(STAMP) ## run the notebooks in full and keep their pictures in docs/pictures
+	for notebook in notebooks/[0-9]*.py; do SIMPOD_PICTURES=docs/pictures $(BIN)/python $$notebook || exit 1; done
 
 slow: $(STAMP) ## the tests that take minutes; installs Ray and Dask for them
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,engines]'

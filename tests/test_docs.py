@@ -41,6 +41,7 @@ PAGES = (
     "docs/compare.md",
     "docs/sweep.md",
     "docs/search.md",
+    "docs/pictures.md",
 )
 ALL_PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md")])
 

@@ -11,13 +11,16 @@ from simpod.cli import (
     check,
     compare,
     explain,
+    export,
     listing,
     plot,
+    report,
     run,
     schema,
     search,
     sweep,
     trace,
+    trace_view,
     validate,
 )
 from simpod.cli.failures import Commands
@@ -67,6 +70,9 @@ app.command(name="list", epilog=listing.EPILOG)(listing.list_command)
 app.command(name="check", epilog=check.EPILOG)(check.check_command)
 app.add_typer(trace.app, name="trace")
 app.add_typer(plot.app, name="plot")
+app.command(name="report", epilog=report.EPILOG)(report.report_command)
+app.command(name="export", epilog=export.EPILOG)(export.export_command)
+app.command(name="trace-view", epilog=trace_view.EPILOG)(trace_view.trace_view_command)
 app.command(name="schema", epilog=schema.EPILOG)(schema.schema_command)
 app.command(name="validate", epilog=validate.EPILOG)(validate.validate_command)
 app.command(name="calibrate", epilog=calibrate.EPILOG)(calibrate.calibrate_command)

@@ -1,12 +1,24 @@
-"""`simpod plot`: pictures."""
+"""`simpod plot`: pictures of results, and of pods."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
 
 from simpod.cli.options import OverwriteOption
 from simpod.errors import ConfigError
+
+EPILOG: Final = """Examples:
+
+simpod plot slo results/rate-* -o slo.png
+
+simpod plot attribution results/fcfs results/edf -o where.svg
+
+simpod plot cdf results/fcfs results/edf --metric tpot_s -o tpot.pdf
+
+A RESULT is a folder that `simpod run --out` wrote; where many runs are compared, also a sweep's
+folder or a table of runs (CSV, Parquet, JSON)."""
 
 TOPOLOGY_EPILOG: Final = """Examples:
 
@@ -16,12 +28,162 @@ simpod plot topology cloudmatrix384 --degrade 'scale_up/spine/3/*=0' -o lost.svg
 
 simpod plot topology h100-pod --degrade 'die/0--scale_out/leaf/0/0=0.5' -o half.png"""
 
-app = typer.Typer(help="Draw pictures; needs the extra `plot`.", no_args_is_help=True)
+app = typer.Typer(
+    help="Draw pictures (.png, .svg, .pdf); needs the extra `plot`.",
+    no_args_is_help=True,
+    epilog=EPILOG,
+)
+
+OutOption = Annotated[
+    Path,
+    typer.Option(
+        "--out", "-o", metavar="FILE", help="A .png, .svg or .pdf file.", show_default=False
+    ),
+]
 
 
-@app.callback()
-def plot() -> None:
-    """Take a word after `plot`, though there is only one so far."""
+def _argument(metavar: str, meaning: str) -> typer.models.ArgumentInfo:
+    argument: typer.models.ArgumentInfo = typer.Argument(
+        metavar=metavar, help=meaning, show_default=False
+    )
+    return argument
+
+
+Results = Annotated[list[Path], _argument("RESULT...", "Result folders, sweep folders or tables.")]
+OneResult = Annotated[Path, _argument("RESULT", "A result folder.")]
+
+
+@app.command()
+def slo(
+    results: Results,
+    out: OutOption,
+    target_frac: Annotated[
+        float,
+        typer.Option("--target", metavar="SHARE", help="Attainment at the knee.", min=0, max=1),
+    ] = 0.9,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Attainment and goodput against the rate, with the knee and bands over seeds."""
+    from simpod.report import plot_slo_curves
+
+    _draw(out, lambda: plot_slo_curves(*results, target_frac=target_frac), overwrite=overwrite)
+
+
+@app.command()
+def pareto(results: Results, out: OutOption, overwrite: OverwriteOption = False) -> None:
+    """Tokens/s per NPU against tokens/s per user, with the region that meets the TPOT target."""
+    from simpod.report import plot_pareto
+
+    _draw(out, lambda: plot_pareto(*results), overwrite=overwrite)
+
+
+@app.command()
+def scatter(result: OneResult, out: OutOption, overwrite: OverwriteOption = False) -> None:
+    """TTFT against TPOT of each request, with the box of the SLO."""
+    from simpod.report import plot_scatter
+
+    _draw(out, lambda: plot_scatter(result), overwrite=overwrite)
+
+
+@app.command()
+def cdf(
+    results: Results,
+    out: OutOption,
+    metric: Annotated[
+        str, typer.Option("--metric", metavar="NAME", help="ttft_s, tpot_s or e2e_s.")
+    ] = "ttft_s",
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Distribution of a latency, and its tail."""
+    from simpod.report import plot_cdfs
+
+    _draw(out, lambda: plot_cdfs(*results, metric=metric), overwrite=overwrite)
+
+
+@app.command()
+def attribution(
+    results: Results,
+    out: OutOption,
+    total: Annotated[str, typer.Option("--of", metavar="NAME", help="ttft_s or e2e_s.")] = "ttft_s",
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Where the time of requests went: the mean, and the slowest 1 %."""
+    from simpod.report import plot_attribution
+
+    _draw(out, lambda: plot_attribution(*results, total=total), overwrite=overwrite)
+
+
+@app.command()
+def steps(
+    result: OneResult,
+    out: OutOption,
+    is_in_ms: Annotated[bool, typer.Option("--ms", help="Milliseconds instead of shares.")] = False,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Of which parts the mean step of each pool consists."""
+    from simpod.report import plot_steps
+
+    _draw(out, lambda: plot_steps(result, share=not is_in_ms), overwrite=overwrite)
+
+
+@app.command()
+def timeline(result: OneResult, out: OutOption, overwrite: OverwriteOption = False) -> None:
+    """Arrivals, waiting, running, KV and transfers over time."""
+    from simpod.report import plot_timeline
+
+    _draw(out, lambda: plot_timeline(result), overwrite=overwrite)
+
+
+@app.command()
+def experts(
+    loads: Annotated[
+        list[Path],
+        _argument("LOAD...", "Files [layers, experts] (.npy, .csv, .parquet): before, after."),
+    ],
+    out: OutOption,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Load of each expert by layer, over the layer's mean."""
+    from simpod.report import plot_experts
+
+    _draw(out, lambda: plot_experts(*loads), overwrite=overwrite)
+
+
+@app.command()
+def links(
+    table: Annotated[Path, _argument("TABLE", "Columns plane, link, used_frac (.csv, .parquet).")],
+    out: OutOption,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """How much of each link was used, by plane."""
+    from simpod.report import plot_links
+
+    _draw(out, lambda: plot_links(table), overwrite=overwrite)
+
+
+@app.command()
+def parity(
+    validation: Annotated[
+        Path, _argument("VALIDATION", "What `simpod validate --json` printed, as a file.")
+    ],
+    out: OutOption,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Simulated against measured."""
+    from simpod.report import plot_parity
+
+    _draw(out, lambda: plot_parity(validation), overwrite=overwrite)
+
+
+def _draw(out: Path, plot: Callable[[], Any], *, overwrite: bool) -> None:
+    """Draw and write; what a plot returns is Axes, or an array of them."""
+    from simpod.report.style import save
+
+    if out.exists() and not overwrite:
+        raise ConfigError(f"{out} exists: choose another name or add --overwrite")
+    axes = plot()
+    save(axes.flat[0] if hasattr(axes, "flat") else axes, out)
+    typer.echo(f"wrote {out}")
 
 
 @app.command(epilog=TOPOLOGY_EPILOG)
@@ -34,12 +196,7 @@ def topology(
             show_default=False,
         ),
     ],
-    out: Annotated[
-        Path,
-        typer.Option(
-            "--out", "-o", metavar="FILE", help="A .png, .svg or .pdf file.", show_default=False
-        ),
-    ],
+    out: OutOption,
     losses: Annotated[
         list[str] | None,
         typer.Option(

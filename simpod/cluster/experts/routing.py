@@ -184,7 +184,8 @@ class ReplayedPopularity:
 
     def at(self, now_s: float) -> Floats:
         """[num_layers, num_experts]."""
-        return self._records[int(now_s // self._every_s) % len(self._records)]
+        record: Floats = self._records[int(now_s // self._every_s) % len(self._records)]
+        return record
 
 
 class DriftingPopularity:
