@@ -36,8 +36,9 @@ bench: $(STAMP) ## the simulator's own speed
 docs: $(STAMP) ## rewrite the generated tables of docs/ and the JSON Schemas
 	$(BIN)/python docs/generate.py
 
-slow: $(STAMP) ## the tests that take minutes
-	$(BIN)/python -m pytest -n auto -m slow
+slow: $(STAMP) ## the tests that take minutes; installs Ray and Dask for them
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,engines]'
+	SIMPOD_REQUIRE_ENGINES=1 $(BIN)/python -m pytest -n auto -m slow
 
 clean: ## remove .venv and everything that tools leave behind
 	rm -rf .venv build dist .benchmarks .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

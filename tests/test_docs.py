@@ -31,6 +31,9 @@ PAGES = (
     "docs/fabric.md",
     "docs/calibration.md",
     "docs/communication.md",
+    "docs/compare.md",
+    "docs/sweep.md",
+    "docs/search.md",
 )
 ALL_PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md")])
 

@@ -22,16 +22,17 @@ from simpod.cost.kernels.decode_split import (
     num_splits,
     tile_of,
 )
+from simpod.validate.kernels import find_tables
 from simpod.validate.tables.decode_attention import (
     START,
     fallbacks,
     fit_decode_attention,
     price,
     read_decode_attention,
-    read_decode_benchmarks,
     start_of,
     variant_of,
 )
+from simpod.validate.tables.kinds import KINDS
 
 SHARED = Path(os.environ.get("SIMPOD_SHARED", Path(__file__).parents[2] / "shared"))
 DIE = load_hardware("h100").die
@@ -283,10 +284,13 @@ def test_fit_finds_known_constants_and_leaves_idle_ones() -> None:
 
 
 def test_benchmark_folder(tmp_path: Path) -> None:
-    assert read_decode_benchmarks(tmp_path) == []
+    folder = tmp_path / "mha" / "decode" / "h800"
+    folder.mkdir(parents=True)
     text = "dtype,kv_dtype,batch_size,kv_len,latency_us,mfu\nbf16,bf16,16,4096,58.1,0.02\n"
-    (tmp_path / "32-4-128.csv").write_text(text)
-    (group,) = read_decode_benchmarks(tmp_path)
+    (folder / "32-4-128.csv").write_text(text)
+    (table,) = find_tables(tmp_path)
+    assert (table.device, table.kind) == ("h800", "mha/decode")
+    (group,) = KINDS[table.kind].read(table.read())
     assert group.variant == "bf16/fa3"
     assert (group.shape.query_heads, group.shape.kv_heads) == (32, 4)
     assert group.shape.context_tokens == 4096

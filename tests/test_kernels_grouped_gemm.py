@@ -328,7 +328,7 @@ def test_products_of_a_benchmark_without_the_rest() -> None:
             "down_proj_us": [176.0],
         }
     )
-    group = read_products(frame)
+    (group,) = read_products(frame)
     assert group.measured_s == pytest.approx([501e-6])
     assert group.shape.loads.pairs == pytest.approx([256.0])
 

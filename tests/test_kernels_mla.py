@@ -306,12 +306,14 @@ def test_measured_h800() -> None:
     folder = SHARED / "measured" / "kernels_h800" / "mla"
     if not folder.is_dir():
         pytest.skip(f"needs {folder}: set SIMPOD_SHARED")
-    decode = pd.read_csv(folder / "decode" / "h800" / "128-512-64.csv")
-    (group,) = decode_mla.read_decode_mla_by_length(decode, 128)
+    name = "128-512-64"
+    decode = pd.read_csv(folder / "decode" / "h800" / f"{name}.csv").assign(name=name)
+    (group,) = decode_mla.read_decode_mla_by_length(decode)
     shape = group.shape
     pairs = np.asarray(shape.num_seqs) * np.asarray(shape.context_tokens) * 128
     flops_per_s = pairs * 2 * (576 + 512) / group.measured_s
     assert flops_per_s / 989e12 == pytest.approx(decode["mfu"].to_numpy(), rel=0.1)
-    prefill = pd.read_csv(folder / "prefill" / "h800" / "128-128-64.csv")
-    (group,) = prefill_mla.read_prefill_mla_by_length(prefill, 128)
+    name = "128-128-64"
+    prefill = pd.read_csv(folder / "prefill" / "h800" / f"{name}.csv").assign(name=name)
+    (group,) = prefill_mla.read_prefill_mla_by_length(prefill)
     assert len(group.measured_s) == len(prefill)

@@ -17,7 +17,8 @@ simpod calibrate my_device.yaml --data tables/
 Tables are called DEVICE.KIND.parquet (or .csv): gemm, context_attention, generation_attention,
 context_mla, generation_mla, moe, nccl, allreduce, encoder_attention, deepep_low_latency,
 deepep_normal, alltoall; columns as in AIConfigurator's database, times in latency_us (DeepEP: in
-columns of their own). Needs scipy: pip install 'simpod\\[fit]'."""
+columns of their own). Or KIND/DEVICE/*.csv, as in InferSim's benchmarks: gemm, mha/decode,
+mla/prefill, mla/decode. Needs scipy: pip install 'simpod\\[fit]'."""
 
 
 def calibrate_command(

@@ -15,6 +15,8 @@ from simpod.cli import (
     plot,
     run,
     schema,
+    search,
+    sweep,
     trace,
     validate,
 )
@@ -25,7 +27,7 @@ _HELP: Final = """Simulate LLM serving on SuperPods: what an experiment file say
 First look: `simpod run quickstart`. Then copy an experiment, change it, and run your file.
 
 Exit codes: 0 done; 1 a bug of simpod; 2 the input is wrong, nothing was written;
-3 a policy broke its contract; 130 interrupted."""
+3 a policy broke its contract; 4 a gate of `simpod compare --fail-if` failed; 130 interrupted."""
 
 app = typer.Typer(
     name="simpod",
@@ -58,6 +60,8 @@ def main(
 
 app.command(name="run", epilog=run.EPILOG)(run.run_command)
 app.command(name="compare", epilog=compare.EPILOG)(compare.compare_command)
+app.command(name="sweep", epilog=sweep.EPILOG)(sweep.sweep_command)
+app.command(name="search", epilog=search.EPILOG)(search.search_command)
 app.command(name="explain", epilog=explain.EPILOG)(explain.explain_command)
 app.command(name="list", epilog=listing.EPILOG)(listing.list_command)
 app.command(name="check", epilog=check.EPILOG)(check.check_command)

@@ -58,6 +58,23 @@ def add_rows(table: "Table", rows: Iterable[Sequence[object]]) -> "Table":
     return table
 
 
+def markdown_lines(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """A table in GitHub's Markdown."""
+    lines = [header, ["---"] * len(header), *rows]
+    cells = [[cell.replace("|", "\\|").replace("\n", "<br>") for cell in line] for line in lines]
+    return [f"| {' | '.join(line)} |" for line in cells]
+
+
+def csv_lines(rows: Iterable[Sequence[object]]) -> list[str]:
+    """Rows as CSV (RFC 4180, without its carriage returns); None is empty."""
+    import csv
+    import io
+
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue().splitlines()
+
+
 def in_yaml(value: object) -> str:
     """A value in one line, as it would stand in a YAML file."""
     if isinstance(value, str):
@@ -80,7 +97,7 @@ def run_progress(name: str, *, quiet: bool) -> Iterator[RunProgress | None]:
     if quiet or not sys.stderr.isatty():
         yield None
         return
-    with _bar("{task.fields[simulated]}", "{task.fields[speed]}") as progress:
+    with bar("{task.fields[simulated]}", "{task.fields[speed]}") as progress:
         task = progress.add_task(name, total=None, simulated="", speed="")
         start_s = time.perf_counter()
 
@@ -103,8 +120,19 @@ def count_progress(name: str, total: int, *, quiet: bool) -> Iterator[Callable[[
     if quiet or not sys.stderr.isatty():
         yield lambda: None
         return
-    with _bar() as progress:
+    with bar() as progress:
         task = progress.add_task(name, total=total)
+        yield lambda: progress.advance(task)
+
+
+@contextmanager
+def open_progress(name: str, *, quiet: bool) -> Iterator[Callable[[], None]]:
+    """A count on stderr of runs whose number nobody knows yet."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda: None
+        return
+    with bar() as progress:
+        task = progress.add_task(name, total=None)
         yield lambda: progress.advance(task)
 
 
@@ -120,7 +148,8 @@ def spinner(name: str, *, quiet: bool) -> Iterator[Callable[[str], None]]:
         yield lambda text: status.update(f"{name}: {text}")
 
 
-def _bar(*fields: str) -> Any:
+def bar(*fields: str) -> Any:
+    """A progress bar on stderr with count and time left; `fields` are shown between them."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,

@@ -52,12 +52,7 @@ def run(experiment: ResolvedExperiment, on_progress: Progress | None = None) -> 
 
     Raises PolicyError if a policy breaks its contract, ConfigError for a trace with bad rows.
     """
-    stream = streams(experiment.seed)
-    requests = build(experiment.workload, stream)
-    # BLAS threads would spin beside the simulation
-    with threadpool_limits(1, user_api="blas"), _rare_collections():
-        records = Simulation(run_inputs(experiment, requests, stream, on_progress)).run()
-        statistics = summarise(experiment, requests, records)
+    records, statistics = simulate(experiment, on_progress)
     return Result(
         records=records,
         summary=statistics,
@@ -65,6 +60,18 @@ def run(experiment: ResolvedExperiment, on_progress: Progress | None = None) -> 
             experiment.document, seed=experiment.seed, hardware=experiment.hardware
         ),
     )
+
+
+def simulate(
+    experiment: ResolvedExperiment, on_progress: Progress | None = None
+) -> tuple[RunRecords, dict[str, Any]]:
+    """Records and summary of a run, as `run`, without the look at where the code came from."""
+    stream = streams(experiment.seed)
+    requests = build(experiment.workload, stream)
+    # BLAS threads would spin beside the simulation
+    with threadpool_limits(1, user_api="blas"), _rare_collections():
+        records = Simulation(run_inputs(experiment, requests, stream, on_progress)).run()
+        return records, summarise(experiment, requests, records)
 
 
 @contextmanager

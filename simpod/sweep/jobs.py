@@ -1,19 +1,20 @@
-"""Runs that do not know of each other, on the cores of this machine."""
+"""Runs that do not know of each other, on the cores of this machine; the first error ends all."""
 
-import multiprocessing
-import os
-import signal
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
+from types import TracebackType
+from typing import Any, Self, TypeVar
 
 from simpod.config import ResolvedExperiment, load_experiment
 from simpod.errors import InvariantError, PolicyError
 from simpod.run import Result, run
+from simpod.run.simulate import simulate
+from simpod.sweep.engines import end_pool, spawn_pool, usable_cores
 
 Json = dict[str, Any]
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +26,12 @@ class Job:
 
     def summary(self) -> Json:
         """Load, simulate, and keep the summary."""
-        return run_named(load_experiment(self.experiment, self.overrides)).summary
+        experiment = load_experiment(self.experiment, self.overrides)
+        try:
+            return simulate(experiment)[1]
+        except (InvariantError, PolicyError) as error:
+            error.add_note(f"experiment {experiment.name}, seed {experiment.seed}")
+            raise
 
 
 def run_named(
@@ -39,46 +45,54 @@ def run_named(
         raise
 
 
+class Runner:
+    """Processes that stay for many calls of `map`; with one process all is done in this one."""
+
+    def __init__(self, processes: int | None = None) -> None:
+        self.processes = processes or usable_cores()
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """After an error or Ctrl-C nobody wants what the other workers are at."""
+        if self._pool is not None:
+            if error is not None:
+                end_pool(self._pool)
+            self._pool.shutdown()
+
+    def map(
+        self,
+        function: Callable[[T], R],
+        items: Sequence[T],
+        on_done: Callable[[], None] = lambda: None,
+    ) -> list[R]:
+        """Results in the order of `items`, the same whatever the number of processes."""
+        if self.processes == 1 or (len(items) == 1 and self._pool is None):
+            return [_told(on_done, function(item)) for item in items]
+        if self._pool is None:
+            self._pool = spawn_pool(self.processes)
+        futures = [self._pool.submit(function, item) for item in items]
+        for future in as_completed(futures):
+            future.result()
+            on_done()
+        return [future.result() for future in futures]
+
+
 def run_jobs(
     jobs: Sequence[Job], *, processes: int | None = None, on_done: Callable[[], None] | None = None
 ) -> list[Json]:
-    """Summaries in the order of `jobs`, the same whatever the number of processes.
-
-    processes: at most; default one a core. The first error ends all; `on_done` is called after
-    each run.
-    """
-    limit = min(len(jobs), processes or os.cpu_count() or 1)
-    summaries: list[Json] = [{} for _ in jobs]
-    with closing(_in_process(jobs) if limit <= 1 else _in_processes(jobs, limit)) as done:
-        for index, summary in done:
-            summaries[index] = summary
-            if on_done is not None:
-                on_done()
-    return summaries
+    """Summaries in the order of `jobs`; `on_done` is called after each run."""
+    with Runner(processes) as runner:
+        return runner.map(Job.summary, jobs, on_done or (lambda: None))
 
 
-def _in_process(jobs: Sequence[Job]) -> Generator[tuple[int, Json], None, None]:
-    for index, job in enumerate(jobs):
-        yield index, job.summary()
-
-
-def _in_processes(jobs: Sequence[Job], processes: int) -> Generator[tuple[int, Json], None, None]:
-    others = set(multiprocessing.active_children())
-    spawn = multiprocessing.get_context("spawn")
-    executor = ProcessPoolExecutor(processes, mp_context=spawn, initializer=_die_at_once)
-    left = len(jobs)
-    try:
-        futures = {executor.submit(Job.summary, job): index for index, job in enumerate(jobs)}
-        for future in as_completed(futures):
-            left -= 1
-            yield futures[future], future.result()
-    finally:
-        if left:  # an error or Ctrl-C: nobody wants what the other workers are at
-            for worker in set(multiprocessing.active_children()) - others:
-                worker.terminate()
-        executor.shutdown(cancel_futures=True)
-
-
-def _die_at_once() -> None:
-    """Ctrl-C ends a worker without a traceback; the parent tells the user."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+def _told(on_done: Callable[[], None], result: R) -> R:
+    on_done()
+    return result

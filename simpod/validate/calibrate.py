@@ -69,7 +69,7 @@ def calibrate(
         if needed > hardware.num_dies:
             priced_on = hardware_of(hardware.name, needed)
         for group in groups:
-            if len(group.measured_s) < MIN_ROWS:
+            if kind.fit is None or len(group.measured_s) < MIN_ROWS:
                 continue
             on_fit(f"{kind.operator} {group.variant}")
             fitted, kept = (rows(group, mask) for mask in split(len(group.measured_s)))

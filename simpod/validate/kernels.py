@@ -22,25 +22,40 @@ SUFFIXES = {".parquet": "read_parquet", ".csv": "read_csv"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableFile:
-    """One file: DEVICE.KIND.parquet, or .csv."""
+    """One table: a file DEVICE.KIND.parquet or .csv, or a folder KIND/DEVICE of .csv files."""
 
     path: Path
     device: str
     kind: str
 
     def read(self) -> "pd.DataFrame":
-        """Its rows; ConfigError if it can't be read."""
+        """Its rows, those of a folder with the column `name` of their file; ConfigError if it can't
+        be read."""
         import pandas as pd
 
-        try:
-            frame: pd.DataFrame = getattr(pd, SUFFIXES[self.path.suffix])(self.path)
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"{self.path}: cannot be read as a table: {error}") from error
-        return frame
+        if self.path.is_dir():
+            files = sorted(self.path.glob("*.csv"))
+            parts = [_read(path).assign(name=path.stem) for path in files]
+            return pd.concat(parts, ignore_index=True)
+        return _read(self.path)
+
+
+def _read(path: Path) -> "pd.DataFrame":
+    import pandas as pd
+
+    try:
+        frame: pd.DataFrame = getattr(pd, SUFFIXES[path.suffix])(path)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: cannot be read as a table: {error}") from error
+    return frame
 
 
 def find_tables(folder: Path) -> list[TableFile]:
-    """Tables in a folder whose kind is known or not; ConfigError if there is none."""
+    """Tables in a folder whose kind is known or not; ConfigError if there is none.
+
+    Files DEVICE.KIND.parquet (or .csv), and InferSim's folders KIND/DEVICE with .csv files, where
+    KIND is an operator or an operator and a phase (`gemm`, `mla/decode`).
+    """
     if not folder.is_dir():
         raise ConfigError(f"{folder}: not a folder of kernel tables")
     found = [
@@ -48,10 +63,15 @@ def find_tables(folder: Path) -> list[TableFile]:
         for path in sorted(folder.iterdir())
         if path.suffix in SUFFIXES and "." in path.stem
     ]
+    holders = {path.parent for depth in ("*/*", "*/*/*") for path in folder.glob(f"{depth}/*.csv")}
+    found += [
+        TableFile(path=path, device=path.name, kind=path.parent.relative_to(folder).as_posix())
+        for path in sorted(holders)
+    ]
     if not found:
         raise ConfigError(
-            f"{folder}: no kernel tables; they are called DEVICE.KIND.parquet (or .csv),"
-            f" KIND one of {', '.join(KINDS)}"
+            f"{folder}: no kernel tables; they are called DEVICE.KIND.parquet (or .csv), or"
+            f" KIND/DEVICE/*.csv, KIND one of {', '.join(KINDS)}"
         )
     return found
 

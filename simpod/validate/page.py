@@ -19,10 +19,12 @@ below.
 * `collectives/SYSTEM/KERNEL/OPERATION`: expert exchange, transfers and collectives
   ([communication.md](communication.md)). Their constants were fitted on 70 % of the large tables'
   rows, and on the published points themselves, as `source` in each profile says.
-* `requests/STATISTIC`: logs of real engines, replayed.
+* `requests/STATISTIC`: logs of real engines, replayed. Two constants of rtx-pro-6000 (share of
+  memory bandwidth, latency of dispatch) were set by the mean TPOT of these logs.
 * `deployments/MODE/MODEL/SYSTEM/ENGINE/METRIC`: closed-loop runs of whole deployments. No constant
   was fitted on them but those of the engines' named semantics.
-* `forwards/DEVICE`: forward passes on Ascend.
+* `forwards/DEVICE`: forward passes on Ascend. Some constants of the 910 were adjusted on the
+  operators of these passes, so they are not held out.
 * `points/...`: published figures of whole systems; none was used in a fit.
 """
 

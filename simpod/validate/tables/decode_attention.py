@@ -5,7 +5,6 @@ context by rules of their own, so the library is part of the model, not only of 
 """
 
 from dataclasses import fields, replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -156,28 +155,25 @@ def _group(rows: pd.DataFrame, variant: str) -> Group[DecodeAttentionShape]:
     )
 
 
-def read_decode_benchmarks(folder: Path) -> list[Group[DecodeAttentionShape]]:
-    """Groups of a folder of CSV files `<query heads>-<KV heads>-<head_dim>.csv`, taken as fa3.
+def read_decode_by_heads(frame: pd.DataFrame) -> list[Group[DecodeAttentionShape]]:
+    """Rows of InferSim's `mha/decode`, taken as fa3.
 
-    Columns: kv_dtype, batch_size, kv_len, latency_us.
+    Columns: kv_dtype, batch_size, kv_len, latency_us, and name, of the file that a row comes from:
+    `<query heads>-<KV heads>-<head_dim>`.
     """
-    frames = []
-    for path in sorted(folder.glob("*.csv")):
-        heads, kv_heads, head_dim = (int(part) for part in path.stem.split("-"))
-        frame = pd.read_csv(path)
-        frames.append(
-            pd.DataFrame(
-                {
-                    "kernel_source": "fa3",
-                    "kv_cache_dtype": frame["kv_dtype"],
-                    "batch_size": frame["batch_size"],
-                    "step": frame["kv_len"],
-                    "isl": 0,
-                    "num_heads": heads,
-                    "num_key_value_heads": kv_heads,
-                    "head_dim": head_dim,
-                    "latency_us": frame["latency_us"],
-                }
-            )
+    heads = frame["name"].str.split("-", expand=True).astype(float)
+    return read_decode_attention(
+        pd.DataFrame(
+            {
+                "kernel_source": "fa3",
+                "kv_cache_dtype": frame["kv_dtype"],
+                "batch_size": frame["batch_size"],
+                "step": frame["kv_len"],
+                "isl": 0,
+                "num_heads": heads[0],
+                "num_key_value_heads": heads[1],
+                "head_dim": heads[2],
+                "latency_us": frame["latency_us"],
+            }
         )
-    return read_decode_attention(pd.concat(frames, ignore_index=True)) if frames else []
+    )

@@ -15,7 +15,6 @@ InferSim's `mla/decode`: FlashMLA on H800 by cache length, 128 heads.
 
 from dataclasses import replace
 
-import numpy as np
 import pandas as pd
 
 from simpod.cost.kernels.decode_mla import DecodeMlaShape, decode_mla_s
@@ -24,7 +23,13 @@ from simpod.hardware.spec import DieSpec
 from simpod.units import US
 from simpod.validate.fit import Floats
 from simpod.validate.tables.group import Group
-from simpod.validate.tables.mla_rows import FLASH_ATTENTION, best_fit, cache_dtype, column
+from simpod.validate.tables.mla_rows import (
+    FLASH_ATTENTION,
+    best_fit,
+    cache_dtype,
+    column,
+    heads_in_name,
+)
 
 OPERATOR = "decode_mla"
 
@@ -64,12 +69,12 @@ def read_decode_mla(frame: pd.DataFrame) -> list[Group[DecodeMlaShape]]:
     ]
 
 
-def read_decode_mla_by_length(frame: pd.DataFrame, num_heads: float) -> list[Group[DecodeMlaShape]]:
-    """Rows of InferSim's `mla/decode`, whose file name begins with the number of heads."""
+def read_decode_mla_by_length(frame: pd.DataFrame) -> list[Group[DecodeMlaShape]]:
+    """Rows of InferSim's `mla/decode`; the name of a row's file begins with its number of heads."""
     shape = DecodeMlaShape(
         num_seqs=column(frame, "batch_size"),
         context_tokens=column(frame, "kv_len"),
-        num_heads=np.full(len(frame), num_heads),
+        num_heads=heads_in_name(frame),
     )
     measured_s = column(frame, "latency_us") * US
     return [Group(operator=OPERATOR, variant="bf16", shape=shape, measured_s=measured_s)]

@@ -235,7 +235,7 @@ def read_grouped_gemm(frame: pd.DataFrame) -> list[Group[GroupedGemmShape]]:
     return groups
 
 
-def read_products(frame: pd.DataFrame) -> Group[GroupedGemmShape]:
+def read_products(frame: pd.DataFrame) -> list[Group[GroupedGemmShape]]:
     """Rows of InferSim's DeepGEMM benchmark: both products of fp8 experts, nothing around them.
 
     `tokens_per_expert` is taken for every local expert.
@@ -252,4 +252,5 @@ def read_products(frame: pd.DataFrame) -> Group[GroupedGemmShape]:
         inter_size=frame["intermediate_size"].to_numpy(np.float64),
     )
     measured = (frame["up_proj_us"] + frame["down_proj_us"]).to_numpy(np.float64) * US
-    return Group(operator=OPERATOR, variant="fp8_block/deepgemm", shape=shape, measured_s=measured)
+    variant = "fp8_block/deepgemm"
+    return [Group(operator=OPERATOR, variant=variant, shape=shape, measured_s=measured)]

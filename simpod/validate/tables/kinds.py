@@ -1,7 +1,7 @@
 """The kinds of kernel tables: which operator a file holds, how it is read, priced and fitted."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
@@ -34,14 +34,14 @@ class Kind:
     """One kind of table.
 
     read(frame) gives its groups; price(hardware, variant, constants, shape) seconds [n];
-    fit(hardware, group) the constants; fallbacks(variant) the variants that may stand in, nearest
-    first; num_dies(frame) how many dies the hardware must have.
+    fit(hardware, group) the constants, None if such rows can't tell them; fallbacks(variant) the
+    variants that may stand in, nearest first; num_dies(frame) how many dies the hardware must have.
     """
 
     operator: str
     read: Callable[["pd.DataFrame"], list[Group[Any]]]
     price: Callable[[HardwareProfile, str, Any, Any], Floats]
-    fit: Callable[[HardwareProfile, Group[Any]], Any]
+    fit: Callable[[HardwareProfile, Group[Any]], Any] | None
     fallbacks: Callable[[str], tuple[str, ...]]
     num_dies: Callable[["pd.DataFrame"], int] = lambda _: 1
 
@@ -132,29 +132,41 @@ def _of_exchange(table: exchange_kinds.ExchangeTable) -> Kind:
     )
 
 
+GROUPED_GEMM: Final = _of_die(
+    "grouped_gemm", grouped_gemm, grouped_gemm.read_grouped_gemm, grouped_gemm.calibrated
+)
+DECODE_ATTENTION: Final = _of_die(
+    "decode_attention",
+    decode_attention,
+    decode_attention.read_decode_attention,
+    decode_attention.fit_decode_attention,
+)
+PREFILL_MLA: Final = _of_die(
+    "prefill_mla", prefill_mla, prefill_mla.read_prefill_mla, _fit_prefill_mla
+)
+DECODE_MLA: Final = _of_die("decode_mla", decode_mla, decode_mla.read_decode_mla, _fit_decode_mla)
+PRODUCTS: Final = replace(
+    GROUPED_GEMM,
+    read=grouped_gemm.read_products,
+    price=lambda hardware, variant, constants, shape: grouped_gemm.price_products(
+        hardware.die, variant, constants, shape
+    ),
+    fit=None,
+)
+"""Both products of experts alone, without what surrounds them."""
+
 KINDS: Final[Mapping[str, Kind]] = {
     "gemm": _of_die("gemm", gemm, gemm.read_gemm, _fit_gemm),
-    "moe": _of_die(
-        "grouped_gemm", grouped_gemm, grouped_gemm.read_grouped_gemm, grouped_gemm.calibrated
-    ),
+    "moe": GROUPED_GEMM,
     "context_attention": _of_die(
         "prefill_attention",
         prefill_attention,
         prefill_attention.read_prefill_attention,
         prefill_attention.fit_prefill_attention,
     ),
-    "generation_attention": _of_die(
-        "decode_attention",
-        decode_attention,
-        decode_attention.read_decode_attention,
-        decode_attention.fit_decode_attention,
-    ),
-    "context_mla": _of_die(
-        "prefill_mla", prefill_mla, prefill_mla.read_prefill_mla, _fit_prefill_mla
-    ),
-    "generation_mla": _of_die(
-        "decode_mla", decode_mla, decode_mla.read_decode_mla, _fit_decode_mla
-    ),
+    "generation_attention": DECODE_ATTENTION,
+    "context_mla": PREFILL_MLA,
+    "generation_mla": DECODE_MLA,
     "encoder_attention": _of_die(
         "encoder_attention",
         encoder_attention,
@@ -164,5 +176,10 @@ KINDS: Final[Mapping[str, Kind]] = {
     "nccl": COLLECTIVE,
     "allreduce": COLLECTIVE,
     **{name: _of_exchange(table) for name, table in exchange_kinds.TABLES.items()},
+    "grouped_gemm/prefill": PRODUCTS,
+    "grouped_gemm/decode": PRODUCTS,
+    "mha/decode": replace(DECODE_ATTENTION, read=decode_attention.read_decode_by_heads),
+    "mla/prefill": replace(PREFILL_MLA, read=prefill_mla.read_prefill_mla_by_length),
+    "mla/decode": replace(DECODE_MLA, read=decode_mla.read_decode_mla_by_length),
 }
-"""By the second part of the file's name, DEVICE.KIND.parquet."""
+"""By the second part of the file's name, DEVICE.KIND.parquet, or by folder, KIND/DEVICE/*.csv."""

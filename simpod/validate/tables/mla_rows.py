@@ -33,6 +33,11 @@ def column(frame: pd.DataFrame, name: str) -> Floats:
     return frame[name].to_numpy(dtype=np.float64)
 
 
+def heads_in_name(frame: pd.DataFrame) -> Floats:
+    """Number of heads [n], with which the column `name` begins: `128-512-64`."""
+    return frame["name"].str.partition("-")[0].to_numpy(dtype=np.float64)
+
+
 def best_fit(price_s: Callable[[C], Floats], measured_s: Floats, starts: Sequence[C]) -> C:
     """The best of the fits from several starts, which differ in structure.
 

@@ -24,7 +24,13 @@ from simpod.hardware.spec import DieSpec
 from simpod.units import US
 from simpod.validate.fit import Floats
 from simpod.validate.tables.group import Group
-from simpod.validate.tables.mla_rows import FLASH_ATTENTION, best_fit, cache_dtype, column
+from simpod.validate.tables.mla_rows import (
+    FLASH_ATTENTION,
+    best_fit,
+    cache_dtype,
+    column,
+    heads_in_name,
+)
 
 OPERATOR = "prefill_mla"
 
@@ -63,15 +69,13 @@ def read_prefill_mla(frame: pd.DataFrame) -> list[Group[PrefillMlaShape]]:
     ]
 
 
-def read_prefill_mla_by_length(
-    frame: pd.DataFrame, num_heads: float
-) -> list[Group[PrefillMlaShape]]:
-    """Rows of InferSim's `mla/prefill`, whose file name begins with the number of heads."""
+def read_prefill_mla_by_length(frame: pd.DataFrame) -> list[Group[PrefillMlaShape]]:
+    """Rows of InferSim's `mla/prefill`; a row's file name begins with its number of heads."""
     tokens = column(frame, "seq_len")
     shape = PrefillMlaShape(
         num_seqs=np.ones_like(tokens),
         query_tokens=tokens,
-        num_heads=np.full_like(tokens, num_heads),
+        num_heads=heads_in_name(frame),
     )
     measured_s = column(frame, "latency_us") * US
     return [Group(operator=OPERATOR, variant="bf16", shape=shape, measured_s=measured_s)]
