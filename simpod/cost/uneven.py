@@ -10,7 +10,7 @@ from simpod.cost.layout import Layout
 from simpod.cost.work import Floats
 from simpod.model.spec import ModelSpec
 
-MOST_POINTS = 9
+MOST_POINTS = 24
 """Token counts of one request that are priced; the others lie between two of them."""
 
 

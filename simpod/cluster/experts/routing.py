@@ -176,7 +176,8 @@ class ReplayedPopularity:
     """One record after the other, round and round."""
 
     def __init__(self, records: Floats, every_s: float) -> None:
-        self._records, self._every_s = list(records), every_s
+        self._records: list[Floats] = list(records)
+        self._every_s = every_s
 
     def until_s(self, now_s: float) -> float:
         """End of the record; never with one."""
