@@ -135,8 +135,10 @@ class Rank:
             seq.cached_tokens = resident
         del self.waiting[seq.seq_id]
         self.partial[seq.seq_id] = self.running[seq.seq_id] = seq
-        self.take_slot()
-        group.dispatch.queued_tokens[self.target] -= resident
+        dispatch, target = group.dispatch, self.target
+        dispatch.waiting_seqs[target] -= 1
+        dispatch.running_seqs[target] += 1
+        dispatch.queued_tokens[target] -= resident
         self._enter(seq, chunk)
         self.report_kv()
         return True
@@ -225,8 +227,10 @@ class Rank:
             seq.resident_tokens = seq.goal_tokens
             self.num_pulling += 1
             group.num_pulling += 1
-            self.take_slot()
-            group.dispatch.queued_tokens[self.target] -= seq.goal_tokens
+            dispatch, target = group.dispatch, self.target
+            dispatch.waiting_seqs[target] -= 1
+            dispatch.running_seqs[target] += 1
+            dispatch.queued_tokens[target] -= seq.goal_tokens
             self.report_kv()
             group.pull(seq, self)
 
