@@ -10,6 +10,7 @@ from policy_cases import KEY_OF_ROLE, make, pool, prompt, rank, request
 
 from simpod.errors import ConfigError, PolicyError
 from simpod.policies import BUILT_IN, ROLE_OF_KEY, BatchPlan, PolicyRef, resolve
+from simpod.policies.catalogue import described
 from simpod.policies.checks import CHECKS
 from simpod.policies.fakes import FakeBatchView
 
@@ -25,6 +26,21 @@ REQUIRED: dict[str, dict[str, Any]] = {"oracle": {"allow_oracle": True}}
 def test_built_ins_keep_their_contract(role: str, name: str) -> None:
     factory = resolve(KEY_OF_ROLE[role], PolicyRef(name, REQUIRED.get(name, {})))
     assert CHECKS[role](factory, name, views=150) == []
+
+
+@pytest.mark.parametrize(("role", "name"), ALL)
+def test_every_built_in_says_what_it_does_whence_it_is_and_what_it_must_see(
+    role: str, name: str
+) -> None:
+    said = described(BUILT_IN[role][name])
+    assert said["about"].endswith((".", ")."))
+    assert said["source"]
+    assert said["sees"]
+
+
+def test_every_built_in_has_a_file_of_its_own() -> None:
+    places = [where.partition(":")[0] for names in BUILT_IN.values() for where in names.values()]
+    assert len(set(places)) == len(places)
 
 
 def test_every_role_has_a_check_and_a_key() -> None:

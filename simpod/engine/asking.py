@@ -28,8 +28,6 @@ def ask(rank: "Rank") -> BatchPlan:
         change = len(plan.resume) - len(plan.preempt)
         decoding += change
         slots -= change
-    if plan.review_tokens is not None and not _is_count(plan.review_tokens):
-        blame(rank, f"review_tokens {plan.review_tokens!r}; allowed: an integer >= 1")
     chunks = plan.prefill_chunks
     if type(chunks) is not dict and not isinstance(chunks, Mapping):
         blame(rank, f"prefill_chunks {chunks!r} is no mapping of sequences to tokens")
@@ -37,6 +35,8 @@ def ask(rank: "Rank") -> BatchPlan:
         _check_chunks(rank, chunks, decoding if plan.decode else 0, slots)
     elif slots < 0:
         blame(rank, f"{len(plan.resume)} sequences resumed; {rank.free_slots} slots are free")
+    if plan.review_tokens is not None and not _is_count(plan.review_tokens):
+        blame(rank, f"review_tokens {plan.review_tokens!r}; allowed: an integer >= 1")
     return plan
 
 

@@ -84,8 +84,8 @@ class Dispatcher:
         self.queued_tokens = counters.integers(self.num_targets)
         self.kv_tokens = counters.integers(self.num_targets)
         self.ranks: list[Rank] = []  # by target; the groups fill it in
-        self._prompt_tokens = 0
-        self._prompt_rank_s = 0.0
+        self.prompt_tokens = 0  # computed so far
+        self.prompt_rank_s = 0.0  # time of the steps with prompts x the ranks that had some
         self._name = name
         self._policy = policy
         self.view = RouterFacade(
@@ -118,12 +118,7 @@ class Dispatcher:
             )
         return int(target)
 
-    def note_prompts(self, tokens: int, rank_s: float) -> None:
-        """A step has computed prompt tokens; its duration times the ranks that had some."""
-        self._prompt_tokens += tokens
-        self._prompt_rank_s += rank_s
-
     @property
     def prompt_tokens_per_s(self) -> float:
         """Prompt tokens a second of a rank at work on prompts, over the run so far; 0: none yet."""
-        return self._prompt_tokens / self._prompt_rank_s if self._prompt_rank_s else 0.0
+        return self.prompt_tokens / self.prompt_rank_s if self.prompt_rank_s else 0.0

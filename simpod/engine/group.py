@@ -390,5 +390,6 @@ class Group:
                     self.sim.prompt_done(seq, self, rank)
                 if rank.waiting or rank.partial or rank.paused:
                     rank.touch()
-        self.dispatch.note_prompts(self.prefill_tokens, at_work * prices.base_s)
+        self.dispatch.prompt_tokens += self.prefill_tokens
+        self.dispatch.prompt_rank_s += at_work * prices.base_s
         self.prefill_tokens = self.num_chunks = 0

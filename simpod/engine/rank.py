@@ -154,8 +154,10 @@ class Rank:
         del self.waiting[seq.seq_id]
         if self.reads is not None:
             self.reads.forget(seq)
-        self.take_slot()
-        group.dispatch.queued_tokens[self.target] -= resident
+        dispatch, target = group.dispatch, self.target
+        dispatch.waiting_seqs[target] -= 1
+        dispatch.running_seqs[target] += 1
+        dispatch.queued_tokens[target] -= resident
         return True
 
     def _extend(self, seq: Sequence, chunk: int) -> bool:
@@ -247,8 +249,10 @@ class Rank:
                 seq.resident_tokens = seq.goal_tokens
             self.num_pulling += 1
             group.num_pulling += 1
-            self.take_slot()
-            group.dispatch.queued_tokens[self.target] -= seq.goal_tokens
+            dispatch, target = group.dispatch, self.target
+            dispatch.waiting_seqs[target] -= 1
+            dispatch.running_seqs[target] += 1
+            dispatch.queued_tokens[target] -= seq.goal_tokens
             self.report_kv()
             group.pull(seq, self)
 
