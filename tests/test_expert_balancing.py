@@ -21,7 +21,9 @@ from simpod.policies.expert_packing import (
     packed,
     tokens_per_copy,
 )
-from simpod.policies.experts import DeepSeekEplb, Eplb, keep
+from simpod.policies.experts.deepseek_eplb import DeepSeekEplb
+from simpod.policies.experts.eplb import Eplb
+from simpod.policies.experts.keep import keep
 
 EXAMPLE_LOAD = np.array(
     [

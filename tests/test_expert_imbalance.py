@@ -19,7 +19,7 @@ from simpod.cost.kernels.pricer import KernelPricer
 from simpod.cost.layout import Layout
 from simpod.policies.expert_optimum import load_bound
 from simpod.policies.expert_packing import fullest_die
-from simpod.policies.experts import Eplb
+from simpod.policies.experts.eplb import Eplb
 from tests.cost_examples import DEEPSEEK_R1
 
 HARDWARE = load_hardware("cloudmatrix384")

@@ -10,7 +10,8 @@ from simpod.cluster.experts.placement import ExpertPlacement, expert_slots, in_o
 from simpod.cluster.experts.routing import ReplayedPopularity, inclusion
 from simpod.config import load_experiment
 from simpod.errors import ConfigError, PolicyError
-from simpod.policies.experts import DeepSeekEplb, keep
+from simpod.policies.experts.deepseek_eplb import DeepSeekEplb
+from simpod.policies.experts.keep import keep
 from simpod.run import run
 from simpod.run.experts import Balancing, ExpertTimeline
 

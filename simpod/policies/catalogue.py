@@ -65,9 +65,9 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "llumnix": "simpod.policies.migration.llumnix:LlumnixMigration",
     },
     "experts": {
-        "none": "simpod.policies.experts:keep",
-        "eplb": "simpod.policies.experts:Eplb",
-        "deepseek_eplb": "simpod.policies.experts:DeepSeekEplb",
+        "none": "simpod.policies.experts.keep:keep",
+        "eplb": "simpod.policies.experts.eplb:Eplb",
+        "deepseek_eplb": "simpod.policies.experts.deepseek_eplb:DeepSeekEplb",
     },
     "cache": {
         "lru": "simpod.policies.caching.lru:lru",

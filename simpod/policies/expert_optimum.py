@@ -16,7 +16,7 @@ from simpod.policies.expert_packing import (
     slots_of_die,
     tokens_per_copy,
 )
-from simpod.policies.experts import DeepSeekEplb
+from simpod.policies.experts.deepseek_eplb import DeepSeekEplb
 from simpod.policies.roles import ExpertSlotsView, Floats, Ints
 
 

@@ -36,6 +36,7 @@ _MOVE: Final = ("#8c3a06", "#d94801", "#f16913", "#fd8d3c", "#fdae6b")
 TTFT_COLOURS: Final[Mapping[str, str]] = {
     "router": "#bdbdbd",
     "queue": "#E69F00",
+    "cache_read": "#F0E442",
     "prefill": "#0072B2",
     "barrier": "#56B4E9",
     "back_pressure": "#CC79A7",

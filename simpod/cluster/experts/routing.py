@@ -77,8 +77,8 @@ class CorrelatedRouting:
 class ReplayedRouting:
     """Loads that were recorded, and after the last record again from the first.
 
-    A JSON or .npy file of [layers][experts] or [times][layers][experts] token counts, in any unit:
-    only shares count.
+    A JSON or .npy file of token counts by layer and expert, or by time, layer and expert, in any
+    unit: only shares count.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT

@@ -1,47 +1,11 @@
-"""Balancing of experts: which slot holds a copy of which expert, from loads that were seen."""
+"""DeepSeek's balancer of experts."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
-from simpod.policies.expert_packing import (
-    copies_by_hottest,
-    copies_by_slices,
-    packed,
-    placed,
-    slots_of_die,
-    tokens_per_copy,
-)
+from simpod.policies.expert_packing import copies_by_hottest, packed, slots_of_die, tokens_per_copy
 from simpod.policies.roles import ExpertSlotsView, Floats, Ints
-
-
-def keep(load: Floats, slots: ExpertSlotsView) -> Ints:
-    """Everything stays where it is."""
-    return np.array(slots.experts)
-
-
-@dataclass(slots=True)
-class Eplb:
-    """Copies where they lower the hottest copy of each slice of time; placed heaviest first
-    (xDeepServe 4.5).
-
-    Each call brings the loads of one slice. The copies of an expert go to different dies.
-    """
-
-    num_slices: int = 10
-    """Latest slices that count; at least 1."""
-
-    _slices: list[Floats] = field(default_factory=list, init=False)
-
-    def __post_init__(self) -> None:
-        if self.num_slices < 1:
-            raise ValueError(f"num_slices: must be >= 1, got {self.num_slices}")
-
-    def __call__(self, load: Floats, slots: ExpertSlotsView) -> Ints:
-        self._slices = [*self._slices, np.array(load, dtype=np.float64)][-self.num_slices :]
-        history = np.stack(self._slices)
-        held = copies_by_slices(history, len(slots.die_of_slot), slots.num_dies)
-        return placed(history.mean(axis=0), held, slots)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +14,9 @@ class DeepSeekEplb:
 
     Hierarchical: groups are packed on nodes, copies are added inside each node, and packed on its
     dies. Global: one node, one group. Every copy goes to whoever has most tokens a copy.
+
+    Source: EPLB of DeepSeek (github.com/deepseek-ai/EPLB), its two policies.
+    Sees: tokens of each expert in each layer since the last decision.
     """
 
     num_groups: int = 1
