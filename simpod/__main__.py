@@ -1,6 +1,20 @@
-"""`python -m simpod` is the command `simpod`."""
+"""`simpod`, and `python -m simpod`: the command line, which Ctrl-C may end while it is loaded."""
 
-from simpod.cli.main import app
+import sys
+
+from simpod.errors import INTERRUPTED
+
+
+def main() -> None:
+    """Load the commands and run one."""
+    try:
+        from simpod.cli.main import app
+
+        app(prog_name="simpod")
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        sys.exit(INTERRUPTED)
+
 
 if __name__ == "__main__":
-    app(prog_name="simpod")
+    main()

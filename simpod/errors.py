@@ -7,6 +7,10 @@ SimpodError
 """
 
 from collections.abc import Sequence
+from typing import Final
+
+INTERRUPTED: Final = 130
+"""Exit code after Ctrl-C: 128 + SIGINT, as shells have it."""
 
 
 class SimpodError(Exception):

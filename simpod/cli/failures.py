@@ -7,10 +7,7 @@ from typing import Any, Final
 import typer
 from typer.core import TyperGroup
 
-from simpod.errors import InvariantError, PolicyError, SimpodError
-
-INTERRUPTED: Final = 130
-"""Exit code after Ctrl-C: 128 + SIGINT, as shells have it."""
+from simpod.errors import INTERRUPTED, InvariantError, PolicyError, SimpodError
 
 _BUG: Final = (
     "this is a bug of simpod, not a mistake of yours: please report it with the experiment"
