@@ -47,6 +47,13 @@ def problems_of(load):
     return problems
 
 
+def test_a_new_balancer_keeps_the_slots_that_there_are() -> None:
+    experts = "policies.experts={use: eplb, num_slices: 3, redundant_slots: 288}"
+    changed = load_experiment("xdeepserve-colocated-288", (experts, "policies.experts.use=none"))
+    assert changed.policies["experts"].params == {}
+    assert changed.document["policies"]["experts"]["redundant_slots"] == 288
+
+
 def test_values_are_yaml(load):
     got = load("seed=7", "name='12'", "slo.ttft_s=1e-1", "deployment.server.prefix_caching=false")
     assert (got.seed, got.name, got.slo.ttft_s) == (7, "12", 0.1)
