@@ -93,12 +93,13 @@ class ContextTable:
     def __init__(self, fill: Callable[[Floats, Floats], Floats]) -> None:
         self._fill = fill
         self._size = 0
-        self._values = self._slopes = np.empty(0)  # [seqs * knots], flat
-        self._value_list: list[float] = []  # the same: element access to arrays is slow
+        self._at_zero = self._slopes = self._ends = np.empty(0)  # [seqs * knots], flat: the lines
+        self._at_zero_list: list[float] = []  # the same: element access to arrays is slow
         self._slope_list: list[float] = []
+        self._values = np.empty((0, _NUM_KNOTS))
 
     def _grow(self, seqs: int) -> None:
-        values = self._values.reshape(-1, _NUM_KNOTS)
+        values = self._values
         while self._size <= seqs:
             start = self._size
             end, points = block_after(start)
@@ -109,8 +110,12 @@ class ContextTable:
         slopes = np.zeros_like(values)
         slopes[:, :-1] = np.diff(values, axis=1) / np.diff(CONTEXT_KNOTS)
         slopes[:, -1] = slopes[:, -2]
-        self._values, self._slopes = values.reshape(-1), slopes.reshape(-1)
-        self._value_list, self._slope_list = self._values.tolist(), self._slopes.tolist()
+        ends = np.tile(np.append(CONTEXT_KNOTS[1:], np.inf), (len(values), 1))
+        ends[0] = np.inf  # without sequences nothing changes, for ever
+        self._values, self._ends = values, ends.reshape(-1)
+        self._slopes = slopes.reshape(-1)
+        self._at_zero = (values - CONTEXT_KNOTS * slopes).reshape(-1)
+        self._at_zero_list, self._slope_list = self._at_zero.tolist(), self._slopes.tolist()
 
     def one(self, seqs: int, context: int) -> tuple[float, float, int]:
         """Seconds, seconds per token of mean context, and tokens up to which that holds.
@@ -124,7 +129,7 @@ class ContextTable:
         cell = seqs * _NUM_KNOTS + knot
         slope_s = self._slope_list[cell]
         room = _KNOTS[knot + 1] - mean if knot < _LAST else UNBOUNDED
-        return self._value_list[cell] + (mean - _KNOTS[knot]) * slope_s, slope_s, int(room)
+        return self._at_zero_list[cell] + mean * slope_s, slope_s, int(room)
 
     def many(self, seqs: Ints, context: Ints) -> tuple[Floats, Floats, Floats]:
         """The same for ranks [r]; one without sequences costs nothing, for ever."""
@@ -132,14 +137,13 @@ class ContextTable:
         if most >= self._size:
             self._grow(most)
         mean = context / np.maximum(seqs, 1)
-        knot = CONTEXT_KNOTS.searchsorted(mean, side="right") - 1
         cell = seqs * _NUM_KNOTS
-        cell += knot
+        cell += CONTEXT_KNOTS.searchsorted(mean, side="right")
+        cell -= 1
         slope_s = self._slopes.take(cell)
-        before = CONTEXT_KNOTS.take(knot)
-        room = CONTEXT_KNOTS.take(np.minimum(knot + 1, _LAST)) - mean
-        room[(seqs == 0) | (knot == _LAST)] = np.inf
-        return self._values.take(cell) + (mean - before) * slope_s, slope_s, room
+        seconds = mean * slope_s
+        seconds += self._at_zero.take(cell)
+        return seconds, slope_s, self._ends.take(cell) - mean
 
 
 NODES_PER_DOUBLING = 2

@@ -1,7 +1,8 @@
 """Simulated time: a SimPy environment, absolute alarms, the order of things at one instant."""
 
 from collections.abc import Callable
-from heapq import heappush
+from heapq import heappop, heappush
+from math import inf
 
 import simpy
 
@@ -26,10 +27,11 @@ class Alarm(simpy.Event):
     the times that were computed, not with what is left after a subtraction and an addition.
     """
 
+    _ok = True  # it has happened as soon as it is due, with nothing to tell
+    _value = None
+
     def __init__(self) -> None:
         self.callbacks = []
-        self._ok = True  # it has happened as soon as it is due, with nothing to tell
-        self._value = None
 
     def disarm(self) -> list[Callable[[simpy.Event], None]]:
         """Let the alarm pass unheard; return those who waited, for another alarm to wake."""
@@ -62,6 +64,23 @@ class Clock(simpy.Environment):
         waiting = alarm.callbacks
         if waiting is not None:
             waiting.append(lambda _: call())
+
+    def run(self, until: float | None = None) -> None:  # type: ignore[override]
+        """Let happen what is due before `until`, or everything.
+
+        SimPy's own loop, without the calls and the handlers that no event here needs.
+        """
+        queue = self._queue
+        end_s = inf if until is None else until
+        while queue and queue[0][0] < end_s:
+            self._now, _, _, event = heappop(queue)
+            callbacks, event.callbacks = event.callbacks, None  # type: ignore[assignment]
+            for callback in callbacks:
+                callback(event)
+            if not event._ok:
+                raise event._value
+        if until is not None:
+            self._now = until
 
     @property
     def is_busy(self) -> bool:

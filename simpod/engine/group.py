@@ -1,7 +1,7 @@
 """A lock-step group: one SimPy process that loops plan -> price -> advance."""
 
-import heapq
 from collections.abc import Callable, Generator
+from heapq import heappop, heappush
 from math import ceil, inf
 from typing import TYPE_CHECKING
 
@@ -176,7 +176,8 @@ class Group:
 
     def run(self) -> Generator[simpy.Event, object, None]:
         """Plan, price, advance; sleep while there is nothing to do."""
-        clock = self.clock
+        clock, ledger, kv, batch = self.clock, self.ledger, self.kv, self.batch
+        price, renew_prices = self.pricer.price, self.renew_prices
         skip_ahead = self.sim.skip_ahead
         cache = self.sim.cache
         announces = self.sim.kv.is_layerwise and self.spec.role == "prefill"
@@ -197,13 +198,13 @@ class Group:
                         f"group {self.index} plans without end at {clock.now:.6f} s"
                     )
                 continue
-            self.batch.gained_tokens = self.kv.clock
-            until_s = self.renew_prices(clock.now) if self.renew_prices else inf
-            prices = self.pricer.price(self.batch if decodes else self.batch.without_decodes())
+            batch.gained_tokens = kv.clock
+            until_s = renew_prices(clock.now) if renew_prices else inf
+            prices = price(batch if decodes else batch.without_decodes())
             self._run = run = StepRun(
                 clock.now,
                 prices,
-                self.ledger.num_decode_steps,
+                ledger.num_decode_steps,
                 1 if self.prefill_tokens or self.dirty else self._horizon(prices, until_s),
                 self.tokens,
             )
@@ -239,9 +240,9 @@ class Group:
 
     def _plan(self) -> bool:
         """Let every rank on which something changed decide; return whether decodes go on."""
-        dirty, self.dirty = self.dirty, []
-        if not dirty and not self._joining and self.kv.surely_fits(self.next_tokens):
+        if not self.dirty and not self._joining and self.kv.surely_fits(self.next_tokens):
             return True
+        dirty, self.dirty = self.dirty, []
         for rank in dirty:
             rank.is_dirty = False
             if rank.at_boundary:
@@ -296,9 +297,10 @@ class Group:
         """Steps until a finish, until blocks run out, another rank is the slowest, or prices
         change."""
         done = self.ledger.num_decode_steps
-        while self._due_steps[0] not in self._calendar:
-            heapq.heappop(self._due_steps)
-        steps = self._due_steps[0] - done
+        due = self._due_steps
+        while due[0] not in self._calendar:
+            heappop(due)
+        steps = due[0] - done
         if self._reviews:
             steps = max(1, min(steps, self.tokens.step_of(self._reviews[0][0]) - done))
         if until_s < inf:  # no step gets shorter, so the last of these starts about then
@@ -314,7 +316,7 @@ class Group:
     def review(self, rank: Rank, tokens: int) -> None:
         """Let a rank plan again when running decodes have gained `tokens`, or when it must."""
         rank.review_clock = self.kv.clock + tokens
-        heapq.heappush(self._reviews, (rank.review_clock, rank.index))
+        heappush(self._reviews, (rank.review_clock, rank.index))
 
     def enter_decode(self, seq: Sequence) -> None:
         """Put a sequence into the calendar at the decode step that will give its last token."""
@@ -328,7 +330,7 @@ class Group:
         bucket = self._calendar.get(step)
         if bucket is None:
             self._calendar[step] = [seq]
-            heapq.heappush(self._due_steps, step)
+            heappush(self._due_steps, step)
         else:
             bucket.append(seq)
 
@@ -356,7 +358,7 @@ class Group:
         self.next_tokens = self.tokens.at(step + 1) - clock
         self.context_tokens += gained * self.num_decoding
         while self._reviews and self._reviews[0][0] <= clock:
-            when, index = heapq.heappop(self._reviews)
+            when, index = heappop(self._reviews)
             if self.ranks[index].review_clock == when:  # else another one has replaced it
                 self.ranks[index].touch()
         due = self._calendar.pop(step, None)

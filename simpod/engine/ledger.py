@@ -29,7 +29,7 @@ ROW = (
     "attention_slope_s",
 )
 PACK_ROW = Struct(f"{len(ROW)}d").pack  # three times as fast as array.extend
-EXPAND_AT_ONCE = 2**20
+EXPAND_AT_ONCE = 2**14  # steps: the temporary arrays stay in the cache
 
 
 class RunLog:

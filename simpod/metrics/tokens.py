@@ -23,6 +23,9 @@ from simpod.records.columns import FINISHED, Floats, GroupRecords, Ints, RunReco
 SAME_TIME_S = 1e-9
 """Stamps closer than this are one instant: no step is as short, no ulp as long below 10^6 s."""
 
+AT_ONCE = 2**14
+"""Steps that are looked at together: the temporary arrays stay in the cache."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Ledgers:
@@ -160,10 +163,11 @@ def tokens_per_second(records: RunRecords, ledgers: Ledgers) -> Ints:
         ]
     )
     start_s = np.min(records.requests.arrival_s, initial=np.inf)
-    parts = [
-        _by_second(ledgers.end_s - start_s, ledgers.decode_seqs * ledgers.new_tokens),
-        _by_second(single_s - start_s, np.ones(len(single_s), dtype=np.int64)),
-    ]
+    parts = [_by_second(single_s - start_s, np.ones(len(single_s), dtype=np.int64))]
+    for first in range(0, len(ledgers.end_s), AT_ONCE):
+        some = slice(first, first + AT_ONCE)
+        tokens = ledgers.decode_seqs[some] * ledgers.new_tokens[some]
+        parts.append(_by_second(ledgers.end_s[some] - start_s, tokens))
     second, tokens = (np.concatenate(column) for column in zip(*parts, strict=True))
     _, place = np.unique(second, return_inverse=True)
     return np.bincount(place, tokens).astype(np.int64)
@@ -201,5 +205,5 @@ def _cover(stretches: Stretches, chosen: Bools, length: int) -> Ints:
     """[length]: chosen sequences that decode in this step and in the one before."""
     is_chosen = chosen[stretches.row]
     edges = np.bincount(stretches.start[is_chosen] + 1, minlength=length + 1)
-    edges = edges - np.bincount(stretches.stop[is_chosen], minlength=length + 1)
-    return np.cumsum(edges[:length])
+    edges -= np.bincount(stretches.stop[is_chosen], minlength=length + 1)
+    return np.cumsum(edges[:length], out=edges[:length])

@@ -29,8 +29,10 @@ class LeastKv:
 
     def __call__(self, view: RouterView, request: RouteRequest) -> int:
         held = view.held_seqs
-        load = view.kv_tokens + view.queued_tokens + self.reserve_tokens * held
+        load = view.kv_tokens + view.queued_tokens
+        if self.reserve_tokens:
+            load += self.reserve_tokens * held
         full = held >= view.max_num_seqs
-        if full.all():
-            return int(load.argmin())
-        return int(np.where(full, UNLIMITED, load).argmin())
+        if full.any() and not full.all():
+            load = np.where(full, UNLIMITED, load)
+        return int(load.argmin())
