@@ -33,6 +33,12 @@ class KvBlocks:
     _by_residue [num_ranks, block_tokens]: growing sequences by offset mod B.
     """
 
+    __slots__ = (
+        "_by_residue _caches _growing _held _most _offsets _padding _residues _slack "
+        "block_tokens capacity_blocks clock growing offsets tokens_beside unit_blocks "
+        "unit_tokens"
+    ).split()
+
     def __init__(
         self,
         *,

@@ -10,9 +10,9 @@ import simpy
 from simpod.cluster import KvBlocks, PoolSpec
 from simpod.cost import Pricer, StepPrices
 from simpod.engine.clock import PLAN, STEP_END, Alarm, Clock
-from simpod.engine.context_cache import ContextCache
 from simpod.engine.dispatch import Dispatcher
 from simpod.engine.ledger import Ledger
+from simpod.engine.prefix_reads import must_wait
 from simpod.engine.prompt_counters import PromptCounters
 from simpod.engine.rank import Rank
 from simpod.engine.sequence import Sequence
@@ -36,6 +36,14 @@ class Group:
     rate), the same for all. So the decode step in which a sequence will finish is known when it
     joins (the calendar).
     """
+
+    # a thousand groups are more than the processor's cache holds: no dictionary for each
+    __slots__ = (
+        "_alarm _calendar _due_steps _end_order _idle _idle_since_s _joining _reviews _run "
+        "batch clock context_tokens dirty dispatch idle_kv_token_s index instance kv ledger "
+        "next_tokens num_chunks num_decoding num_preemptions num_pulling prefill_tokens "
+        "pricer prompts ranks renew_prices sim spec tokens"
+    ).split()
 
     def __init__(
         self,
@@ -185,7 +193,7 @@ class Group:
         while True:
             if not clock.may_plan:
                 yield clock.alarm_at(clock.now, PLAN)
-            if cache is not None and self._must_wait_for_reads(cache):
+            if cache is not None and must_wait(self.dirty, self.ranks, cache):
                 yield self._fall_idle()
                 continue
             decodes = self._plan()
@@ -228,15 +236,6 @@ class Group:
         self._idle = Alarm()
         self._idle_since_s = self.clock.now
         return self._idle
-
-    def _must_wait_for_reads(self, cache: ContextCache) -> bool:
-        """Begin the reads that there is room for; True if the step is to wait for any of them."""
-        for rank in self.dirty:
-            if rank.reads is not None:
-                rank.reads.start()
-        return cache.waits_for_reads and any(
-            rank.reads is not None and rank.reads.under_way for rank in self.ranks
-        )
 
     def _plan(self) -> bool:
         """Let every rank on which something changed decide; return whether decodes go on."""

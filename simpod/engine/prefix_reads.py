@@ -1,5 +1,6 @@
 """Prompts of one rank whose prefix is on its way from the shared memory."""
 
+from collections.abc import Iterable
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -65,3 +66,16 @@ class PrefixReads:
             rank.publish(seq)
         rank.touch()
         rank.group.poke()
+
+
+def must_wait(changed: "Iterable[Rank]", ranks: "Iterable[Rank]", cache: ContextCache) -> bool:
+    """Begin the reads that the `changed` ranks have room for.
+
+    True if the next step of all `ranks` is to wait for reads under way.
+    """
+    for rank in changed:
+        if rank.reads is not None:
+            rank.reads.start()
+    return cache.waits_for_reads and any(
+        rank.reads is not None and rank.reads.under_way for rank in ranks
+    )

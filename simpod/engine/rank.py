@@ -26,6 +26,11 @@ class Rank:
     or being pulled. `running` holds all with blocks that can be preempted, in order of admission.
     """
 
+    __slots__ = (
+        "at_boundary chunks group host inbox index is_dirty num_decoding num_pulling partial "
+        "paused pinned policy reads reserved review_clock running service target view waiting"
+    ).split()
+
     def __init__(self, group: "Group", index: int, target: int, policy: BatchScheduler) -> None:
         self.group = group
         self.index = index
