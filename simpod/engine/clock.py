@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from heapq import heappop, heappush
 from math import inf
+from operator import attrgetter
 
 import simpy
 
@@ -45,6 +46,8 @@ Entry = tuple[float, int, int, simpy.Event]
 
 class Clock(simpy.Environment):
     """A SimPy environment that can be told absolute times and priorities."""
+
+    now: float = property(attrgetter("_now"))  # type: ignore[assignment]  # asked for most often
 
     def alarm_at(self, time_s: float, order: int) -> Alarm:
         """Make an alarm that goes off at `time_s` (now or later), in its order among equals."""
