@@ -7,7 +7,6 @@ settled at once, not only the lowest of all: few rounds, each a handful of array
 
 from collections.abc import Sequence
 from math import inf
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,37 +23,34 @@ def fair_rates(links: Ints, caps: Floats, room: Floats) -> Floats:
     """
     rates = np.empty(links.shape[1])
     left = np.arange(links.shape[1])
+    rows = list(links)
     room = room.copy()
     count = np.bincount(links.ravel(), minlength=len(room)).astype(np.float64)
     is_ripe = np.empty(len(room), dtype=bool)
     with np.errstate(divide="ignore", invalid="ignore"):  # links without transfers, never looked up
         while len(left):
-            levels = (room / count).take(links)
-            lowest = np.minimum(_all_rows(np.minimum, levels), caps)
-            lower_elsewhere = levels > lowest
+            level = room / count
+            levels = [level.take(row) for row in rows]
+            lowest = caps
+            for row_levels in levels:
+                lowest = np.minimum(lowest, row_levels)
             is_ripe.fill(True)
-            is_ripe[links[lower_elsewhere]] = False
-            stopped = is_ripe.take(links)
-            stopped &= ~lower_elsewhere
-            settled = _all_rows(np.logical_or, stopped) | (lowest >= caps)
+            for row, row_levels in zip(rows, levels, strict=True):
+                is_ripe[row.compress(row_levels > lowest)] = False  # these are stopped elsewhere
+            settled = lowest >= caps
+            for row in rows:
+                settled |= is_ripe.take(row)
             done = settled.nonzero()[0]
             rate = np.maximum(lowest.take(done), 0.0)  # room may be -1e-6 of 1e11: rounding
             rates[left.take(done)] = rate
-            gone = links.take(done, axis=1)
-            for row in gone:
-                room -= np.bincount(row, rate, len(room))
-            count -= np.bincount(gone.ravel(), minlength=len(room))
+            for row in rows:
+                gone = row.take(done)
+                room -= np.bincount(gone, rate, len(room))
+                count -= np.bincount(gone, minlength=len(room))
             kept = (~settled).nonzero()[0]
-            links, caps, left = links.take(kept, axis=1), caps.take(kept), left.take(kept)
+            rows = [row.take(kept) for row in rows]
+            caps, left = caps.take(kept), left.take(kept)
     return rates
-
-
-def _all_rows(combine: np.ufunc, table: NDArray[Any]) -> NDArray[Any]:
-    """combine.reduce(table, axis=0), which is slow for so few rows."""
-    out: NDArray[Any] = combine(table[0], table[1])
-    for row in table[2:]:
-        combine(out, row, out=out)
-    return out
 
 
 def few_fair_rates(
