@@ -12,6 +12,7 @@ from simpod.config import load_experiment
 from simpod.errors import ConfigError, PolicyError
 from simpod.policies.experts.deepseek_eplb import DeepSeekEplb
 from simpod.policies.experts.keep import keep
+from simpod.records.columns import TRANSFER_KINDS
 from simpod.run import run
 from simpod.run.experts import Balancing, ExpertTimeline
 
@@ -28,9 +29,7 @@ SMALL = (
 )
 
 
-def timeline(
-    balancer: Any, every_s: float = 10.0, link_bytes_per_s: float = 10.0
-) -> ExpertTimeline:
+def timeline(balancer: Any) -> ExpertTimeline:
     """One layer, two experts, three dies; expert 0 is hot for 15 s, then expert 1, and so on."""
     slots = expert_slots(num_dies=3, num_experts=2, redundant_slots=1)
     hot = np.array([[[2.0, 1.0]], [[1.0, 2.0]]])
@@ -42,54 +41,83 @@ def timeline(
             name="mine",
             every_s=10.0,
             expert_bytes=20.0,
-            link_bytes_per_s=10.0,
-            hbm_bytes_per_s=1e9,
+            hbm_bytes_per_s=80.0,
         ),
         seed=1,
     )
 
 
 def copies(experts: ExpertTimeline) -> list[int]:
-    return np.bincount(experts.loads.placement.experts[0], minlength=2).tolist()
+    placed = experts.loads.placement.experts[0]
+    return np.bincount(placed[placed >= 0], minlength=2).tolist()
 
 
 def test_a_placement_serves_once_decided_and_there() -> None:
-    """Decided at 10 (nothing new), 20 (a tie), 30 (expert 1); weights take 2 s."""
+    """Decided at 10 (nothing new), 20 (a tie), 30 (expert 1); weights come at 32.
+
+    Then a slot leaves the map for the 0.5 s in which 20 bytes are read and written at 80 bytes/s.
+    """
     experts = timeline(DeepSeekEplb())
     assert copies(experts) == [2, 1]
-    assert experts.until_s(0.0) == 10.0
+    assert experts.next_decision_s == 10.0
+    assert experts.until_s(0.0) == 15.0
     assert not experts.advance(9.0)
+    assert experts.decide(10.0) == []
     assert experts.advance(16.0)  # popularity
-    assert copies(experts) == [2, 1]
-    experts.advance(21.0)
-    experts.advance(30.0)
-    assert copies(experts) == [2, 1]  # seen since 20: expert 1, but its weights are on the way
-    assert experts.moved_bytes == 20.0
-    assert experts.until_s(30.0) == pytest.approx(32.0)
+    assert experts.decide(20.0) == []
+    ((source, destination, size_bytes),) = experts.decide(30.0)
+    assert size_bytes == 20.0
+    assert source != destination
+    assert experts.next_decision_s == 40.0
+    experts.advance(31.0)
+    assert copies(experts) == [2, 1]  # its weights are on the way
+    experts.arrived(32.0)
+    assert experts.until_s(32.0) == 32.0
     assert experts.advance(32.1)
+    assert copies(experts) == [1, 1]
+    assert experts.until_s(32.1) == pytest.approx(32.6)
+    assert not experts.advance(32.5)
+    assert experts.advance(32.7)
     assert copies(experts) == [1, 2]
+    assert experts.until_s(32.7) == 45.0
 
 
-def test_late_calls_make_the_same_decisions() -> None:
-    often, seldom = timeline(DeepSeekEplb()), timeline(DeepSeekEplb())
-    for now_s in np.arange(0.0, 100.0, 0.5).tolist():
-        often.advance(now_s)
-    for now_s in np.arange(0.0, 100.0, 5.0).tolist():
-        seldom.advance(now_s)
-    assert often.moved_bytes == seldom.moved_bytes > 0.0
+def test_nothing_is_decided_while_weights_are_under_way() -> None:
+    experts = timeline(DeepSeekEplb())
+    experts.decide(20.0)
+    assert experts.decide(30.0) != []
+    assert experts.decide(50.0) == []
+    experts.arrived(51.0)
+    for now_s in (51.0, 52.0):
+        experts.advance(now_s)
+    assert copies(experts) == [1, 2]
+    assert experts.decide(60.0) == []  # expert 1 was hot since 45
+    assert experts.decide(70.0) != []  # expert 0 since 60: back to where it was
+
+
+def test_what_was_popular_is_counted_however_seldom_one_looks() -> None:
+    """Expert 0 from 0 to 15 s and from 30 s: it is hotter by 35 s, though nobody looked."""
+    seen: list[np.ndarray] = []
+
+    def note(load: np.ndarray, slots: Any) -> np.ndarray:
+        seen.append(load)
+        return slots.experts
+
+    timeline(note).decide(35.0)
+    hot, cold = (20.0 * 2 / 3 + 15.0 / 3) / 35.0, (20.0 / 3 + 15.0 * 2 / 3) / 35.0
+    np.testing.assert_allclose(seen[1], 1e6 * np.array([[hot, cold]]))
 
 
 def test_fixed_popularity_never_changes() -> None:
-    experts = timeline(keep)
-    assert experts.until_s(0.0) < float("inf")
+    assert not timeline(keep).is_fixed
     small = load_experiment(EXPERIMENT, SMALL)
     from simpod.run.experts import expert_timeline
     from simpod.workload import streams
 
     fixed = expert_timeline(small, small.pools[0], streams(0))
     assert fixed is not None
-    assert fixed.until_s(5.0) == float("inf")
-    assert not fixed.advance(1e6)
+    assert fixed.is_fixed
+    assert fixed.next_decision_s == float("inf")
 
 
 def test_a_balancer_that_breaks_its_contract_is_blamed() -> None:
@@ -107,6 +135,28 @@ def test_drift_shows_in_the_steps_and_skipping_ahead_does_not_matter() -> None:
     assert first.summary["mean_tpot_ms"] == pytest.approx(again.summary["mean_tpot_ms"], rel=1e-9)
     still = run(load_experiment(EXPERIMENT, SMALL))
     assert first.summary["mean_tpot_ms"] != still.summary["mean_tpot_ms"]
+
+
+def test_weights_cross_the_fabric_while_serving_goes_on() -> None:
+    """What the balancer moves is in the rows of transfers, between dies of the pool."""
+    drift = "expert_routing={kind: correlated, log_scale: 0.8, drift_s: 5, epoch_s: 2}"
+    eplb = "policies.experts={use: eplb, redundant_slots: 32, every_s: 2}"
+    short = ("workload.num_requests=128", "workload.output_tokens.value=160")
+    result = run(load_experiment(EXPERIMENT, (*SMALL, *short, drift, eplb)))
+    rows = result.records.transfers
+    assert set(rows.kind) == {TRANSFER_KINDS.index("expert_weights")}
+    assert (rows.request_id == -1).all()
+    assert rows.source_die.max() < 32
+    assert rows.destination_die.max() < 32
+    expert = 7168 * 2048 * 3  # INT8
+    assert (rows.size_bytes % expert == 0).all()
+    first_s = rows.start_s.min()
+    assert first_s == 4.0  # at 2 s the load was still that of the start
+    ported = (rows.start_s == first_s) & (rows.plane == rows.plane_names.index("scale_up"))
+    ends = (rows.source_die[ported], rows.destination_die[ported])
+    busiest_bytes = max(np.bincount(die, rows.size_bytes[ported]).max() for die in ends)
+    took_s = rows.end_s[ported].max() - first_s
+    assert busiest_bytes / 196e9 < took_s < 2 * busiest_bytes / 164e9
 
 
 def test_balancing_pays() -> None:

@@ -14,13 +14,16 @@ from simpod.model.spec import AttentionSpec
 class Placement:
     """The dies of one pool, in order: instance by instance, rank by rank, each rank side by side.
 
-    A target is a rank of the pool, instance x dp + rank.
+    Then those that experts have to themselves. A target is a rank of the pool, instance x dp +
+    rank.
     """
 
     first_die: int
     dp: int
     tp: int
     num_dies: int
+    expert_dies: int = 0
+    """Of an instance; 0: its experts are on the dies of its ranks."""
 
     def die(self, target: int, member: int = 0) -> int:
         """Die of tensor-parallel member `member` of a rank."""
@@ -31,6 +34,16 @@ class Placement:
         first = self.die(target)
         return range(first, first + self.tp)
 
+    @property
+    def expert_sets(self) -> list[range]:
+        """Of each instance, the dies that its experts are on."""
+        of_ranks = self.dp * self.tp
+        instances = self.num_dies // (of_ranks + self.expert_dies)
+        size, first = of_ranks, self.first_die
+        if self.expert_dies:
+            size, first = self.expert_dies, self.first_die + instances * of_ranks
+        return [range(first + i * size, first + (i + 1) * size) for i in range(instances)]
+
 
 def place(spec: PoolSpec, first_die: int = 0) -> Placement:
     """A pool on the dies from `first_die` on."""
@@ -39,7 +52,8 @@ def place(spec: PoolSpec, first_die: int = 0) -> Placement:
         first_die=first_die,
         dp=layout.dp,
         tp=layout.tp,
-        num_dies=spec.instances * layout.dies,
+        num_dies=spec.instances * layout.all_dies,
+        expert_dies=layout.expert_dies,
     )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from simpod.cluster.experts.routing import may_change
 from simpod.cluster.fabric import build_graph, degraded
 from simpod.cluster.placement import num_kv_shards
 from simpod.cluster.pool_spec import PoolSpec
@@ -45,11 +46,12 @@ class ResolvedNetwork:
     degrade: Mapping[str, float] = field(default_factory=dict)
     link_samples_s: float | None = None
     shared_memory: ResolvedSharedMemory | None = None
+    moves_experts: bool = False
 
     @property
     def needs_fabric(self) -> bool:
         """Something is moved over links that are shared."""
-        return self.contends or self.shared_memory is not None
+        return self.contends or self.shared_memory is not None or self.moves_experts
 
 
 def resolve_network(
@@ -67,7 +69,15 @@ def resolve_network(
         degrade=experiment.fabric.degrade,
         link_samples_s=experiment.engine.link_samples_s,
         shared_memory=_shared_memory(experiment, pools[0], profile, problems, derived),
+        moves_experts=may_change(experiment.expert_routing),
     )
+    if network.moves_experts and any(hardware[pool.name] != profile for pool in pools):
+        problems.at(
+            ("expert_routing",),
+            "experts move between slots as popularity changes, over one fabric; the pools here are"
+            " in different pods",
+            show_value=False,
+        )
     given = {
         ("fabric", "degrade"): bool(network.degrade),
         ("engine", "link_samples_s"): network.link_samples_s is not None,
@@ -77,7 +87,7 @@ def resolve_network(
             problems.at(
                 path,
                 "nothing runs over the fabric here: no KV transfer that shares links, no"
-                " shared_memory",
+                " shared_memory, no experts whose popularity changes",
                 show_value=False,
             )
     _check_degrade(network.degrade, profile, problems)

@@ -41,13 +41,18 @@ def plane_link(hardware: HardwareProfile, plane: PlaneSpec, num_dies: int) -> Li
 
 
 def group_link(hardware: HardwareProfile, num_dies: int) -> Link:
-    """The slowest link of a group: scale_up within its scope, else scale_out."""
+    """The slowest link of a group."""
+    return plane_link(hardware, group_plane(hardware, num_dies), num_dies)
+
+
+def group_plane(hardware: HardwareProfile, num_dies: int) -> PlaneSpec:
+    """What joins a group: scale_up within its scope, else scale_out; ConfigError for neither."""
     up = hardware.planes["scale_up"]
     if up.scope == "pod" or num_dies <= hardware.dies_per_node:
-        return plane_link(hardware, up, num_dies)
+        return up
     out = hardware.planes.get("scale_out")
     if out is not None and out.scope == "pod":
-        return plane_link(hardware, out, num_dies)
+        return out
     raise ConfigError(
         f"hardware {hardware.name}: no plane joins a group of {num_dies} dies"
         f" (a node has {hardware.dies_per_node}; planes: {', '.join(hardware.planes)})"

@@ -1,7 +1,8 @@
 """The SimPy processes: groups that step, a source that sends, transfers between them."""
 
 from simpod.engine.context_cache import CacheInputs
+from simpod.engine.expert_moves import ExpertPath
 from simpod.engine.kv_mover import KvPath
 from simpod.engine.simulation import PoolInputs, RunInputs, Simulation
 
-__all__ = ["CacheInputs", "KvPath", "PoolInputs", "RunInputs", "Simulation"]
+__all__ = ["CacheInputs", "ExpertPath", "KvPath", "PoolInputs", "RunInputs", "Simulation"]

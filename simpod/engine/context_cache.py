@@ -194,7 +194,7 @@ class ContextCache:
             end_s = min(part.end_s, operation.end_s)
             where = (*ranks, *dies, fabric.node_of[cpu])
             figures = (operation.start_s, end_s, part.size_bytes, 0.0, operation.alone_s)
-            self._sim.transfers.add(seq, kind, part.plane, where, figures)
+            self._sim.transfers.add(seq.seq_id, kind, part.plane, where, figures)
 
     def _blocks(self, seq: Request) -> list[int]:
         return self._sim.inputs.requests.prefix_units(seq.seq_id, self.unit_tokens)

@@ -186,7 +186,7 @@ class KvMover:
     ) -> None:
         start_s, end_s, wait_s, alone_s = times_s
         self._sim.transfers.add(
-            seq,
+            seq.seq_id,
             KV,
             self.path.plane,
             (seq.prefill_target, seq.decode_target, *ends, NOWHERE),

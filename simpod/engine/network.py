@@ -94,16 +94,18 @@ class Network:
         self, source: int, destination: int, plane: str, size_bytes: float, most: float
     ) -> Part:
         """A flow to be sent, at most as fast as `most` and as its path can carry."""
-        path, rate = self._way(source, destination, plane)
-        return Part(source, destination, size_bytes, plane, path, min(most, rate))
+        used, path, rate = self._way(source, destination, plane)
+        return Part(source, destination, size_bytes, used, path, min(most, rate))
 
     def _look_up_way(
         self, source: int, destination: int, plane: str
-    ) -> tuple[tuple[int, ...], float]:
-        """Links between two ends, and the most that they carry for one transfer."""
-        path = self.fabric.route(source, destination, plane)
-        rate = self.fabric.path_bytes_per_s(source, destination, plane)
-        return path, min(rate, *(self._capacity[link] for link in path))
+    ) -> tuple[str, tuple[int, ...], float]:
+        """Plane and links between two ends, and the most that they carry for one transfer."""
+        fabric = self.fabric
+        path = fabric.route(source, destination, plane)
+        rate = fabric.path_bytes_per_s(source, destination, plane)
+        rate = min(rate, *(self._capacity[link] for link in path))
+        return fabric.plane_of(source, destination, plane), path, rate
 
     def send(
         self, parts: Sequence[Part], start_up_s: float, on_done: Callable[[Operation], None]

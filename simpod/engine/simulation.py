@@ -16,6 +16,7 @@ from simpod.engine.clock import Clock
 from simpod.engine.collect import PACK_REQUEST, collect
 from simpod.engine.context_cache import CacheInputs, ContextCache
 from simpod.engine.dispatch import Dispatcher
+from simpod.engine.expert_moves import ExpertMover, ExpertPath
 from simpod.engine.gate import Gate
 from simpod.engine.group import Group
 from simpod.engine.kv_mover import KvMover, KvPath
@@ -55,6 +56,7 @@ class PoolInputs:
     make_router: Callable[[], Router]
     router_name: str
     router_rng: np.random.Generator
+    expert_path: ExpertPath | None = None  # None: placements of experts stay
     host_link: KvTransfer | None = None  # of one rank to host memory; None: no swapping
 
 
@@ -161,6 +163,11 @@ class Simulation:
             inputs.requests, self.clock, self.prefix_unit_tokens(inputs.entry.spec)
         )
         self.migrator = self._migrator(inputs)
+        self._expert_movers = [
+            ExpertMover(self, pool, pool.inputs.expert_path)
+            for pool in self.pools
+            if pool.inputs.expert_path
+        ]
         needs_gate = inputs.make_admission or inputs.prediction
         self._gate = Gate(self, inputs) if needs_gate else None
         self._longest = min(self._longest_of(pool.spec) for pool in self.pools)
@@ -170,6 +177,8 @@ class Simulation:
         for group in self.groups:
             self.clock.process(group.run())
         self.source.start(self._arrive)
+        for mover in self._expert_movers:
+            mover.start()
         self.clock.run(until=self.inputs.duration_s)
         if self.inputs.duration_s is None and self.live:
             for rank in (rank for group in self.groups for rank in group.ranks):
@@ -199,8 +208,13 @@ class Simulation:
     @property
     def end_s(self) -> float:
         """When the simulation stopped: alarms that nobody waits for any more may come later."""
-        is_done = self.num_ended == self._total
-        return self._last_end_s if is_done and self.migrator is not None else self.clock.now
+        has_alarms = self.migrator is not None or bool(self._expert_movers)
+        return self._last_end_s if self.is_over and has_alarms else self.clock.now
+
+    @property
+    def is_over(self) -> bool:
+        """Every request has ended."""
+        return self.num_ended == self._total
 
     # --- what groups ask ------------------------------------------------------------------------
 

@@ -6,13 +6,12 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from simpod.engine.sequence import Sequence as Request
 from simpod.records.columns import TRANSFER_KINDS, TransferRecords
 
-KV, CACHE_READ, WRITE_BACK = range(len(TRANSFER_KINDS))
+KV, CACHE_READ, WRITE_BACK, EXPERT_WEIGHTS = range(len(TRANSFER_KINDS))
 
 NOWHERE = -1
-"""No rank, no die, no host."""
+"""No request, no rank, no die, no host."""
 
 ROW = (
     "request_id",
@@ -40,10 +39,15 @@ class TransferLog:
         self._rows = array("d")
 
     def add(
-        self, seq: Request, kind: int, plane: str, where: tuple[int, ...], figures: Iterable[float]
+        self,
+        request_id: int,
+        kind: int,
+        plane: str,
+        where: tuple[int, ...],
+        figures: Iterable[float],
     ) -> None:
         """Note a transfer: columns `source` to `host`, columns `start_s` to `alone_s`."""
-        self._rows.extend((seq.seq_id, kind, self._codes[plane], *where, *figures))
+        self._rows.extend((request_id, kind, self._codes[plane], *where, *figures))
 
     def records(self) -> TransferRecords:
         """All rows by their starts."""

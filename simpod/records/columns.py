@@ -31,8 +31,8 @@ STEP_PARTS = (
 LIVE, FINISHED, REFUSED = 0, 1, 2
 STATUS_NAMES = ("live", "finished", "refused")
 
-TRANSFER_KINDS = ("kv", "cache_read", "write_back")
-"""prefill to decode; shared memory to prefill; prefill to shared memory."""
+TRANSFER_KINDS = ("kv", "cache_read", "write_back", "expert_weights")
+"""Prefill to decode; shared memory to prefill; prefill to shared memory; between expert dies."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -120,7 +120,7 @@ class PoolRecords:
 class TransferRecords:
     """One row a pair of endpoints of a transfer that has ended, [k]; -1: there is none."""
 
-    request_id: Ints
+    request_id: Ints  # -1: of no request
     kind: Ints  # place in TRANSFER_KINDS
     plane: Ints  # place in `plane_names`
     source: Ints  # target index in the prefill or mixed pool

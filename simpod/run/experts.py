@@ -1,19 +1,22 @@
 """The experts of a pool: from routing and balancer to the loads that its steps are priced with."""
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
 
 import numpy as np
 
-from simpod.cluster import PoolSpec
+from simpod.cluster import Placement, PoolSpec
 from simpod.cluster.experts.loads import DrawnLoads
 from simpod.cluster.experts.placement import ExpertPlacement, SlotsSeen, expert_slots, in_order
-from simpod.cluster.experts.reconfiguration import aligned, reconfiguration
+from simpod.cluster.experts.reconfiguration import Reconfiguration, aligned, reconfiguration
 from simpod.cluster.experts.routing import Popularity, RouterDims, after, popularity
+from simpod.cluster.fabric import transfer_law
 from simpod.config import ResolvedExperiment
-from simpod.cost.collectives import group_link
-from simpod.errors import PolicyError
+from simpod.cost.collectives import group_plane
+from simpod.engine import ExpertPath
+from simpod.errors import InvariantError, PolicyError
 from simpod.hardware.spec import HardwareProfile
 from simpod.model.weights import weight_parts
 from simpod.policies import PolicyRef, resolve
@@ -30,13 +33,12 @@ READ_AND_WRITTEN = 2.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Balancing:
-    """Who decides on placements, how often, and how fast weights move."""
+    """Who decides on placements, how often, and how fast weights are copied into slots."""
 
     balancer: ExpertBalancer
     name: str
     every_s: float
     expert_bytes: float
-    link_bytes_per_s: float
     hbm_bytes_per_s: float
 
     def decide(self, load: Floats, seen: SlotsSeen) -> Ints:
@@ -52,11 +54,21 @@ class Balancing:
         return experts
 
 
+@dataclass(frozen=True, slots=True)
+class _Stage:
+    """A placement that serves for so long at least."""
+
+    placement: ExpertPlacement
+    lasts_s: float
+
+
 class ExpertTimeline:
     """Popularity and placement over time; the same for all instances of a pool.
 
     At the start the balancer knows the popularity. Then it decides every `every_s` on the mean
-    popularity since it decided last, and its placement serves once the weights are there.
+    popularity since it decided last, unless a change is still under way. Once the weights have been
+    fetched, slots change in waves: in each, some leave the map, for a step at least, and come back
+    with their new expert.
     """
 
     def __init__(
@@ -64,70 +76,91 @@ class ExpertTimeline:
     ) -> None:
         self._popular, self._balancing, self._seed = popular, balancing, seed
         self._shares = popular.at(0.0)
-        self._placement = aligned(start, self._decide(start, self._shares))
+        self._placement = aligned(start, self._ask(start, self._shares))
         self._seen = np.zeros(self._shares.shape)
         self._counted_s = self._decided_s = 0.0
-        self._next_s = balancing.every_s
-        self._coming: tuple[float, ExpertPlacement] | None = None
-        self._loads = self._drawn()
-        self.moved_bytes = 0.0
-        """Weights that crossed the fabric so far."""
+        self._change: Reconfiguration | None = None  # under way
+        self._stages: deque[_Stage] = deque()  # what is still to serve, once the weights are there
+        self._until_s = -inf  # the present stage
+        self._loads = self._draw()
 
     @property
     def loads(self) -> DrawnLoads:
         """At present."""
         return self._loads
 
+    @property
+    def is_fixed(self) -> bool:
+        """Popularity stays, and so does the first decision."""
+        return self._popular.until_s(0.0) == inf
+
+    @property
+    def next_decision_s(self) -> float:
+        """When the balancer is asked next; infinity: never, since nothing will be new."""
+        return inf if self.is_fixed else after(self._decided_s, self._balancing.every_s)
+
     def until_s(self, now_s: float) -> float:
-        """When loads may change next."""
-        popular_s = self._popular.until_s(now_s)
-        if popular_s == inf:
-            return inf
-        return min(popular_s, self._next_s, self._coming[0] if self._coming else inf)
+        """When loads may change next; with stages ahead at the end of any step."""
+        if self._stages:
+            return max(now_s, self._until_s)
+        return self._popular.until_s(now_s)
+
+    def decide(self, now_s: float) -> list[tuple[int, int, float]]:
+        """Ask the balancer; returns what is to be fetched: source, destination die and bytes."""
+        self._count(now_s)
+        load = self._seen / (now_s - self._decided_s)
+        self._seen, self._decided_s = np.zeros(load.shape), now_s
+        if self._change is not None:
+            return []
+        new = aligned(self._placement, self._ask(self._placement, load))
+        if np.array_equal(new.experts, self._placement.experts):
+            return []
+        self._change = reconfiguration(self._placement, new, self._balancing.expert_bytes)
+        pairs = list(self._change.transfers.by_pair())
+        if not pairs:
+            self.arrived(now_s)
+        return pairs
+
+    def arrived(self, now_s: float) -> None:
+        """What was to be fetched is there: the waves may begin, at the next step."""
+        change, serving = self._change, self._placement
+        if change is None:
+            raise InvariantError("weights of experts that nobody asked for")
+        for wave in change.waves:
+            lasts_s = READ_AND_WRITTEN * change.local_bytes(wave) / self._balancing.hbm_bytes_per_s
+            self._stages.append(_Stage(wave.during or serving, lasts_s))
+            serving = wave.after
+        self._stages.append(_Stage(serving, 0.0))
+        self._until_s = now_s
 
     def advance(self, now_s: float) -> bool:
-        """Go on to now; has anything changed? Decisions that are due are made one by one."""
-        if self._popular.until_s(0.0) == inf:
-            return False
-        before = (self._shares, self._placement)
-        while self._next_s <= now_s:
-            self._count(self._next_s)
-            self._rebalance(self._next_s)
-            self._next_s = after(self._next_s, self._balancing.every_s)
-        if self._coming and self._coming[0] <= now_s:
-            self._placement, self._coming = self._coming[1], None
+        """Go on to now, the start of a step; has anything changed?"""
+        if self._stages and self._until_s <= now_s:
+            stage = self._stages.popleft()
+            self._placement, self._until_s = stage.placement, now_s + stage.lasts_s
+            if not self._stages:
+                self._change = None
         self._count(now_s)
-        self._shares = self._popular.at(now_s)
-        changed = before[0] is not self._shares or before[1] is not self._placement
-        if changed:
-            self._loads = self._drawn()
-        return changed
+        shares, placement = self._drawn_from
+        if shares is self._shares and placement is self._placement:
+            return False
+        self._loads = self._draw()
+        return True
 
     def _count(self, now_s: float) -> None:
-        self._seen = self._seen + self._shares * (now_s - self._counted_s)
-        self._counted_s = now_s
+        """Add up what has been popular until now."""
+        while self._counted_s < now_s:
+            until_s = min(self._popular.until_s(self._counted_s), now_s)
+            self._seen = self._seen + self._shares * (until_s - self._counted_s)
+            self._counted_s = until_s
+            self._shares = self._popular.at(until_s)
 
-    def _rebalance(self, now_s: float) -> None:
-        if self._coming:
-            self._placement, self._coming = self._coming[1], None
-        load = self._seen / (now_s - self._decided_s)
-        experts = self._decide(self._placement, load)
-        self._seen, self._decided_s = np.zeros(load.shape), now_s
-        new = aligned(self._placement, experts)
-        if np.array_equal(new.experts, self._placement.experts):
-            return
-        change = reconfiguration(self._placement, new, self._balancing.expert_bytes)
-        self.moved_bytes += change.transfers.total_bytes
-        fetch_s = change.transfers.busiest_bytes / self._balancing.link_bytes_per_s
-        local_bytes = sum(change.local_bytes(wave) for wave in change.waves)
-        copy_s = READ_AND_WRITTEN * local_bytes / self._balancing.hbm_bytes_per_s
-        self._coming = (now_s + fetch_s + copy_s, new)
-
-    def _decide(self, placement: ExpertPlacement, shares: Floats) -> Ints:
+    def _ask(self, placement: ExpertPlacement, shares: Floats) -> Ints:
         seen = SlotsSeen(placement=placement, tokens=SEEN_TOKENS)
         return self._balancing.decide(shares * SEEN_TOKENS, seen)
 
-    def _drawn(self) -> DrawnLoads:
+    def _draw(self) -> DrawnLoads:
+        self._drawn_from = (self._shares, self._placement)
         return DrawnLoads.of(self._placement, self._shares, self._seed)
 
 
@@ -169,7 +202,6 @@ def _balancing(
         name=f"{ref.use} (policies.experts)",
         every_s=every_s,
         expert_bytes=weight_parts(experiment.model, spec.layout.weight_dtype).expert_bytes,
-        link_bytes_per_s=group_link(hardware, spec.layout.ep).bytes_per_s,
         hbm_bytes_per_s=hardware.die.hbm_bytes_per_s,
     )
 
@@ -185,3 +217,13 @@ def renewal(
         return timeline.until_s(now_s)
 
     return bring_up_to
+
+
+def expert_path(
+    timeline: ExpertTimeline, hardware: HardwareProfile, placement: Placement
+) -> ExpertPath:
+    """How weights get to new slots: dies read each other's memory."""
+    plane = group_plane(hardware, len(placement.expert_sets[0])).name
+    measured = plane == "scale_up" and "read_die" in hardware.topology.transfers
+    law = transfer_law(hardware, "read_die" if measured else plane)
+    return ExpertPath(changes=timeline, dies=placement.expert_sets, law=law)

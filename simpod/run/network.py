@@ -20,6 +20,7 @@ _LIBRARY_PLANES: Final = {"scale_up": "ub", "scale_out": "rdma"}
 class Links:
     """What a run moves, and over what."""
 
+    placements: tuple[Placement, ...]
     transfer: KvTransfer | None
     kv_path: KvPath | None
     fabric: Fabric | None
@@ -32,6 +33,7 @@ def links_of(experiment: ResolvedExperiment) -> Links:
     fabric = _fabric(experiment) if experiment.network.needs_fabric else None
     _check_ends(experiment, fabric, placements)
     return Links(
+        placements=placements,
         transfer=_transfer(experiment),
         kv_path=_kv_path(experiment, placements),
         fabric=fabric,

@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from simpod.cluster import PoolSpec
+from simpod.cluster import Placement, PoolSpec
 from simpod.config import ResolvedExperiment
 from simpod.cost import KvTransfer, kv_transfer, step_pricer
 from simpod.cost.collectives import kv_bytes_per_token
@@ -21,7 +21,7 @@ from simpod.policies import Migration, PolicyRef, Prediction, resolve
 from simpod.policies.checks import prediction_problems
 from simpod.policies.roles import Ints
 from simpod.records.columns import RunRecords
-from simpod.run.experts import expert_timeline, renewal
+from simpod.run.experts import expert_path, expert_timeline, renewal
 from simpod.run.network import links_of
 from simpod.run.provenance import provenance
 from simpod.workload import (
@@ -101,12 +101,13 @@ def run_inputs(
     on_progress: Progress | None = None,
 ) -> RunInputs:
     """What the engine needs of an experiment: prices, policies, random streams."""
+    links = links_of(experiment)
+    keys = _router_keys(experiment)
     entry, *rest = (
-        _pool(experiment, spec, key, stream)
-        for spec, key in zip(experiment.pools, _router_keys(experiment), strict=True)
+        _pool(experiment, spec, key, placement, stream)
+        for spec, key, placement in zip(experiment.pools, keys, links.placements, strict=True)
     )
     batching = experiment.policies["batching"]
-    links = links_of(experiment)
     admission = experiment.policies.get("admission")
     eviction = experiment.policies.get("prefix_eviction")
     migration = experiment.policies.get("migration")
@@ -240,7 +241,9 @@ def _router_keys(experiment: ResolvedExperiment) -> tuple[str, ...]:
     return ("router",)
 
 
-def _pool(experiment: ResolvedExperiment, spec: PoolSpec, key: str, stream: Stream) -> PoolInputs:
+def _pool(
+    experiment: ResolvedExperiment, spec: PoolSpec, key: str, placement: Placement, stream: Stream
+) -> PoolInputs:
     hardware = experiment.hardware[spec.name]
     ref = experiment.policies[key]
     timeline = expert_timeline(experiment, spec, stream)
@@ -251,10 +254,12 @@ def _pool(experiment: ResolvedExperiment, spec: PoolSpec, key: str, stream: Stre
         experiment.semantics.name,
         timeline.loads if timeline else None,
     )
+    changing = timeline if timeline and not timeline.is_fixed else None
     return PoolInputs(
         spec=spec,
         pricer=pricer,
-        renew_prices=renewal(timeline, pricer.renew) if timeline else None,
+        renew_prices=renewal(changing, pricer.renew) if changing else None,
+        expert_path=expert_path(changing, hardware, placement) if changing else None,
         dies_per_npu=hardware.dies_per_npu,
         make_router=resolve(key, ref),
         router_name=f"{ref.use} (policies.{key})",

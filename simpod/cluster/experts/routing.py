@@ -116,6 +116,13 @@ def routing_named(name: str) -> RoutingSpec:
     )
 
 
+def may_change(spec: RoutingSpec | None) -> bool:
+    """Whether popularity is not the same all the time."""
+    return isinstance(spec, ReplayedRouting) or (
+        isinstance(spec, CorrelatedRouting) and spec.drift_s is not None
+    )
+
+
 class Popularity(Protocol):
     """Popularity over time."""
 
