@@ -128,6 +128,14 @@ def test_collaborative_prefill_counts_attention_and_hits() -> None:
     )
 
 
+def test_two_levels_choose_an_instance_and_take_its_ranks_in_turn() -> None:
+    router = make("router", "two_level")
+    view = pool(waiting=[5, 0, 2, 2], ranks_per_instance=2)  # 5 requests against 4
+    assert [router(view, request()) for _ in range(3)] == [2, 3, 2]
+    busy = pool(waiting=[0, 3, 2, 2], ranks_per_instance=2)
+    assert [router(busy, request()) for _ in range(2)] == [0, 1]  # though rank 1 has 3
+
+
 def test_llumnix_takes_the_freest_and_counts_queues_as_usage() -> None:
     view = pool(
         running=[10, 10, 2], kv=[400, 500, 800], queued=[300, 0, 0], kv_capacity_tokens=1000

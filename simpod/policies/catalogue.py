@@ -41,6 +41,7 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "collaborative_prefill": (
             "simpod.policies.routing.collaborative_prefill:CollaborativePrefill"
         ),
+        "two_level": "simpod.policies.routing.two_level:TwoLevel",
         "llumnix": "simpod.policies.routing.llumnix:Llumnix",
         "length_split": "simpod.policies.routing.length_split:LengthSplit",
         "max_flow": "simpod.policies.routing.max_flow:MaxFlow",
