@@ -128,6 +128,15 @@ def test_collaborative_prefill_counts_attention_and_hits() -> None:
     )
 
 
+def test_collaborative_prefill_waits_for_the_slowest_rank_of_an_instance() -> None:
+    """Rank 1 has nothing to do, but rank 0, with which it steps, computes 500 tokens."""
+    router = make("router", "collaborative_prefill")
+    view = pool(queued=[0, 0, 100, 200], computing=np.array([500, 0, 0, 0]), ranks_per_instance=2)
+    assert router(view, request(tokens=1000)) == 2
+    idle = pool(queued=[0, 9, 0, 5], ranks_per_instance=2)
+    assert router(idle, request(tokens=1000)) == 2  # of equals, the instance with less to do
+
+
 def test_two_levels_choose_an_instance_and_take_its_ranks_in_turn() -> None:
     router = make("router", "two_level")
     view = pool(waiting=[5, 0, 2, 2], ranks_per_instance=2)  # 5 requests against 4

@@ -46,6 +46,11 @@ class RouterFacade:
         return self._dispatcher.spec.layout.dp
 
     @property
+    def computing_tokens(self) -> Ints:
+        """[num_targets] prompt tokens of the steps under way."""
+        return self._dispatcher.computing_tokens()
+
+    @property
     def prompt_tokens_per_s(self) -> float:
         """Prompt tokens a second of one target, measured so far."""
         return self._dispatcher.prompt_tokens_per_s
@@ -117,6 +122,11 @@ class Dispatcher:
                 f"allowed: 0 to {self.num_targets - 1}",
             )
         return int(target)
+
+    def computing_tokens(self) -> Ints:
+        """[num_targets] prompt tokens of the steps under way."""
+        groups = (rank.group for rank in self.ranks[:: self.spec.layout.dp])
+        return np.concatenate([group.batch.prefill_tokens for group in groups])
 
     @property
     def prompt_tokens_per_s(self) -> float:

@@ -87,6 +87,13 @@ class FakeRouterView:
     ranks_per_instance: int = 1
     prompt_tokens_per_s: float = 0.0
     hits: Ints | None = None
+    computing: Ints | None = None
+
+    @property
+    def computing_tokens(self) -> Ints:
+        """[num_targets] prompt tokens of the steps under way; 0 if not given."""
+        none = np.zeros(self.num_targets, dtype=np.int64)
+        return none if self.computing is None else self.computing
 
     def hit_tokens(self, request: Any, /) -> Ints:
         """[num_targets] tokens of any prompt in each target's prefix cache."""

@@ -79,7 +79,11 @@ class RouterView(Protocol):
 
     @property
     def queued_tokens(self) -> Ints:
-        """Prompt tokens sent there and not computed yet; up to date."""
+        """Prompt tokens sent there and not in a step yet; up to date."""
+
+    @property
+    def computing_tokens(self) -> Ints:
+        """Prompt tokens of the step that each target is in; up to date."""
 
     @property
     def kv_tokens(self) -> Ints:

@@ -4,20 +4,23 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from simpod.policies.roles import Floats, RouteRequest, RouterView
+from simpod.policies.roles import Floats, Ints, RouteRequest, RouterView
 
 
 @dataclass(slots=True)
 class CollaborativePrefill:
-    """The target where the request costs least, by a cost model of prompts: tokens and attention.
+    """The target that would be done with the request first, by a cost model of prompts.
 
-    Ranks of an instance step together, so the slowest sets the pace. Cost of a prompt of u uncached
-    and h cached tokens: u + u (h + u/2) / attention_tokens. A target's load is that of its queued
-    tokens, at the mean cost per token of what was sent to it lately.
+    Cost of a prompt of u uncached and h cached tokens, for tokens and attention: u + u (h + u/2) /
+    attention_tokens. Ranks of an instance step together and the slowest sets the pace, so a target
+    waits for the largest cost that its instance computes now, then for that of its own queue, at
+    the mean cost per token of what was sent to it lately. Of equals, the instance with the least
+    to do, then the rank.
 
     Source: xDeepServe (arXiv:2508.02520), collaborative prefill scheduling: a leader gathers the
     ranks' states and assigns prompts by a cost model with prefix hits and lengths.
-    Sees: contents of the prefix caches, prompt tokens at every target, what it sent itself.
+    Sees: contents of the prefix caches, prompt tokens queued and computed at every target, what it
+    sent itself.
     """
 
     attention_tokens: float = 32_768.0
@@ -33,10 +36,20 @@ class CollaborativePrefill:
         if len(self._per_token) != view.num_targets:
             self._per_token = np.ones(view.num_targets)
         hits = view.hit_tokens(request)
-        uncached = request.prompt_tokens - hits
-        cost = uncached * (1.0 + (hits + uncached / 2) / self.attention_tokens)
-        total = view.queued_tokens * self._per_token + cost
-        target = int(np.lexsort((view.held_seqs, total))[0])
-        queued, own = int(view.queued_tokens[target]), int(uncached[target])
-        self._per_token[target] = total[target] / max(1, queued + own)
+        own = self._cost(request.prompt_tokens, hits)
+        queued = view.queued_tokens * self._per_token
+        under_way = view.computing_tokens * self._per_token
+        by_instance = (-1, view.ranks_per_instance)
+        slowest = under_way.reshape(by_instance).max(axis=1)
+        waiting = queued.reshape(by_instance).sum(axis=1)
+        ranks = view.ranks_per_instance
+        done = slowest.repeat(ranks) + queued + own
+        target = int(np.lexsort((view.held_seqs, waiting.repeat(ranks), done))[0])
+        uncached = request.prompt_tokens - int(hits[target])
+        tokens = int(view.queued_tokens[target]) + uncached
+        self._per_token[target] = (queued[target] + own[target]) / max(1, tokens)
         return target
+
+    def _cost(self, prompt_tokens: int, hits: Ints) -> Floats:
+        uncached = prompt_tokens - hits
+        return uncached * (1.0 + (hits + uncached / 2) / self.attention_tokens)

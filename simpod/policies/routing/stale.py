@@ -21,6 +21,7 @@ class Board:
     running_seqs: Ints
     held_seqs: Ints
     queued_tokens: Ints
+    computing_tokens: Ints
     kv_tokens: Ints
 
     @property
@@ -104,6 +105,7 @@ class Stale:
                 running_seqs=view.running_seqs.copy(),
                 held_seqs=view.held_seqs.copy(),
                 queued_tokens=view.queued_tokens.copy(),
+                computing_tokens=view.computing_tokens,
                 kv_tokens=view.kv_tokens.copy(),
             )
         elif board.live is not view:
