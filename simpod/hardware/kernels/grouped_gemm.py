@@ -13,6 +13,20 @@ class GroupedGemmConstants:
     """One kernel library and one number format on one device."""
 
     __pydantic_config__: ClassVar[Any] = STRICT
+    LIBRARY: ClassVar[frozenset[str]] = frozenset(
+        {
+            "half_tokens",
+            "fill_k_per_tile",
+            "wave_frac",
+            "overlap_exponent",
+            "launch_s",
+            "slot_s",
+            "routing_bytes_per_pair",
+            "traffic_scale",
+            "reread_frac",
+        }
+    )
+    """Of the library, whatever the die; the others are the die's: see `transfer`."""
 
     compute_frac: Annotated[float, Ge(0.05), Le(1.0)]
     """Of the peak, tiles of 128 tokens and an endless inner dimension."""
