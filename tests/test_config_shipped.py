@@ -146,7 +146,7 @@ def test_kernels_of_another_profile(tmp_path):
     assert own.decode_mla["bf16"].constants.launch_s == 9.0e-6
     assert own.decode_mla["bf16"].constants.block_s == a100.decode_mla["bf16"].constants.block_s
     assert own.prefill_attention["bf16"] == a100.prefill_attention["bf16"]
-    assert own.prefill_attention["fp8"] == h100.prefill_attention["fp8"]
+    assert own.prefill_attention["fp8/fused"] == h100.prefill_attention["fp8/fused"]
     assert own.collective == h100.collective != a100.collective
     status = explain_hardware(str(tmp_path / "own.yaml"))["kernel_status"]
     assert (status["decode_mla"]["bf16"], status["collective"]["nccl/all_gather"]) == (

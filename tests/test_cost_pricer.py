@@ -85,9 +85,12 @@ def test_decode_attention_is_that_of_the_familys_library(device, library):
 
 
 def test_caches_of_eight_bits_take_their_own_attention_first():
-    assert prefill_variants("bf16") == mla_variants("bf16") == ("bf16",)
-    assert prefill_variants("fp8") == ("bf16_kv_fp8", "bf16")
-    assert mla_variants("fp8") == ("fp8", "bf16")
+    wide = ("bf16", "bf16/fused", "bf16/trtllm")
+    assert prefill_variants("bf16") == wide
+    narrow = ("bf16_kv_fp8", "bf16_kv_fp8/fused", "bf16_kv_fp8/trtllm")
+    assert prefill_variants("fp8") == (*narrow, *wide)
+    assert mla_variants("bf16") == ("bf16", "bf16/trtllm_mla")
+    assert mla_variants("fp8") == ("fp8", "fp8/trtllm_mla", *mla_variants("bf16"))
 
 
 def test_only_all_reduce_has_a_kernel_of_its_own():
@@ -118,7 +121,7 @@ def test_a_profile_without_constants_is_refused_with_what_to_do(operator):
 def test_an_experiment_on_such_a_profile_is_refused(tmp_path):
     shipped = (ROOT / "hardware_profiles" / "rtx-4090.yaml").read_text()
     bare = tmp_path / "bare.yaml"
-    bare.write_text(shipped.replace("\nkernels_of: a100\n", "\n"))
+    bare.write_text(shipped.replace("\nkernels_of: l40s\n", "\n"))
     experiment = load_experiment(str(tiny(tmp_path)), [f"hardware={bare}"])
     with pytest.raises(ConfigError, match="hardware rtx-4090: kernels: has no constants of"):
         run(experiment)

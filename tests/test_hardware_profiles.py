@@ -14,6 +14,7 @@ FOLDER = Path(__file__).parents[1] / "hardware_profiles"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
 GPUS = (
     "a100",
+    "a100-40gb",
     "b200",
     "b300",
     "h100",

@@ -152,14 +152,28 @@ def test_a_die_without_units_runs_in_bf16() -> None:
 
 def test_variants() -> None:
     assert variant_of("bfloat16", "torch.nn.functional.linear") == "bf16"
-    assert variant_of("fp8_block", "DeepGemmFp8BlockScaledMMKernel") == "fp8_block/deepgemm"
+    assert variant_of("fp8_block", "deepgemm") == "fp8_block/deepgemm"
+    assert variant_of("fp8_block", "DeepGemmFp8BlockScaledMMKernel") == "fp8_block/vllm_deepgemm"
+    assert variant_of("fp8", "CutlassFP8ScaledMMLinearKernel") == "fp8/vllm"
+    assert variant_of("fp8", "torch_flow") == "fp8"
+    assert variant_of("fp8_block", "kernel") == "fp8_block/kernel"
     assert variant_of("fp8_block", "unheard of") == "fp8_block/deepgemm"
     assert variant_of("fp8_new", "x") == "fp8"
     assert variant_of("int3_wo", "x") == "bf16"
     assert variant_of("int4_wo", "x") == "int4_wo"
 
 
-@pytest.mark.parametrize("dtype", [*FORMATS, "fp8_block/cutlass", "fp8_block/kernel"])
+def test_vllm_falls_back_to_the_same_library_outside_of_it() -> None:
+    assert fallbacks("fp8_block/vllm_cutlass")[1] == "fp8_block/cutlass"
+    assert fallbacks("fp8_block/cutlass")[1] == "fp8_block/vllm_cutlass"
+    assert fallbacks("fp8")[:2] == ("fp8", "fp8/vllm")
+    assert fallbacks("fp8/vllm")[:2] == ("fp8/vllm", "fp8")
+
+
+VARIANTS = [*FORMATS, "fp8/vllm", "fp8_block/cutlass", "fp8_block/vllm_cutlass", "fp8_block/kernel"]
+
+
+@pytest.mark.parametrize("dtype", VARIANTS)
 def test_every_variant_can_be_priced_and_falls_back_to_bf16(dtype: str) -> None:
     order = fallbacks(dtype)
     assert order[0] == dtype
@@ -169,7 +183,7 @@ def test_every_variant_can_be_priced_and_falls_back_to_bf16(dtype: str) -> None:
 
 
 def test_starts_are_within_bounds() -> None:
-    for variant in [*FORMATS, "fp8_block/cutlass", "fp8_block/kernel"]:
+    for variant in VARIANTS:
         start = start_of(variant)
         for name, (low, high) in bounds_of(GemmConstants).items():
             assert low <= getattr(start, name) <= high

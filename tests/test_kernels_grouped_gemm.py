@@ -46,7 +46,7 @@ SHARED = Path(os.environ.get("SIMPOD_SHARED", Path(__file__).parents[2] / "share
 IDEAL = GroupedGemmConstants(
     compute_frac=1.0,
     half_tokens=0.0,
-    fill_k_per_tile=0.0,
+    fill_s=0.0,
     wave_frac=0.0,
     hbm_frac=1.0,
     l2_frac=0.01,
@@ -203,6 +203,20 @@ def test_repeated_small_layer_is_found_in_the_cache(h100: DieSpec) -> None:
 
     assert gain(even_shape([4.0], hidden_size=1024.0, inter_size=256.0)) > 1.05
     assert gain(even_shape([4.0])) == pytest.approx(1.0, abs=1e-3)
+
+
+def test_the_fill_of_a_tile_is_a_time_whatever_the_rate_of_the_cores(h100: DieSpec) -> None:
+    """Large prompts, bound by compute: every tile of 128 x 128 takes fill_s longer on its core."""
+    shape = even_shape(16_384.0)
+    peaks = {name: 2.0 * peak for name, peak in h100.peak_flops_per_s.items()}
+    faster = replace(h100, peak_flops_per_s=peaks)
+    for die in (h100, faster):
+        bare, filled = (
+            sum(products_s(die, replace(IDEAL, fill_s=fill_s), shape)) for fill_s in (0.0, 2e-6)
+        )
+        rows = 16_384 * 2 / 128
+        tiles = rows * (2 * 14_336 + 4096) / 128
+        assert filled - bare == pytest.approx(tiles / die.num_cores * 2e-6, rel=1e-2)
 
 
 def test_hot_expert_costs_more_tiles_but_no_more_weights(h100: DieSpec) -> None:

@@ -247,10 +247,26 @@ def test_readers_name_variants() -> None:
     assert prompts == {"bf16/absorbed", "fp8/absorbed", "fp8"}
 
 
+def test_prompts_by_scope_fall_back_on_the_attention_alone_first() -> None:
+    table = frame(
+        kernel_source=["trtllm_mla", "trtllm_mla", "trtllm_mla"],
+        kv_cache_dtype=["bfloat16", "fp8", "fp8"],
+        isl=[1, 1, 1],
+        step=[0, 0, 0],
+    )
+    prompts = [group.variant for group in prefill_mla.read_prefill_mla(table)]
+    assert prompts == ["bf16/trtllm_mla", "fp8/trtllm_mla"]
+    assert prefill_mla.fallbacks("fp8/trtllm_mla")[:4] == (
+        *("fp8/trtllm_mla", "bf16/trtllm_mla"),
+        *("fp8", "bf16"),
+    )
+    assert prefill_mla.fallbacks("bf16")[0] == "bf16"
+
+
 @pytest.mark.parametrize("table", [decode_mla, prefill_mla])
 def test_every_variant_ends_in_one_that_exists(table) -> None:
     for variant in ("bf16", "fp8", "fp8/cast", "bf16/absorbed", "int3/unknown"):
-        assert table.fallbacks(variant)[-1] == "bf16"
+        assert "bf16" in table.fallbacks(variant)
         low_high = bounds_of(type(table.START))
         for start in table.starts(variant):
             assert all(a <= getattr(start, name) <= b for name, (a, b) in low_high.items())

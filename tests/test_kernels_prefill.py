@@ -216,14 +216,22 @@ def test_unaligned_heads_cost_padding() -> None:
     assert odd > 1.05 * aligned
 
 
+ENDS = ("", "/fused", "/trtllm")
+
+
 def test_variants_and_their_fallbacks() -> None:
-    assert prefill.variant_of("torch_flow", "bfloat16", "fp8") == "bf16_kv_fp8"
+    assert prefill.variant_of("torch_flow", "bfloat16", "fp8") == "bf16_kv_fp8/fused"
+    assert prefill.variant_of("trtllm_mha", "fp8", "fp8") == "fp8/trtllm"
+    assert prefill.variant_of("flash_attention", "bfloat16", "fp8") == "bf16_kv_fp8"
     assert prefill.variant_of("triton", "fp8", "fp8") == "fp8/triton"
     assert prefill.variant_of("new", "float16", "auto") == "bf16"
     assert prefill.fallbacks("fp8/triton")[:3] == ("bf16_kv_fp8/triton", "bf16/triton", "fp8")
-    assert prefill.fallbacks("bf16_kv_fp8") == ("fp8", "bf16")
-    for variant in ("bf16/triton", "fp8/triton", "fp8", "bf16_kv_fp8"):
-        assert prefill.fallbacks(variant)[-1] == "bf16"
+    best = [f"{name}{end}" for name in ("bf16_kv_fp8", "fp8", "bf16") for end in ENDS]
+    assert prefill.fallbacks("bf16_kv_fp8") == tuple(best[1:])  # all but itself
+    for variant in ("bf16/triton", "fp8/triton", "fp8/fused", "bf16_kv_fp8"):
+        assert {"bf16", "bf16/fused", "bf16/trtllm"} <= set(prefill.fallbacks(variant))
+    assert prefill.is_far("bf16/triton")
+    assert not prefill.is_far("bf16/trtllm")
     assert encoder.fallbacks(encoder.variant_of("fp8_e4m3")) == ("bf16",)
 
 
@@ -314,7 +322,8 @@ def test_every_row_of_real_tables_is_in_a_group() -> None:
     groups = prefill.read_prefill_attention(frame)
     assert sum(len(group.measured_s) for group in groups) == len(frame)
     names = ["bf16", "bf16_kv_fp8", "fp8"]
-    assert [group.variant for group in groups] == sorted([*names, *(f"{n}/triton" for n in names)])
+    expected = sorted(f"{name}/{library}" for name in names for library in ("triton", "trtllm"))
+    assert [group.variant for group in groups] == expected
     windows = np.concatenate([group.shape.window_tokens for group in groups])
     assert (windows == 1).sum() == (frame["window_size"] == 0).sum()  # that table's zeros
     frame = load("h100", "encoder_attention")

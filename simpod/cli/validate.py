@@ -22,6 +22,8 @@ simpod validate --group points
 
 simpod validate --kernels my_tables/ --json
 
+simpod validate --kernels my_tables/ --kernels-of h100
+
 simpod validate --collectives my_collectives.csv
 
 simpod validate --requests my_log/ --points my_points.yaml
@@ -44,6 +46,15 @@ def _source(flag: str, meaning: str) -> typer.models.OptionInfo:
 def validate_command(
     kernels: Annotated[
         Paths | None, _source("--kernels", "Folder of kernel tables, DEVICE.OPERATOR.parquet")
+    ] = None,
+    kernels_of: Annotated[
+        str | None,
+        typer.Option(
+            "--kernels-of",
+            metavar="DEVICE",
+            help="Price kernel tables as if their devices had no constants but this one's.",
+            show_default=False,
+        ),
     ] = None,
     deployments: Annotated[
         Paths | None, _source("--deployments", "CSV of closed-loop runs of whole deployments")
@@ -94,6 +105,8 @@ def validate_command(
     quiet: QuietOption = False,
 ) -> None:
     """Compare with measurements: measured, simulated, signed error; median and worst per group."""
+    from simpod.config import load_hardware
+    from simpod.errors import ConfigError
     from simpod.validate.page import write_page
     from simpod.validate.sources import Sources, data_folder, sources_in, validate_all
 
@@ -106,12 +119,15 @@ def validate_command(
         "points": tuple(points or ()),
     }
     named = any(given.values())
+    if kernels_of is not None and not kernels:
+        raise ConfigError("--kernels-of: is about kernel tables; name a folder with --kernels")
+    transfer = None if kernels_of is None else load_hardware(kernels_of)
     sources = (
         Sources(**given, with_shipped_points=False) if named else sources_in(data_folder(data))
     )
     with ExitStack() as stack:
         stage = _stages(stack, quiet=quiet or as_json)
-        report = validate_all(sources.only(group or ()), jobs, stage).chosen(group or ())
+        report = validate_all(sources.only(group or ()), jobs, stage, transfer).chosen(group or ())
     if page is not None:
         write_page(page, report)
     if as_json:

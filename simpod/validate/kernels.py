@@ -1,18 +1,20 @@
 """Measured kernel tables beside the kernel model, device by device and operator by operator."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from simpod.errors import ConfigError
+from simpod.hardware.kernels.fits import KernelFits
+from simpod.hardware.spec import HardwareProfile
 from simpod.validate.fit import errors
-from simpod.validate.names import hardware_of
+from simpod.validate.names import hardware_of, measured_kernels
 from simpod.validate.report import GroupErrors, Refusal, Report
 from simpod.validate.tables.group import Group
-from simpod.validate.tables.kinds import KINDS, Floats, Kind
+from simpod.validate.tables.kinds import KINDS, Kind
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -76,8 +78,12 @@ def find_tables(folder: Path) -> list[TableFile]:
     return found
 
 
-def validate_kernels(folder: Path) -> Report:
-    """Price every row of every table; of each operator all rows together, then its variants."""
+def validate_kernels(folder: Path, source: HardwareProfile | None = None) -> Report:
+    """Price every row of every table; of each operator all rows together, then its variants.
+
+    source: price them as if their devices had no constants but those of this profile, which
+    `transfer` says; its own tables are left out.
+    """
     report = Report()
     for table in find_tables(folder):
         kind = KINDS.get(table.kind)
@@ -85,22 +91,19 @@ def validate_kernels(folder: Path) -> Report:
         try:
             if kind is None:
                 raise ConfigError(f"no kernel model for tables of kind {table.kind!r}")
-            report.add(_compare(group, kind, table))
+            if source is None:
+                report.add(_compare(group, kind, table))
+            else:
+                report.add(transferred(kind, table, source))
         except ConfigError as error:
             report.refusals.append(Refusal(group=group, reason=error.problems[0]))
     return report
 
 
 def _compare(group: str, kind: Kind, table: TableFile) -> Report:
-    variants = list(_priced(kind, table))
-    whole = [np.concatenate(side) for side in zip(*(pair for _, *pair in variants), strict=True)]
-    found = [GroupErrors(group=group, errors=errors(*whole), refused=0)]
-    if len(variants) > 1:
-        found += [
-            GroupErrors(group=f"{group}/{variant}", errors=errors(simulated, measured), refused=0)
-            for variant, simulated, measured in variants
-        ]
-    return Report(tables=found)
+    needed, groups = read_groups(kind, table)
+    hardware = hardware_of(table.device, needed)
+    return _errors(group, kind, hardware, groups, measured_kernels())
 
 
 def read_groups(kind: Kind, table: TableFile) -> tuple[int, list[Group[Any]]]:
@@ -112,12 +115,58 @@ def read_groups(kind: Kind, table: TableFile) -> tuple[int, list[Group[Any]]]:
         raise ConfigError(f"{table.path}: missing column {error}") from error
 
 
-def _priced(kind: Kind, table: TableFile) -> Iterator[tuple[str, Floats, Floats]]:
-    """Variant, simulated and measured seconds [n] of each group of rows."""
-    needed, groups = read_groups(kind, table)
-    hardware = hardware_of(table.device, needed)
-    for group in groups:
-        simulated_s = kind.seconds(hardware, group)
+def _errors(
+    group: str,
+    kind: Kind,
+    hardware: HardwareProfile,
+    groups: Sequence[Group[Any]],
+    libraries: Sequence[KernelFits],
+) -> Report:
+    """Errors of all rows, then by variant; ConfigError without constants."""
+    pairs = []
+    for part in groups:
+        simulated_s = kind.seconds(hardware, part, libraries)
         if simulated_s is None:
             raise ConfigError(f"hardware {hardware.name} has no constants of {kind.operator}")
-        yield group.variant, simulated_s, group.measured_s
+        pairs.append((simulated_s, part.measured_s))
+    whole = [np.concatenate(side) for side in zip(*pairs, strict=True)]
+    found = [GroupErrors(group=group, errors=errors(*whole), refused=0)]
+    if len(groups) > 1:
+        found += [
+            GroupErrors(group=f"{group}/{part.variant}", errors=errors(*pair), refused=0)
+            for part, pair in zip(groups, pairs, strict=True)
+        ]
+    return Report(tables=found)
+
+
+def transferred(kind: Kind, table: TableFile, source: HardwareProfile) -> Report:
+    """Errors of a table priced with the constants of another die, `source`, alone.
+
+    Twice: as if no kernel had been timed on the table's own die (`as-NAME`), and with what belongs
+    to a library known wherever it was timed (`as-NAME+library`): that is what an unfitted device
+    has if its libraries were measured on others.
+    """
+    needed, groups = read_groups(kind, table)
+    target = hardware_of(table.device, needed)
+    if target.die.name == source.die.name:
+        return Report()
+    hardware = replace(target, kernels=without_die(source.kernels, target.die.name))
+    others = [without_die(kernels, target.die.name) for kernels in measured_kernels()]
+    report = Report()
+    for label, libraries in (("", others), ("+library", (target.kernels, *others))):
+        group = f"kernels/{table.device}/as-{source.name}{label}/{table.kind}"
+        report.add(_errors(group, kind, hardware, groups, libraries))
+    return report
+
+
+def without_die(kernels: KernelFits, die: str) -> KernelFits:
+    """The fits but those of measurements on `die`."""
+    kept = {
+        operator.name: {
+            variant: fit
+            for variant, fit in getattr(kernels, operator.name).items()
+            if fit.device != die
+        }
+        for operator in fields(kernels)
+    }
+    return KernelFits(**kept)

@@ -1,10 +1,12 @@
 """Names of devices and models in measured data, and the profiles and models they mean."""
 
 import re
+from functools import cache
 
 from simpod.config import library
 from simpod.config.references import load_hardware, load_model
 from simpod.errors import ConfigError
+from simpod.hardware.kernels.fits import KernelFits
 from simpod.hardware.spec import HardwareProfile
 from simpod.model.spec import ModelSpec
 
@@ -33,6 +35,9 @@ DEVICES = {
 }
 """Ascend servers as papers and msmodeling call them, in letters and digits."""
 
+MEASURED = ("h100", "b200", "a100", "h800")
+"""Shipped devices whose kernels were measured: where constants of libraries are looked for."""
+
 _RELEASE = re.compile(
     r"-(instruct|chat|thinking|base|hf|it|fp8|fp4|nvfp4|mxfp4|bf16|w8a8|awq|int8|int4"
     r"|\d{4}|v\d+(\.\d+)?|dynamic)$"
@@ -54,6 +59,12 @@ def hardware_of(device: str, num_dies: int = 1) -> HardwareProfile:
                 if profile.num_dies >= num_dies:
                     return profile
     raise ConfigError(f"no hardware profile for {num_dies} dies of {device!r}")
+
+
+@cache
+def measured_kernels() -> tuple[KernelFits, ...]:
+    """What was fitted on the devices of MEASURED."""
+    return tuple(load_hardware(name).kernels for name in MEASURED)
 
 
 def short_name(device: str) -> str:

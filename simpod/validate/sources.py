@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from simpod.errors import ConfigError
+from simpod.hardware.spec import HardwareProfile
 from simpod.validate.report import Report
 
 VARIABLE: Final = "SIMPOD_SHARED"
@@ -92,8 +93,13 @@ Stage = Callable[[str, int], Callable[[], None]]
 """Called with a stage's name and how much it has to do; gives what to call after each."""
 
 
-def validate_all(sources: Sources, processes: int | None, stage: Stage) -> Report:
-    """Run every kind that `sources` has."""
+def validate_all(
+    sources: Sources,
+    processes: int | None,
+    stage: Stage,
+    kernels_of: HardwareProfile | None = None,
+) -> Report:
+    """Run every kind that `sources` has. kernels_of: see `validate_kernels`."""
     from simpod.validate.collectives import validate_collectives
     from simpod.validate.deployments import read_deployments, validate_deployments
     from simpod.validate.forwards import validate_forwards
@@ -103,7 +109,7 @@ def validate_all(sources: Sources, processes: int | None, stage: Stage) -> Repor
 
     report = Report()
     for path in sources.kernels:
-        report.add(validate_kernels(path))
+        report.add(validate_kernels(path, kernels_of))
     for path in sources.collectives:
         report.add(validate_collectives(path))
     for path in sources.forwards:

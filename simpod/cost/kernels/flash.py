@@ -90,7 +90,7 @@ def key_s(die: DieSpec, rows: Floats, dims: HeadDims, fracs: Sequence[float], dt
     """
     matmul_frac, softmax_flops = fracs
     product_s = 2.0 * dims.padded / (die.peak_flops_per_s[dtype] * matmul_frac)
-    softmax_s = softmax_flops / die.vector_flops_per_s
+    softmax_s = softmax_flops / die.softmax_flops_per_s
     return rows * (product_s + softmax_s) * die.num_cores
 
 

@@ -182,7 +182,7 @@ def tiled_s(
     """Seconds [n] of one grouped GEMM cut into tiles of (tokens, columns).
 
     tiles   = sum over experts of ceil(tokens / t) * ceil(columns / c): a tile has one expert
-    tile    = 2 t c (inner + fill) cores / rate * (1 + half / t) / (1 + half / 128)
+    tile    = (2 t c inner cores / rate + fill t c / 128^2) * (1 + half / t) / (1 + half / 128)
     waves   = tiles / cores, of whose last one wave_frac waits for its slowest core
     memory  = weights of the experts hit, activations in and out, once
     reread  = activations of each tile again for each column of tiles, as far as their matrix
@@ -193,16 +193,9 @@ def tiled_s(
     held = FORMATS[dtype]
     tiles = shape.loads.tiles(tokens) * np.ceil(product.columns / columns)
     half = constants.half_tokens
-    tile_s = (
-        2.0
-        * tokens
-        * columns
-        * (product.inner + constants.fill_k_per_tile)
-        * rates.num_cores
-        / rates.flops_per_s
-        * (1.0 + half / tokens)
-        / (1.0 + half / FULL_TILE_TOKENS)
-    )
+    product_s = 2.0 * tokens * columns * product.inner * rates.num_cores / rates.flops_per_s
+    fill_s = constants.fill_s * tokens * columns / (FULL_TILE_TOKENS * TILE_COLUMNS)
+    tile_s = (product_s + fill_s) * (1.0 + half / tokens) / (1.0 + half / FULL_TILE_TOKENS)
     waves = tiles / rates.num_cores
     waves = waves + constants.wave_frac * (np.ceil(waves - 1e-9) - waves)
     row_bytes = product.inner * held.input_bytes

@@ -17,10 +17,10 @@ C = TypeVar("C")
 
 GEMM: Final = {
     "bf16": ("bf16",),
-    "fp8": ("fp8_block/kernel", "fp8", "fp8_static", "fp8_block/deepgemm"),
-    "int8": ("int8", "fp8_block/kernel", "fp8"),
-    "nvfp4": ("nvfp4", "fp8_static", "fp8"),
-    "w4a8": ("w4a8", "int8", "fp8"),
+    "fp8": ("fp8_block/kernel", "fp8", "fp8/*", "fp8_static", "fp8_block/*"),
+    "int8": ("int8", "fp8_block/kernel", "fp8", "fp8/*"),
+    "nvfp4": ("nvfp4", "fp8_static", "fp8", "fp8/*"),
+    "w4a8": ("w4a8", "int8", "fp8", "fp8/*"),
     "int8_wo": ("int8_wo", "bf16"),
     "int4_wo": ("int4_wo", "bf16"),
 }
@@ -69,12 +69,14 @@ def decode_variants(hardware: HardwareProfile, kv_dtype: str) -> tuple[str, ...]
 
 def prefill_variants(kv_dtype: str) -> tuple[str, ...]:
     """Variants of prefill attention: queries in bf16 over a cache of this type."""
-    return ("bf16",) if kv_dtype == "bf16" else ("bf16_kv_fp8", "bf16")
+    kinds = ("bf16",) if kv_dtype == "bf16" else ("bf16_kv_fp8", "bf16")
+    return tuple(f"{kind}{end}" for kind in kinds for end in ("", "/fused", "/trtllm"))
 
 
 def mla_variants(kv_dtype: str) -> tuple[str, ...]:
     """Variants of both MLA kernels."""
-    return ("bf16",) if kv_dtype == "bf16" else ("fp8", "bf16")
+    wide = ("bf16", "bf16/trtllm_mla")
+    return wide if kv_dtype == "bf16" else ("fp8", "fp8/trtllm_mla", *wide)
 
 
 def collective_variants(operation: str) -> tuple[tuple[str, ...], ...]:

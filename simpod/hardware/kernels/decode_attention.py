@@ -13,6 +13,21 @@ class DecodeAttentionConstants:
     """What a library's kernel achieves; see `simpod.cost.kernels.decode_attention`."""
 
     __pydantic_config__: ClassVar[Any] = STRICT
+    LIBRARY: ClassVar[frozenset[str]] = frozenset(
+        {
+            "launch_s",
+            "extra_kernel_s",
+            "split_s",
+            "seq_s",
+            "unit_s",
+            "unit_head_s",
+            "mask_flops",
+            "core_bytes_per_s",
+            "wide_head_exponent",
+            "overlap_exponent",
+        }
+    )
+    """Of the library, whatever the die; the others are the die's: see `transfer`."""
 
     launch_s: Annotated[float, Ge(1e-6), Le(5e-5)]
     """Launch, planning and exit: what the smallest call takes, apart from one wave."""

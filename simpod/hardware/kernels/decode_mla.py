@@ -13,6 +13,19 @@ class DecodeMlaConstants:
     """What one attention kernel over the latent cache achieves; see `cost.kernels.decode_mla`."""
 
     __pydantic_config__: ClassVar[Any] = STRICT
+    LIBRARY: ClassVar[frozenset[str]] = frozenset(
+        {
+            "launch_s",
+            "block_s",
+            "combine_s",
+            "combine_per_split_s",
+            "min_split_tokens",
+            "tile_rows",
+            "small_tile_rows",
+            "cast_passes",
+        }
+    )
+    """Of the library, whatever the die; the others are the die's: see `transfer`."""
 
     launch_s: Annotated[float, Ge(1e-6), Le(6e-5)]
     """Start and end of the kernel, and whatever small kernels always run with it."""

@@ -13,6 +13,16 @@ class EncoderAttentionConstants:
     """One library's kernel for one data type; times without a rate are of one core."""
 
     __pydantic_config__: ClassVar[Any] = STRICT
+    LIBRARY: ClassVar[frozenset[str]] = frozenset(
+        {
+            "launch_s",
+            "unit_s",
+            "wave_frac",
+            "unaligned_scale",
+            "query_tile_tokens",
+        }
+    )
+    """Of the library, whatever the die; the others are the die's: see `transfer`."""
 
     launch_s: Annotated[float, Ge(1e-7), Le(1e-4)]
     """Launch of the kernel; the shortest time there is."""

@@ -13,6 +13,18 @@ class GemmConstants:
     """What a die achieves in C[m, n] = A[m, k] B[k, n] with one family of kernels."""
 
     __pydantic_config__: ClassVar[Any] = STRICT
+    LIBRARY: ClassVar[frozenset[str]] = frozenset(
+        {
+            "launch_s",
+            "host_s",
+            "wave_frac",
+            "split_s",
+            "exposed_frac",
+            "quantise_bytes_per_element",
+            "quantise_s_per_row",
+        }
+    )
+    """Of the library, whatever the die; the others are the die's: see `transfer`."""
 
     launch_s: Annotated[float, Ge(2e-7), Le(8e-6)]
     """From the start of the first kernel to its first load, and from the last store to the end;

@@ -13,6 +13,19 @@ class PrefillAttentionConstants:
     """One library's kernel for one data type; times without a rate are of one core."""
 
     __pydantic_config__: ClassVar[Any] = STRICT
+    LIBRARY: ClassVar[frozenset[str]] = frozenset(
+        {
+            "launch_s",
+            "token_s",
+            "query_pass_scale",
+            "untuned_scale",
+            "outside_frac",
+            "edge_tokens",
+            "query_tile_tokens",
+            "head_packing_frac",
+        }
+    )
+    """Of the library, whatever the die; the others are the die's: see `transfer`."""
 
     launch_s: Annotated[float, Ge(1e-7), Le(1e-4)]
     """Launches of the kernel and of what prepares its inputs; the shortest time there is."""

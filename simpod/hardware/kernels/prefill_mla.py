@@ -13,6 +13,19 @@ class PrefillMlaConstants:
     """What prompt attention and its copying kernels achieve; see `cost.kernels.prefill_mla`."""
 
     __pydantic_config__: ClassVar[Any] = STRICT
+    LIBRARY: ClassVar[frozenset[str]] = frozenset(
+        {
+            "launch_s",
+            "block_s",
+            "small_tile_frac",
+            "head_passes",
+            "latent_passes",
+            "combine_s",
+            "min_split_tokens",
+            "tile_rows",
+        }
+    )
+    """Of the library, whatever the die; the others are the die's: see `transfer`."""
 
     launch_s: Annotated[float, Ge(1e-6), Le(6e-5)]
     """Start and end of all kernels of the operator."""

@@ -28,10 +28,12 @@ SOURCES = {
     "trtllm": "trtllm",
     "xqa": "trtllm",
     "flashinfer": "trtllm",
+    "flash_attention": "fa3",
     "flash_attn": "fa2",
     "flash": "fa2",
 }
-"""Part of `kernel_source` -> library; the first that is found counts, trtllm if there is none."""
+"""Part of `kernel_source` -> library; the first that is found counts, trtllm if there is none.
+`flash_attention` is SGLang's FlashAttention-3 backend, `vllm_flash_attn` without a number is 2."""
 
 KV_DTYPES = ("bf16", "fp8")
 """Of variants; any cache of one byte an element counts as fp8."""

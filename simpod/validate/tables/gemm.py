@@ -1,7 +1,8 @@
 """Measured dense matrix products: `m`, `n`, `k`, `latency_us`, data type, library.
 
 A variant is the data type as `simpod.cost.kernels.gemm.FORMATS` calls it; block-scaled fp8 runs in
-libraries so different (host time of 60 to 180 us a call) that the library follows: `fp8_block/x`.
+libraries so different that the library follows: `fp8_block/x`. Layers of vLLM (`fp8/vllm`,
+`fp8_block/vllm_x`) are timed with its dispatcher, whose host time is 60 to 180 us a call.
 """
 
 from dataclasses import replace
@@ -19,6 +20,9 @@ from simpod.validate.tables.group import Group
 OPERATOR: Final = "gemm"
 LIBRARIES: Final = ("deepgemm", "flashinfer", "cutlass", "triton")
 """Words in `kernel_source` that tell block-scaled kernels apart."""
+VLLM: Final = "vllm"
+VLLM_SUFFIXES: Final = ("mmkernel", "mmlinearkernel")
+"""Ends of the names of vLLM's layers in `kernel_source`: CutlassFP8ScaledMMLinearKernel."""
 KERNEL: Final = "kernel"
 """Library of a kernel that was timed alone: activations quantised before, no host time."""
 SAME_AS: Final = {
@@ -61,7 +65,7 @@ def start_of(variant: str) -> GemmConstants:
     return replace(
         START,
         launch_s=6e-6,
-        host_s=8e-5 if library else 1.2e-5,
+        host_s=8e-5 if dtype == "fp8_block" else 1.2e-5,
         quantise_bytes_per_element=8.0,
         quantise_s_per_row=3e-7,
     )
@@ -70,16 +74,18 @@ def start_of(variant: str) -> GemmConstants:
 def fallbacks(variant: str) -> tuple[str, ...]:
     """Variants whose constants to take, best first: itself, its type, fp8, bf16.
 
-    Block-scaled fp8 takes another library's (DeepGEMM's first), a kernel alone that of per-row
-    fp8; weight-only types are bf16 kernels.
+    Block-scaled fp8 takes the same library's outside or inside of vLLM, then another library's
+    (DeepGEMM's first), a kernel alone that of per-row fp8; weight-only types are bf16 kernels.
     """
     dtype, _, library = variant.partition("/")
     order = [variant]
     if dtype == "fp8_block" and library != KERNEL:
-        order += [f"fp8_block/{library}" for library in LIBRARIES]
+        plain = library.removeprefix(f"{VLLM}_")
+        names = (plain, *LIBRARIES)
+        order += [f"fp8_block/{prefix}{name}" for name in names for prefix in ("", f"{VLLM}_")]
     order.append(dtype)
     if FORMATS[dtype].quantises:
-        order.append("fp8")
+        order += ["fp8", f"fp8/{VLLM}"]
     return tuple(dict.fromkeys([*order, "bf16"]))
 
 
@@ -88,11 +94,13 @@ def variant_of(gemm_dtype: str, kernel_source: str) -> str:
     dtype = SAME_AS.get(gemm_dtype, gemm_dtype)
     if dtype not in FORMATS:
         dtype = "fp8" if dtype.startswith("fp8") else "bf16"
-    if dtype != "fp8_block":
-        return dtype
     source = kernel_source.lower()
+    is_vllm = source.endswith(VLLM_SUFFIXES) and FORMATS[dtype].quantises
+    if dtype != "fp8_block":
+        return f"{dtype}/{VLLM}" if is_vllm else dtype
     known = (word for word in (*LIBRARIES, KERNEL) if word in source)
-    return f"{dtype}/{next(known, LIBRARIES[0])}"
+    library = next(known, LIBRARIES[0])
+    return f"{dtype}/{VLLM}_{library}" if is_vllm else f"{dtype}/{library}"
 
 
 def read_gemm(frame: pd.DataFrame) -> list[Group[GemmShape]]:

@@ -32,13 +32,16 @@ DTYPES = {"bfloat16": "bf16", "float16": "bf16", "int4_wo": "int4", "int8_wo": "
 POLICIES: dict[str, TilePolicy] = {"triton": "fixed", "generated": "mean"}
 """Of libraries that don't choose the fastest tile; see `tile_choices`."""
 
+FAR_LIBRARIES = ("triton", "marlin")
+"""Libraries whose kernels are so far from a die's best that they decide the rates themselves."""
+
 FAR_FACTOR = 1.65
 """Of rows that a second fit leaves out, over or under the first fit's price."""
 
 START = GroupedGemmConstants(
     compute_frac=0.7,
     half_tokens=60.0,
-    fill_k_per_tile=500.0,
+    fill_s=2e-6,
     wave_frac=0.5,
     hbm_frac=0.85,
     l2_frac=0.2,
@@ -110,6 +113,11 @@ def fallbacks(variant: str) -> tuple[str, ...]:
 def start_of(variant: str) -> GroupedGemmConstants:
     """Where a fit starts: libraries with a tile rule of their own run one tile a core and time."""
     return START if policy_of(variant) == "tuned" else replace(START, wave_frac=0.99)
+
+
+def is_far(variant: str) -> bool:
+    """Its library is one of FAR_LIBRARIES."""
+    return variant.split("/")[1] in FAR_LIBRARIES
 
 
 def policy_of(variant: str) -> TilePolicy:

@@ -1,13 +1,14 @@
 """The kinds of kernel tables: which operator a file holds, how it is read, priced and fitted."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from simpod.hardware.kernels.fits import Fit
+from simpod.hardware.kernels.fits import Fit, KernelFits
+from simpod.hardware.kernels.transfer import with_library
 from simpod.hardware.spec import DieSpec, HardwareProfile
 from simpod.validate.fit import fit
 from simpod.validate.tables import (
@@ -35,7 +36,8 @@ class Kind:
 
     read(frame) gives its groups; price(hardware, variant, constants, shape) seconds [n];
     fit(hardware, group) the constants, None if such rows can't tell them; fallbacks(variant) the
-    variants that may stand in, nearest first; num_dies(frame) how many dies the hardware must have.
+    variants that may stand in, nearest first; num_dies(frame) how many dies the hardware must have;
+    is_far(variant) whether its library is so far from any die's best that its rates are its own.
     """
 
     operator: str
@@ -44,19 +46,40 @@ class Kind:
     fit: Callable[[HardwareProfile, Group[Any]], Any] | None
     fallbacks: Callable[[str], tuple[str, ...]]
     num_dies: Callable[["pd.DataFrame"], int] = lambda _: 1
+    is_far: Callable[[str], bool] = lambda _: False
 
-    def fit_for(self, hardware: HardwareProfile, variant: str) -> Fit[Any] | None:
-        """The constants of a profile for a variant, or what stands in for it; None: it has none."""
+    def constants_for(
+        self, hardware: HardwareProfile, variant: str, libraries: Sequence[KernelFits]
+    ) -> Any | None:
+        """The constants of a profile for a variant; None: it has none of the operator.
+
+        Without a fit of the variant those of the nearest one, with what belongs to the library
+        (`transfer`) from the first of `libraries` that has it, or all of that if it is far.
+        """
         fits: Mapping[str, Fit[Any]] = getattr(hardware.kernels, self.operator)
         names = (variant, *self.fallbacks(variant))
-        return next((fits[name] for name in names if name in fits), None)
-
-    def seconds(self, hardware: HardwareProfile, group: Group[Any]) -> Floats | None:
-        """Prices [n] of a group's rows; None without constants."""
-        fit = self.fit_for(hardware, group.variant)
-        if fit is None:
+        nearest = next((name for name in names if name in fits), None)
+        if nearest is None:
             return None
-        return self.price(hardware, group.variant, fit.constants, group.shape)
+        own = fits[nearest].constants
+        if nearest == variant:
+            return own
+        known = (getattr(each, self.operator).get(variant) for each in libraries)
+        measured: Fit[Any] | None = next((fit for fit in known if fit is not None), None)
+        if measured is None:
+            return own
+        if self.is_far(variant):
+            return measured.constants
+        return with_library(own, measured.constants)
+
+    def seconds(
+        self, hardware: HardwareProfile, group: Group[Any], libraries: Sequence[KernelFits] = ()
+    ) -> Floats | None:
+        """Prices [n] of a group's rows; None without constants. libraries: see `constants_for`."""
+        constants = self.constants_for(hardware, group.variant, libraries)
+        if constants is None:
+            return None
+        return self.price(hardware, group.variant, constants, group.shape)
 
 
 class _DieModule(Protocol):
@@ -132,14 +155,24 @@ def _of_exchange(table: exchange_kinds.ExchangeTable) -> Kind:
     )
 
 
-GROUPED_GEMM: Final = _of_die(
-    "grouped_gemm", grouped_gemm, grouped_gemm.read_grouped_gemm, grouped_gemm.calibrated
+GROUPED_GEMM: Final = replace(
+    _of_die("grouped_gemm", grouped_gemm, grouped_gemm.read_grouped_gemm, grouped_gemm.calibrated),
+    is_far=grouped_gemm.is_far,
 )
 DECODE_ATTENTION: Final = _of_die(
     "decode_attention",
     decode_attention,
     decode_attention.read_decode_attention,
     decode_attention.fit_decode_attention,
+)
+PREFILL_ATTENTION: Final = replace(
+    _of_die(
+        "prefill_attention",
+        prefill_attention,
+        prefill_attention.read_prefill_attention,
+        prefill_attention.fit_prefill_attention,
+    ),
+    is_far=prefill_attention.is_far,
 )
 PREFILL_MLA: Final = _of_die(
     "prefill_mla", prefill_mla, prefill_mla.read_prefill_mla, _fit_prefill_mla
@@ -158,12 +191,7 @@ PRODUCTS: Final = replace(
 KINDS: Final[Mapping[str, Kind]] = {
     "gemm": _of_die("gemm", gemm, gemm.read_gemm, _fit_gemm),
     "moe": GROUPED_GEMM,
-    "context_attention": _of_die(
-        "prefill_attention",
-        prefill_attention,
-        prefill_attention.read_prefill_attention,
-        prefill_attention.fit_prefill_attention,
-    ),
+    "context_attention": PREFILL_ATTENTION,
     "generation_attention": DECODE_ATTENTION,
     "context_mla": PREFILL_MLA,
     "generation_mla": DECODE_MLA,

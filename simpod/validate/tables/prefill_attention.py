@@ -1,7 +1,8 @@
 """Measured prefill attention: tables `context_attention`, and fits of its constants.
 
 A variant is the data type (`bf16`, `bf16_kv_fp8`: bf16 queries over an fp8 cache, `fp8`), with the
-library where it is one of NAMED_SOURCES: `bf16/triton`.
+library: FlashAttention has none, `bf16/triton`, `bf16/trtllm` are TensorRT-LLM's generated kernels
+alone, `bf16/fused` is its whole operator, with the kernels that rotate and copy its inputs.
 """
 
 from dataclasses import replace
@@ -20,8 +21,14 @@ from simpod.validate.tables.starts import best_fit
 
 Floats = NDArray[np.float64]
 
-NAMED_SOURCES = ("triton",)
+FAR_LIBRARIES = ("triton",)
 """Kernel libraries that are far from the device's best; all others count as its best."""
+
+SOURCES = {"triton": "triton", "trtllm": "trtllm", "torch_flow": "fused", "default": "fused"}
+"""Part of `kernel_source` -> library; FlashAttention if there is none."""
+
+BEST_LIBRARIES = ("", "/fused", "/trtllm")
+"""Ends of variants whose kernels are the best that there are on their devices."""
 
 DTYPES = {
     "bf16": ("bf16", "bf16"),
@@ -52,7 +59,7 @@ START = PrefillAttentionConstants(
     head_packing_frac=0.0,
 )
 
-START_NAMED = replace(START, matmul_frac=0.05, softmax_flops=30.0, outside_frac=0.5)
+START_FAR = replace(START, matmul_frac=0.05, softmax_flops=30.0, outside_frac=0.5)
 
 QUERY_TILES = (64.0, 128.0, 256.0)
 HEAD_PACKINGS = (0.0, 1.0)
@@ -65,24 +72,30 @@ def variant_of(source: str, dtype: str, kv_dtype: str) -> str:
     """Names of the tables -> variant; types that are unknown count as bf16."""
     over_fp8 = "bf16_kv_fp8" if "fp8" in kv_dtype else "bf16"
     name = "fp8" if "fp8" in dtype else over_fp8
-    library = next((known for known in NAMED_SOURCES if known in source.lower()), "")
+    library = next((known for part, known in SOURCES.items() if part in source.lower()), "")
     return f"{name}/{library}" if library else name
 
 
-def fallbacks(variant: str) -> tuple[str, ...]:
-    """Variants whose constants may stand in, nearest first; the last one always exists.
+def is_far(variant: str) -> bool:
+    """Its library is one of FAR_LIBRARIES."""
+    return variant.partition("/")[2] in FAR_LIBRARIES
 
-    Other data types of the same library, then the same and other types of the best library.
+
+def fallbacks(variant: str) -> tuple[str, ...]:
+    """Variants whose constants may stand in, nearest first; a device that was fitted has one.
+
+    Other data types of a far library, then the same and other types of the best ones.
     """
-    name, slash, library = variant.partition("/")
-    same_library = [f"{other}/{library}" for other in NEAREST[name]] if slash else []
-    best_library = NEAREST[name][: NEAREST[name].index("bf16") + 1]
-    return tuple(entry for entry in (*same_library, *best_library) if entry != variant)
+    name, _, library = variant.partition("/")
+    same_library = [f"{other}/{library}" for other in NEAREST[name]] if is_far(variant) else []
+    dtypes = NEAREST[name][: NEAREST[name].index("bf16") + 1]
+    best = [f"{other}{end}" for other in dtypes for end in BEST_LIBRARIES]
+    return tuple(entry for entry in (*same_library, *best) if entry != variant)
 
 
 def start_of(variant: str) -> PrefillAttentionConstants:
     """Where a fit starts."""
-    return START_NAMED if "/" in variant else START
+    return START_FAR if is_far(variant) else START
 
 
 def starts(variant: str) -> list[PrefillAttentionConstants]:

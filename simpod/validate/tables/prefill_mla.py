@@ -6,8 +6,9 @@ differs by library, which the data shows:
 * `flash_attention` (SGLang on Hopper) runs absorbed: 0.18 of the peak if counted 192 + 128 wide,
   0.62 if counted 576 + 512, and the times of one-token prompts equal those of decode. With an fp8
   cache, it is converted first. Variants `bf16/absorbed`, `fp8/absorbed`. No engine prefills so.
-* `trtllm_mla` (Blackwell) is plain. Its times hold 5 to 6 times the bytes of keys and queries
-  (joining the rotated part, quantisation) and 10 latents a token (cache write).
+* `trtllm_mla` (Blackwell; variants `bf16/trtllm_mla`, `fp8/trtllm_mla`) is plain. Its times hold 5
+  to 6 times the bytes of keys and queries (joining the rotated part, quantisation) and 10 latents a
+  token (cache write).
 * `default` (TensorRT-LLM on Ampere) is plain and fused; both caches take the same time.
 
 InferSim's `mla/prefill`: FlashAttention-3 on H800, plain, one prompt, 128 heads, attention alone.
@@ -34,6 +35,9 @@ from simpod.validate.tables.mla_rows import (
 
 OPERATOR = "prefill_mla"
 
+SCOPES = {FLASH_ATTENTION: "/absorbed", "trtllm_mla": "/trtllm_mla"}
+"""`kernel_source` -> what its rows are beside the attention alone."""
+
 START = PrefillMlaConstants(
     launch_s=1e-5,
     block_s=2e-6,
@@ -52,7 +56,8 @@ START = PrefillMlaConstants(
 def read_prefill_mla(frame: pd.DataFrame) -> list[Group[PrefillMlaShape]]:
     """Rows of `*.context_mla`, by variant; none are dropped."""
     dtype = cache_dtype(frame)
-    variants = dtype.where(frame["kernel_source"] != FLASH_ATTENTION, dtype + "/absorbed")
+    suffix = frame["kernel_source"].map(SCOPES).fillna("")
+    variants = dtype + suffix
     return [
         Group(
             operator=OPERATOR,
@@ -82,13 +87,11 @@ def read_prefill_mla_by_length(frame: pd.DataFrame) -> list[Group[PrefillMlaShap
 
 
 def fallbacks(variant: str) -> tuple[str, ...]:
-    """Variants whose constants serve, nearest first; a device that has any has bf16."""
-    order = {
-        "fp8/absorbed": ("fp8/absorbed", "bf16/absorbed", "bf16"),
-        "bf16/absorbed": ("bf16/absorbed", "bf16"),
-        "fp8": ("fp8", "bf16"),
-    }
-    return order.get(variant, ("bf16",))
+    """Variants whose constants serve, nearest first: this scope, the attention alone, any other."""
+    dtype, slash, scope = variant.partition("/")
+    dtypes = ("bf16",) if dtype == "bf16" else (dtype, "bf16")
+    suffixes = dict.fromkeys((f"{slash}{scope}", "", *SCOPES.values()))
+    return tuple(f"{name}{suffix}" for suffix in suffixes for name in dtypes)
 
 
 def starts(variant: str) -> tuple[PrefillMlaConstants, ...]:
