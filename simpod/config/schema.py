@@ -171,6 +171,31 @@ class ExpertPolicyEntry(PolicyEntry):
         return {"redundant_slots": self.redundant_slots, "every_s": self.every_s}
 
 
+class ScalingPolicyEntry(PolicyEntry):
+    """A scaling policy, its parameters, what it sees, and what a change takes."""
+
+    every_s: Positive = 10.0
+    """Time between decisions; a multiple of sample_s."""
+    sample_s: Positive = 1.0
+    """Time between samples of the load, which timeseries.parquet holds."""
+    window_s: Positive = 60.0
+    """Samples and finished requests that the policy sees; a multiple of sample_s."""
+    spare_dies: Index = 0
+    """Dies beside those of the deployment, for instances that are added."""
+    drain: Literal["wait", "recompute"] = "wait"
+    """What runs on an instance that drains: ends there, or is computed again on others."""
+    weights_from: Literal["pool", "host", "store"] = "pool"
+    """Whence an instance loads its weights: memory of all hosts, over the fabric where the run has
+    one; its own hosts' DRAM; or the object store."""
+    start_s: NonNegative = 0.0
+    """Start of an engine, before its weights are loaded."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Keys that are not the policy's."""
+        return {name: getattr(self, name) for name in type(self).model_fields if name != "use"}
+
+
 class Policies(_Section):
     """Who decides; a plain name stands for {use: name}."""
 
@@ -192,6 +217,8 @@ class Policies(_Section):
     """Moves running requests between the ranks that decode; default none."""
     experts: ExpertPolicyEntry | None = None
     """Chooses the expert of each slot from the load seen; default: in order, none redundant."""
+    scaling: ScalingPolicyEntry | None = None
+    """Adds, removes and switches instances of the pools; default none."""
 
 
 class Engine(_Section):

@@ -2,6 +2,15 @@
 
 from simpod.engine.context_cache import CacheInputs
 from simpod.engine.kv_mover import KvPath
+from simpod.engine.scaling import ScalingInputs, WeightsOverFabric
 from simpod.engine.simulation import PoolInputs, RunInputs, Simulation
 
-__all__ = ["CacheInputs", "KvPath", "PoolInputs", "RunInputs", "Simulation"]
+__all__ = [
+    "CacheInputs",
+    "KvPath",
+    "PoolInputs",
+    "RunInputs",
+    "ScalingInputs",
+    "Simulation",
+    "WeightsOverFabric",
+]

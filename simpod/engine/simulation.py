@@ -16,6 +16,7 @@ from simpod.engine.clock import Clock
 from simpod.engine.collect import PACK_REQUEST, collect
 from simpod.engine.context_cache import CacheInputs, ContextCache
 from simpod.engine.dispatch import Dispatcher
+from simpod.engine.elastic import ElasticDispatcher
 from simpod.engine.gate import Gate
 from simpod.engine.group import Group
 from simpod.engine.kv_mover import KvMover, KvPath
@@ -24,6 +25,7 @@ from simpod.engine.migration import Migrator
 from simpod.engine.network import Network
 from simpod.engine.pausing import HostLink
 from simpod.engine.rank import Rank
+from simpod.engine.scaling import Scaler, ScalingInputs
 from simpod.engine.sequence import NAN, Sequence
 from simpod.engine.service import Service
 from simpod.engine.source import Source
@@ -84,6 +86,7 @@ class RunInputs:
     make_migration: Callable[[], Migration] | None = None  # in the pool that decodes
     migration_name: str = ""
     migration_law: KvTransfer | None = None
+    scaling: ScalingInputs | None = None  # then a pool has the most instances that it can get
     skip_ahead: bool = True
     duration_s: float | None = None
     on_progress: Progress | None = field(default=None, compare=False)
@@ -96,13 +99,7 @@ class Pool:
         spec = inputs.spec
         self.inputs = inputs
         self.spec = spec
-        self.dispatch = Dispatcher(
-            spec,
-            sim.clock,
-            name=inputs.router_name,
-            policy=inputs.make_router(),
-            rng=inputs.router_rng,
-        )
+        self.dispatch = self._dispatcher(sim)
         self.groups = [
             Group(
                 sim,
@@ -119,6 +116,13 @@ class Pool:
             rank.service = Service() if sim.has_tenants else None
         for group in self.groups:
             group.renew_prices = inputs.renew_prices
+
+    def _dispatcher(self, sim: "Simulation") -> Dispatcher:
+        inputs = self.inputs
+        name, make, rng = inputs.router_name, inputs.make_router, inputs.router_rng
+        if sim.inputs.scaling is None:
+            return Dispatcher(self.spec, sim.clock, name=name, policy=make(), rng=rng)
+        return ElasticDispatcher(self.spec, sim.clock, name=name, make_policy=make, rng=rng)
 
     def rank_of(self, target: int) -> tuple[Group, Rank]:
         """The group and the rank behind a router's target."""
@@ -161,6 +165,7 @@ class Simulation:
             inputs.requests, self.clock, self.prefix_unit_tokens(inputs.entry.spec)
         )
         self.migrator = self._migrator(inputs)
+        self.scaler = Scaler(self, inputs.scaling) if inputs.scaling else None
         needs_gate = inputs.make_admission or inputs.prediction
         self._gate = Gate(self, inputs) if needs_gate else None
         self._longest = min(self._longest_of(pool.spec) for pool in self.pools)
@@ -169,7 +174,8 @@ class Simulation:
         """Simulate to the end, or to `duration_s`; raise InvariantError if something got stuck."""
         for group in self.groups:
             self.clock.process(group.run())
-        self.source.start(self._arrive)
+        arrive = self._arrive
+        self.source.start(self.scaler.samples.counting(arrive) if self.scaler else arrive)
         self.clock.run(until=self.inputs.duration_s)
         if self.inputs.duration_s is None and self.live:
             for rank in (rank for group in self.groups for rank in group.ranks):
@@ -185,6 +191,8 @@ class Simulation:
             group.ledger.close(*part)
         if self.network is not None:
             self.network.catch_up_samples()
+        if self.scaler is not None:
+            self.scaler.close()
         for seq in self.live.values():
             self._record(seq, LIVE)
         return collect(self)
@@ -199,8 +207,13 @@ class Simulation:
     @property
     def end_s(self) -> float:
         """When the simulation stopped: alarms that nobody waits for any more may come later."""
-        is_done = self.num_ended == self._total
-        return self._last_end_s if is_done and self.migrator is not None else self.clock.now
+        has_alarms = self.migrator is not None or self.inputs.scaling is not None
+        return self._last_end_s if self.is_over and has_alarms else self.clock.now
+
+    @property
+    def is_over(self) -> bool:
+        """Every request has ended."""
+        return self.num_ended == self._total
 
     # --- what groups ask ------------------------------------------------------------------------
 

@@ -66,6 +66,9 @@ _QUALITY = {
     " the shared memory",
     "shared_memory": "null, or of the whole run, by tier: blocks held and their capacity, bytes"
     " read and written; lost_blocks: evicted from the last tier",
+    "scaling": "null without a scaling policy; else dies x seconds by pool and state of the"
+    " instances (serving, draining, loading), their sum, those that were spare; instances that had"
+    " dies, on average; instances added, removed, switched; count, mean and max of drain_s, load_s",
     "preemptions": "sequences that lost their KV blocks and started again, whole run",
 }
 

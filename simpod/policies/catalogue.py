@@ -69,6 +69,13 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "eplb": "simpod.policies.experts.eplb:Eplb",
         "deepseek_eplb": "simpod.policies.experts.deepseek_eplb:DeepSeekEplb",
     },
+    "scaling": {
+        "keep": "simpod.policies.scaling.keep:keep",
+        "kubernetes_hpa": "simpod.policies.scaling.kubernetes_hpa:KubernetesHpa",
+        "dynamo_planner": "simpod.policies.scaling.dynamo_planner:DynamoPlanner",
+        "epd": "simpod.policies.scaling.epd:EpdRoleSwitch",
+        "pd_serve": "simpod.policies.scaling.pd_serve:PdServeRatio",
+    },
     "cache": {
         "lru": "simpod.policies.caching.lru:lru",
         "lfu": "simpod.policies.caching.lfu:lfu",
@@ -90,6 +97,7 @@ ROLE_OF_KEY: Mapping[str, str] = {
     "eviction": "cache",
     "migration": "migration",
     "experts": "experts",
+    "scaling": "scaling",
 }
 """Keys of `policies:` in an experiment -> the role that the policy plays."""
 

@@ -3,7 +3,14 @@
 from dataclasses import dataclass
 from typing import Final
 
-from simpod.cluster import KvRoutes, Placement, num_kv_shards, place_in_order
+from simpod.cluster import (
+    ElasticKvRoutes,
+    ElasticPlacement,
+    KvRoutes,
+    Placement,
+    num_kv_shards,
+    place_in_order,
+)
 from simpod.cluster.fabric import Fabric, build_graph, degraded, freeze, transfer_law, whole_fabric
 from simpod.config import ResolvedExperiment
 from simpod.cost import KvTransfer, kv_bytes_per_token, kv_transfer
@@ -24,6 +31,7 @@ class Links:
     kv_path: KvPath | None
     fabric: Fabric | None
     cache: CacheInputs | None
+    placements: tuple[Placement, ...]
 
 
 def links_of(experiment: ResolvedExperiment) -> Links:
@@ -36,6 +44,7 @@ def links_of(experiment: ResolvedExperiment) -> Links:
         kv_path=_kv_path(experiment, placements),
         fabric=fabric,
         cache=_cache(experiment, placements[0]),
+        placements=placements,
     )
 
 
@@ -50,6 +59,14 @@ def kv_law(profile: HardwareProfile, plane: str) -> TransferLaw:
 def _placements(experiment: ResolvedExperiment) -> tuple[Placement, ...]:
     """Pools of one pod take its dies in order; in pods of their own each begins with the first."""
     profiles = [experiment.hardware[pool.name] for pool in experiment.pools]
+    if (scaling := experiment.scaling) is not None:
+        placements = place_in_order(experiment.pools)
+        used = sum(pool.instances * pool.layout.all_dies for pool in experiment.pools)
+        num_dies = used + scaling.spare_dies
+        return tuple(
+            ElasticPlacement(first_die=0, dp=each.dp, tp=each.tp, num_dies=num_dies)
+            for each in placements
+        )
     if all(profile == profiles[0] for profile in profiles):
         return place_in_order(experiment.pools)
     return tuple(place_in_order([pool])[0] for pool in experiment.pools)
@@ -108,7 +125,7 @@ def _kv_path(experiment: ResolvedExperiment, placements: tuple[Placement, ...]) 
     profile = experiment.hardware[decode.name]
     return KvPath(
         plane=experiment.kv_plane,
-        routes=KvRoutes(
+        routes=(ElasticKvRoutes if experiment.scaling else KvRoutes)(
             prefill=placements[0],
             decode=placements[1],
             prefill_shards=num_kv_shards(attention, prefill.layout.tp),

@@ -24,6 +24,7 @@ from simpod.records.columns import RunRecords
 from simpod.run.experts import expert_timeline, renewal
 from simpod.run.network import links_of
 from simpod.run.provenance import provenance
+from simpod.run.scaling import largest, scaling_inputs
 from simpod.workload import (
     BurstArrivals,
     ClosedLoopArrivals,
@@ -103,7 +104,7 @@ def run_inputs(
     """What the engine needs of an experiment: prices, policies, random streams."""
     entry, *rest = (
         _pool(experiment, spec, key, stream)
-        for spec, key in zip(experiment.pools, _router_keys(experiment), strict=True)
+        for spec, key in zip(largest(experiment), _router_keys(experiment), strict=True)
     )
     batching = experiment.policies["batching"]
     links = links_of(experiment)
@@ -134,6 +135,7 @@ def run_inputs(
         prediction=_prediction(experiment, requests, stream),
         make_admission=resolve("admission", admission) if admission else None,
         admission_name=f"{admission.use} (policies.admission)" if admission else "",
+        scaling=scaling_inputs(experiment, links.placements),
         skip_ahead=experiment.skip_ahead,
         duration_s=experiment.measure.duration_s,
         on_progress=on_progress,
