@@ -137,6 +137,8 @@ class SharedMemory(_Section):
     """Nodes whose DRAM is in the pool, from the first on; default: all."""
     dram_bytes_per_host: Positive
     """Share of a node's DRAM that is given to the pool."""
+    local_bytes_per_host: NonNegative = 0.0
+    """DRAM of every node that caches for its own dies alone, beside the pool; 0: none."""
     ssd_bytes: NonNegative = 0.0
     """SSD behind the pool, all of it; what DRAM evicts goes there. 0: none."""
     block_tokens: Annotated[int, Ge(1)] = 128
@@ -149,9 +151,11 @@ class SharedMemory(_Section):
     """Copies of each block, on as many nodes."""
     virtual_nodes: Count = 64
     """Points of each memory on the ring of consistent hashing."""
-    reads: Literal["before_step", "async"] | None = None
+    reads: Literal["before_step", "async", "layerwise"] | None = None
     """before_step: a group's next step waits until the prefixes that are being read are there;
-    async: it goes on without those prompts. Default: before_step, in a mixed pool async."""
+    async: it goes on without those prompts; layerwise: their first layer is enough, the others come
+    while the step is computed. Default: before_step, in a mixed pool async; layerwise waits for the
+    first layer where these would for all."""
     write_back: bool = True
     """Write blocks of computed prompts into the pool."""
 

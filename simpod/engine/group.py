@@ -12,6 +12,7 @@ from simpod.cost import Pricer, StepPrices
 from simpod.engine.clock import PLAN, STEP_END, Alarm, Clock
 from simpod.engine.context_cache import ContextCache
 from simpod.engine.dispatch import Dispatcher
+from simpod.engine.layer_streams import LayerStreams
 from simpod.engine.ledger import Ledger
 from simpod.engine.prompt_counters import PromptCounters
 from simpod.engine.rank import Rank
@@ -22,7 +23,6 @@ from simpod.policies import BatchScheduler
 
 if TYPE_CHECKING:
     from simpod.engine.simulation import Simulation
-
 
 MAX_FRUITLESS_PLANS = 1000
 """Plans at one instant that preempt and admit nothing: more is a livelock."""
@@ -179,7 +179,8 @@ class Group:
         clock = self.clock
         skip_ahead = self.sim.skip_ahead
         cache = self.sim.cache
-        announces = self.sim.kv.is_layerwise and self.spec.role == "prefill"
+        layers = cache.layers if cache is not None else None
+        begins = self.sim.begins_of(self.spec.role)
         fruitless = 0
         while True:
             if not clock.may_plan:
@@ -207,20 +208,20 @@ class Group:
                 1 if self.prefill_tokens or self.dirty else self._horizon(prices, until_s),
                 self.tokens,
             )
-            if announces and self.prefill_tokens:
-                self.sim.kv.announce(self, run.end_s)
-            if skip_ahead or run.steps == 1:
+            if begins is not None and self.prefill_tokens:
+                begins(self, run)
+            if (skip_ahead or run.steps == 1) and not (layers and self.prefill_tokens):
                 self._alarm = clock.alarm_at(run.end_s, self._end_order)
                 yield self._alarm
             else:
-                yield from self._walk(run)
+                yield from self._walk(run, layers)
             self._run = self._alarm = None
             decoding = self.num_decoding if decodes else 0
             self._enter(run, decoding)
             if decoding:
                 self._advance()
             if self.prefill_tokens:
-                self._finish_prefill(prices)
+                self._finish_prefill(run.prices)
 
     def _fall_idle(self) -> Alarm:
         """Sleep until somebody pokes."""
@@ -276,8 +277,10 @@ class Group:
                     if not rank.preempt_newest():
                         raise InvariantError(f"rank {rank.target} has no sequence left to preempt")
 
-    def _walk(self, run: StepRun) -> Generator[simpy.Event, object, None]:
-        """One alarm a step, until the run ends or is cut short."""
+    def _walk(
+        self, run: StepRun, layers: LayerStreams | None
+    ) -> Generator[simpy.Event, object, None]:
+        """One alarm a step, until the run ends or is cut short; then what layers it waits for."""
         clock = self.clock
         done = 0
         while done < run.steps:
@@ -285,6 +288,8 @@ class Group:
             yield clock.alarm_at(run.end_of(done), self._end_order)
             if done < run.steps and not clock.may_plan:
                 yield clock.alarm_at(clock.now, PLAN)
+        if layers is not None and self.prefill_tokens:
+            yield from layers.end(self, run)
 
     # --- decoding -------------------------------------------------------------------------------
 

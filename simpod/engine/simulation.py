@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from simpod.cluster import PoolSpec
+from simpod.cluster import PoolSpec, Role
 from simpod.cluster.fabric import Fabric
 from simpod.cluster.prefix import PrefixCache
 from simpod.cluster.ranked_prefix import RankedPrefixCache
@@ -29,6 +29,7 @@ from simpod.engine.scaling import Scaler, ScalingInputs
 from simpod.engine.sequence import NAN, Sequence
 from simpod.engine.service import Service
 from simpod.engine.source import Source
+from simpod.engine.steps import StepRun
 from simpod.engine.transfer_log import TransferLog
 from simpod.errors import InvariantError
 from simpod.policies import (
@@ -216,6 +217,19 @@ class Simulation:
         return self.num_ended == self._total
 
     # --- what groups ask ------------------------------------------------------------------------
+
+    def begins_of(self, role: Role) -> Callable[[Group, StepRun], None] | None:
+        """What goes out layer by layer as a step with prompts begins; None: nothing."""
+        layers = self.cache.layers if self.cache is not None else None
+        if role != "prefill" or not self.kv.is_layerwise:
+            return layers.begin if layers is not None else None
+
+        def begin(group: Group, run: StepRun) -> None:
+            self.kv.announce(group, run.end_s)
+            if layers is not None:
+                layers.begin(group, run)
+
+        return begin
 
     def prefix_unit_tokens(self, spec: PoolSpec) -> int:
         """Tokens of one prefix unit, whole hash blocks and KV blocks; 0: no prefix reuse."""

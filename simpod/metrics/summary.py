@@ -169,6 +169,13 @@ def _shared_memory(records: RunRecords) -> Json | None:
         "capacity_blocks": capacity,
         "held_blocks": held,
         "lost_blocks": pool.lost_blocks,
+        "local": {
+            "capacity_blocks": pool.local_capacity_blocks,
+            "held_blocks": pool.local_held_blocks,
+            "lost_blocks": pool.local_lost_blocks,
+            "read_bytes": pool.local_read_bytes,
+            "written_bytes": pool.local_written_bytes,
+        },
         "read_bytes": {"dram": pool.dram_read_bytes, "ssd": pool.ssd_read_bytes},
         "own_host_read_bytes": pool.own_host_read_bytes,
         "written_bytes": {"dram": pool.dram_written_bytes, "ssd": pool.ssd_written_bytes},

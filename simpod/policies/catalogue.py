@@ -82,6 +82,7 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "fifo": "simpod.policies.caching.fifo:fifo",
         "gdsf": "simpod.policies.caching.gdsf:Gdsf",
         "marconi": "simpod.policies.caching.marconi:Marconi",
+        "cached_attention": "simpod.policies.caching.cached_attention:CachedAttention",
     },
 }
 """Role -> short name -> where it is; strings only, so nothing is imported for nothing."""

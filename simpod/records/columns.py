@@ -46,7 +46,7 @@ class RequestRecords:
     prompt_tokens: Ints
     output_tokens: Ints
     cached_tokens: Ints  # prompt tokens found in the prefix cache or in the shared memory
-    dram_tokens: Ints  # of these, read from the shared memory's DRAM
+    dram_tokens: Ints  # of these, read from DRAM, of the shared memory or of the host alone
     ssd_tokens: Ints  # of these, read from its SSD
     prefill_target: Ints  # rank within the mixed or prefill pool, instance x dp + rank; -1
     decode_target: Ints  # rank within the decode pool (= prefill_target in a mixed pool); -1
@@ -176,6 +176,11 @@ class SharedMemoryRecords:
     ssd_read_bytes: float
     dram_written_bytes: float  # write-back, and blocks that came back from SSD
     ssd_written_bytes: float  # blocks that DRAM evicted
+    local_capacity_blocks: int = 0  # of all hosts, in the DRAM that serves their own dies
+    local_held_blocks: int = 0
+    local_lost_blocks: int = 0
+    local_read_bytes: float = 0.0
+    local_written_bytes: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -152,9 +152,16 @@ def _cache(experiment: ResolvedExperiment, placement: Placement) -> CacheInputs 
         read_law=transfer_law(profile, read),
         write_law=transfer_law(profile, write),
         ssd_law=transfer_law(profile, "vpc") if shared.spec.ssd_bytes else None,
+        local_law=_local_law(profile, shared.plane) if shared.spec.local_blocks else None,
         placement=placement,
         num_shards=num_kv_shards(experiment.model.attention, entry.layout.tp),
         die_bytes_per_token=kv_bytes_per_token(experiment.model, entry.layout),
         waits_for_reads=shared.waits_for_reads,
+        num_layers=experiment.model.num_layers if shared.layerwise else None,
         write_back=shared.write_back,
     )
+
+
+def _local_law(profile: HardwareProfile, plane: str) -> TransferLaw:
+    """Of a die and its own host's DRAM: as measured, else over the plane of the pool."""
+    return transfer_law(profile, "read_cpu" if "read_cpu" in profile.topology.transfers else plane)
