@@ -9,6 +9,7 @@ from simpod.engine.asking import ask, blame
 from simpod.engine.facades import RankFacade
 from simpod.engine.pausing import HostLink, switch
 from simpod.engine.prefix_reads import PrefixReads
+from simpod.engine.pull_order import PullOrder
 from simpod.engine.sequence import Sequence
 from simpod.engine.service import Service
 from simpod.policies import BatchScheduler
@@ -43,6 +44,7 @@ class Rank:
         self.paused: dict[int, Sequence] = {}
         self.host: HostLink | None = None
         self.service: Service | None = None  # None: there are no tenants
+        self.pulls: PullOrder | None = None  # None: in order of arrival
         self.review_clock = -1  # token clock of the group at which the policy wants to be asked
         self.at_boundary: list[Callable[[], None]] = []  # what migrations do between two steps
         self.num_decoding = 0
@@ -230,11 +232,13 @@ class Rank:
     # --- decoding -----------------------------------------------------------------------------
 
     def admit_from_inbox(self) -> None:
-        """Take prompts from the prefill dies, in order of arrival, while slots and blocks last.
+        """Take prompts from the prefill dies, in order, while slots and blocks last.
 
         Waiting (preempted) sequences go first: nothing is pulled before they run again.
         """
         group, kv = self.group, self.group.kv
+        if self.pulls is not None and len(self.inbox) > 1:
+            self.pulls.sort()
         while self.inbox and not self.waiting and self.free_slots > len(self.partial):
             seq = next(iter(self.inbox.values()))
             blocks = kv.blocks_for(seq.goal_tokens)

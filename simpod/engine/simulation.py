@@ -24,6 +24,7 @@ from simpod.engine.ledger import RunLog
 from simpod.engine.migration import Migrator
 from simpod.engine.network import Network
 from simpod.engine.pausing import HostLink
+from simpod.engine.pull_order import PullOrder
 from simpod.engine.rank import Rank
 from simpod.engine.scaling import Scaler, ScalingInputs
 from simpod.engine.sequence import NAN, Sequence
@@ -71,6 +72,7 @@ class RunInputs:
     decode: PoolInputs | None = None
     make_batching: Callable[[], BatchScheduler]
     batching_name: str
+    orders_pulls: bool = True  # by the batch scheduler; False: it takes prompts as they come
     transfer: KvTransfer | None = None
     kv_path: KvPath | None = None
     fabric: Fabric | None = None
@@ -115,6 +117,8 @@ class Pool:
         for rank in self.dispatch.ranks:
             rank.host = HostLink(inputs.host_link) if inputs.host_link else None
             rank.service = Service() if sim.has_tenants else None
+            if spec.role == "decode" and sim.inputs.orders_pulls:
+                rank.pulls = PullOrder(rank, sim.inputs.make_batching())
         for group in self.groups:
             group.renew_prices = inputs.renew_prices
 

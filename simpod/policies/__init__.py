@@ -1,6 +1,6 @@
 """Decisions: the roles, the built-in policies, and how a name becomes one."""
 
-from simpod.policies.catalogue import BUILT_IN, ROLE_OF_KEY
+from simpod.policies.catalogue import BUILT_IN, IN_ORDER_OF_ARRIVAL, ROLE_OF_KEY
 from simpod.policies.resolve import resolve
 from simpod.policies.roles import (
     AddInstance,
@@ -32,6 +32,7 @@ from simpod.policies.roles import (
 
 __all__ = [
     "BUILT_IN",
+    "IN_ORDER_OF_ARRIVAL",
     "ROLE_OF_KEY",
     "AddInstance",
     "Admission",

@@ -87,6 +87,11 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
 }
 """Role -> short name -> where it is; strings only, so nothing is imported for nothing."""
 
+IN_ORDER_OF_ARRIVAL = frozenset(
+    {"fcfs", "orca", "splitfuse", "prefill_first", "decode_first", "slices"}
+)
+"""Batch schedulers that take prompts as they come: nobody has to ask them which is the first."""
+
 ROLE_OF_KEY: Mapping[str, str] = {
     "batching": "batching",
     "router": "router",

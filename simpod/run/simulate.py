@@ -17,7 +17,7 @@ from simpod.cost.statuses import part_statuses
 from simpod.engine import PoolInputs, RunInputs, Simulation
 from simpod.errors import PolicyError
 from simpod.metrics import summary
-from simpod.policies import Migration, PolicyRef, Prediction, resolve
+from simpod.policies import IN_ORDER_OF_ARRIVAL, Migration, PolicyRef, Prediction, resolve
 from simpod.policies.checks import prediction_problems
 from simpod.policies.roles import Ints
 from simpod.records.columns import RunRecords
@@ -119,6 +119,7 @@ def run_inputs(
         decode=rest[0] if rest else None,
         make_batching=resolve("batching", batching),
         batching_name=f"{batching.use} (policies.batching)",
+        orders_pulls=batching.use not in IN_ORDER_OF_ARRIVAL,
         make_eviction=resolve("prefix_eviction", eviction) if eviction else None,
         eviction_name=f"{eviction.use} (policies.prefix_eviction)" if eviction else "",
         transfer=links.transfer,
