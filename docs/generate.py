@@ -66,6 +66,7 @@ SECTIONS: Mapping[str, Sequence[str]] = {
         "Policies",
         "PolicyEntry",
         "ExpertPolicyEntry",
+        "ScalingPolicyEntry",
         "Slo",
         "Measure",
         "Engine",

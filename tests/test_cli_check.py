@@ -17,10 +17,17 @@ def test_a_users_scheduler_passes() -> None:
     assert "batching policy on 500 random views" in done.stdout
 
 
+REQUIRED = {
+    "oracle": ["allow_oracle=true"],
+    "kubernetes_hpa": ["target=4"],
+    "dynamo_planner": ["prefill_tokens_per_s=1.0e+4", "tpot_at_0_s=0.01", "tpot_per_seq_s=1.0e-4"],
+}
+
+
 @pytest.mark.parametrize("name", [name for names in BUILT_IN.values() for name in names])
 def test_built_ins_pass_by_name(name: str) -> None:
-    allowed = ["-s", "allow_oracle=true"] if name == "oracle" else []
-    found = json.loads(call("check", name, "--views", 40, "--json", *allowed).stdout)
+    given = [part for text in REQUIRED.get(name, ()) for part in ("-s", text)]
+    found = json.loads(call("check", name, "--views", 40, "--json", *given).stdout)
     assert found["problems"] == []
     assert name in BUILT_IN[found["role"]]
 

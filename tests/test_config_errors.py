@@ -142,7 +142,7 @@ ONE_MISTAKE = {
         ("batching: fcfs", "bathcing: fcfs"),
         'exp.yaml:11:12: policies.bathcing: unknown key (got "fcfs"); allowed: router,'
         " prefill_router, decode_router, batching, admission, length_predictor, prefix_eviction,"
-        " migration, experts;"
+        " migration, experts, scaling;"
         ' did you mean "batching"?',
     ),
     "policy that nobody asks": (

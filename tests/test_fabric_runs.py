@@ -47,27 +47,29 @@ class Case:
     experiment: Experiment
     layerwise: bool
     loss: int
-    reads: str  # none, before_step or async
+    reads: str  # none, before_step, async or layerwise
     eviction: str
     dram_blocks: int
     ssd_blocks: int
     replication: int
+    local_blocks: int
 
 
 def case_of(number: int) -> Case:
     rng = np.random.default_rng(number)
     shape = str(rng.choice(["split", "split", "mixed"]))
     fixed = {"shape": shape, "block_tokens": int(rng.choice([1, 4])), "real_prices": False}
-    reads = str(rng.choice(["none", "before_step", "async"]))
+    reads = str(rng.choice(["none", "before_step", "async", "layerwise"]))
     return Case(
         experiment=random_experiment(number, fixed),
         layerwise=bool(rng.integers(2)),
         loss=int(rng.integers(len(LOSSES))),
-        reads="async" if reads != "none" and shape == "mixed" else reads,
-        eviction=str(rng.choice(["lru", "lfu", "fifo"])),
+        reads="async" if reads == "before_step" and shape == "mixed" else reads,
+        eviction=str(rng.choice(["lru", "lfu", "fifo", "cached_attention"])),
         dram_blocks=int(rng.integers(1, 12)),
         ssd_blocks=int(rng.integers(0, 3)),
         replication=int(rng.integers(1, 3)),
+        local_blocks=int(rng.choice([0, 0, 2, 5])),
     )
 
 
@@ -94,6 +96,7 @@ def inputs(case: Case, **changes: Any) -> RunInputs:
             num_layers=NUM_LAYERS,
         )
     if case.reads != "none":
+        split = base.decode is not None
         block_tokens = max(HASH_BLOCK_TOKENS, case.experiment.block_tokens)
         more["cache"] = CacheInputs(
             spec=SharedMemorySpec(
@@ -105,6 +108,7 @@ def inputs(case: Case, **changes: Any) -> RunInputs:
                 block_tokens=block_tokens,
                 replication=case.replication,
                 virtual_nodes=8,
+                local_bytes_per_host=float(case.local_blocks),
             ),
             make_policy=resolve("eviction", PolicyRef(case.eviction)),
             policy_name=case.eviction,
@@ -113,7 +117,9 @@ def inputs(case: Case, **changes: Any) -> RunInputs:
             ssd_law=transfer_law("vpc", 20 * GB, 0.2),
             placement=placements[0],
             die_bytes_per_token=8 * GB,
-            waits_for_reads=case.reads == "before_step",
+            local_law=transfer_law("scale_up", 120 * GB, 0.01) if case.local_blocks else None,
+            waits_for_reads=case.reads == "before_step" or (case.reads == "layerwise" and split),
+            num_layers=NUM_LAYERS if case.reads == "layerwise" else None,
         )
     return replace(base, **more)
 
@@ -130,7 +136,7 @@ def assert_nothing_is_left(sim: Simulation) -> None:
         for rank in group.ranks:
             held = (rank.inbox, rank.waiting, rank.partial, rank.running, rank.pinned, rank.chunks)
             assert not any((*held, rank.reserved))
-            assert rank.reads is None or not rank.reads.under_way
+            assert rank.reads is None or not (rank.reads.under_way or rank.reads.streams)
     for pool in sim.pools:
         for name in ("waiting_seqs", "running_seqs", "held_seqs", "queued_tokens", "kv_tokens"):
             assert not np.asarray(getattr(pool.dispatch, name)).any(), name
@@ -168,12 +174,15 @@ def test_everything_is_conserved(case: Case) -> None:
         pool = records.shared_memory
         written = moved.size_bytes[moved.kind == WRITE_BACK].sum() / (8 * GB)
         blocks = written / sim.cache.unit_tokens
-        held = pool.dram_held_blocks + pool.ssd_held_blocks
-        assert held + pool.lost_blocks == pytest.approx(blocks, rel=1e-9)
+        held = pool.dram_held_blocks + pool.ssd_held_blocks + pool.local_held_blocks
+        lost = pool.lost_blocks + pool.local_lost_blocks
+        assert held + lost == pytest.approx(blocks, rel=1e-9)
+        assert pool.local_held_blocks <= pool.local_capacity_blocks
         assert pool.dram_held_blocks <= pool.dram_capacity_blocks
-        read = pool.dram_read_bytes + pool.ssd_read_bytes
+        read = pool.dram_read_bytes + pool.ssd_read_bytes + pool.local_read_bytes
         assert read == pytest.approx(moved.size_bytes[moved.kind == CACHE_READ].sum(), rel=1e-9)
         assert not sim.cache._under_way
+        assert not sim.cache._local_under_way
 
 
 @law
@@ -198,7 +207,8 @@ def test_causes_come_before_effects_on_the_fabric(case: Case) -> None:
     reads = moved.kind == CACHE_READ
     assert (moved.start_s[reads] >= requests.arrival_s[row[reads]]).all()
     kept = reads & (requests.num_preemptions[row] == 0)
-    assert (moved.end_s[kept] <= requests.scheduled_s[row[kept]]).all()
+    by_then = requests.prefill_end_s if case.reads == "layerwise" else requests.scheduled_s
+    assert (moved.end_s[kept] <= by_then[row[kept]]).all()
     first_write_s = moved.end_s[moved.kind == WRITE_BACK].min(initial=np.inf)
     assert (moved.start_s[reads] >= first_write_s).all()
     read_s = requests.cache_read_s[done]

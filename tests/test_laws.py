@@ -136,8 +136,33 @@ def test_prompt_tokens_are_computed_once_unless_cached_or_preempted(case: Experi
     assert (requests.cached_tokens[accepted] == 0).all() or case.prefix_caching
 
 
+JOIN_AT_ONCE = Experiment(
+    shape="mixed",
+    dp=4,
+    instances=2,
+    slots=5,
+    step_tokens=512,
+    block_tokens=1,
+    kv_tokens=43,
+    prefix_caching=True,
+    reserve_full_prompt=False,
+    acceptance=0.5,
+    batching="splitfuse",
+    router="prefix_affinity",
+    real_prices=True,
+    first_token_from_decode=False,
+    swaps=True,
+    migrates=False,
+    load="ticks",
+    num_requests=29,
+    seed=198,
+)
+"""Two prompts begin to decode at once where nothing decoded, and fill the last blocks together."""
+
+
 @law
 @given(experiments())
+@example(JOIN_AT_ONCE)
 def test_prefix_hits_are_whole_units_of_what_others_computed_before(case: Experiment) -> None:
     case = replace(case, prefix_caching=True, shape="mixed", migrates=False)
     _, records = run(case)

@@ -16,7 +16,15 @@ from simpod.policies.fakes import FakeBatchView
 
 ALL = [(role, name) for role, names in BUILT_IN.items() for name in names]
 ROUTERS = list(BUILT_IN["router"])
-REQUIRED: dict[str, dict[str, Any]] = {"oracle": {"allow_oracle": True}}
+REQUIRED: dict[str, dict[str, Any]] = {
+    "oracle": {"allow_oracle": True},
+    "kubernetes_hpa": {"target": 4.0},
+    "dynamo_planner": {
+        "prefill_tokens_per_s": 1e4,
+        "tpot_at_0_s": 0.01,
+        "tpot_per_seq_s": 1e-4,
+    },
+}
 
 
 # --- the contract ---------------------------------------------------------------------------------
@@ -24,7 +32,10 @@ REQUIRED: dict[str, dict[str, Any]] = {"oracle": {"allow_oracle": True}}
 
 @pytest.mark.parametrize(("role", "name"), ALL)
 def test_built_ins_keep_their_contract(role: str, name: str) -> None:
-    factory = resolve(KEY_OF_ROLE[role], PolicyRef(name, REQUIRED.get(name, {})))
+    given = (
+        {"batch_seqs": 32} if (role, name) == ("scaling", "pd_serve") else REQUIRED.get(name, {})
+    )
+    factory = resolve(KEY_OF_ROLE[role], PolicyRef(name, given))
     assert CHECKS[role](factory, name, views=150) == []
 
 

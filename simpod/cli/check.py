@@ -33,6 +33,7 @@ class RoleName(StrEnum):
     LENGTH_PREDICTOR = "length_predictor"
     CACHE = "cache"
     MIGRATION = "migration"
+    SCALING = "scaling"
 
 
 def check_command(

@@ -94,4 +94,4 @@ def check_out(out: Path, *, overwrite: bool) -> None:
 def _last_line(out: Path | None) -> str:
     if out is None:
         return "\nNothing was written; to keep the results, add --out DIR"
-    return f"\nResults in {out}: summary.json, provenance.json and three .parquet tables"
+    return f"\nResults in {out}: summary.json, provenance.json and .parquet tables"

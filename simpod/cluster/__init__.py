@@ -1,6 +1,7 @@
 """State of the cluster without a clock: KV blocks, prefix caches, what a pool is made of."""
 
 from simpod.cluster.counters import Counters, float_array, integer_array
+from simpod.cluster.elastic_placement import ElasticKvRoutes, ElasticPlacement
 from simpod.cluster.kv import KvBlocks
 from simpod.cluster.placement import (
     KvRoutes,
@@ -14,6 +15,8 @@ from simpod.cluster.prefix import PrefixCache
 
 __all__ = [
     "Counters",
+    "ElasticKvRoutes",
+    "ElasticPlacement",
     "KvBlocks",
     "KvRoutes",
     "Placement",

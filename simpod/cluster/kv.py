@@ -231,6 +231,12 @@ class KvBlocks:
         self._evict(rank)
         return self._caches[rank].num_idle * self.unit_blocks
 
+    def forget_prefixes(self, rank: int) -> None:
+        """Drop every unit that nobody uses."""
+        for cache in self._caches[rank : rank + 1]:
+            while cache.num_idle:
+                cache.evict()
+
     def _evict(self, rank: int) -> None:
         """Drop idle units, least recently used first, that had to make room."""
         cache = self._caches[rank]

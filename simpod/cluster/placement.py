@@ -29,7 +29,7 @@ class Placement:
         """Die of tensor-parallel member `member` of a rank."""
         return self.first_die + target * self.tp + member
 
-    def dies(self, target: int) -> range:
+    def dies(self, target: int) -> Sequence[int]:
         """All dies of a rank."""
         first = self.die(target)
         return range(first, first + self.tp)
@@ -103,6 +103,10 @@ class KvRoutes:
             (source + sender, destination + taker, share, of_die)
             for sender, taker, share, of_die in self._members[decode_target % self.decode.dp]
         )
+
+    def members(self, decode_target: int) -> tuple[KvPart, ...]:
+        """The same by place within the two ranks."""
+        return self._members[decode_target % self.decode.dp]
 
     @cached_property
     def _members(self) -> list[tuple[KvPart, ...]]:

@@ -3,6 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from math import inf
 
 from simpod.cluster.prefix import PrefixCache
 from simpod.errors import PolicyError
@@ -55,6 +56,10 @@ class CacheFacade:
     def depth(self, block: int, /) -> int:
         """Units of its prefix before it."""
         return self._cache.depth[block]
+
+    def wanted_place(self, block: int, /) -> float:
+        """Infinity: the queue is not looked at here."""
+        return inf
 
 
 class RankedPrefixCache(PrefixCache):

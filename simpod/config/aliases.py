@@ -83,9 +83,21 @@ POLICY_KEYS: Final = (
     "prefix_eviction",
     "migration",
     "experts",
+    "scaling",
 )
-EXPERT_SETTINGS: Final = ("redundant_slots", "every_s")
-"""Keys of `policies.experts` that are not the policy's."""
+SETTINGS_OF: Final[Mapping[str, tuple[str, ...]]] = {
+    "experts": ("redundant_slots", "every_s"),
+    "scaling": (
+        "every_s",
+        "sample_s",
+        "window_s",
+        "spare_dies",
+        "drain",
+        "weights_from",
+        "start_s",
+    ),
+}
+"""Keys of a policy's section that are not the policy's."""
 
 
 def canonicalise(root: Node, problems: Problems) -> None:

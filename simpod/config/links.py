@@ -44,7 +44,7 @@ def policy_keys(num_pools: int) -> tuple[str, ...]:
 
 def check_policy_keys(experiment: Experiment, num_pools: int, problems: Problems) -> None:
     """A policy that nobody would ask is a mistake."""
-    needed = (*policy_keys(num_pools), *OPTIONAL_POLICIES, "experts")
+    needed = (*policy_keys(num_pools), *OPTIONAL_POLICIES, "experts", "scaling")
     for key in experiment.policies.model_fields_set:
         if key not in needed and getattr(experiment.policies, key) is not None:
             pools = "prefill and decode pools" if num_pools == 2 else "one pool"

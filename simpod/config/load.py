@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path as FilePath
 
 from simpod.config import library
-from simpod.config.aliases import EXPERT_SETTINGS, POLICY_KEYS, canonicalise
+from simpod.config.aliases import POLICY_KEYS, SETTINGS_OF, canonicalise
 from simpod.config.document import build_document, origins_of
 from simpod.config.layouts import Derived
 from simpod.config.links import (
@@ -22,6 +22,7 @@ from simpod.config.pools import ResolvedPool, resolve_pools
 from simpod.config.problems import Problem, Problems
 from simpod.config.references import expand_reference, reference_paths
 from simpod.config.resolved import ResolvedExperiment
+from simpod.config.scaling import resolve_scaling
 from simpod.config.schema import Experiment
 from simpod.config.strict_yaml import read_yaml
 from simpod.config.validate import validate
@@ -93,6 +94,7 @@ def _resolve(experiment: Experiment, root: Node, problems: Problems) -> Resolved
     specs = tuple(pools[name].spec for name in order)
     links: Derived = {}
     network = resolve_network(experiment, specs, hardware, problems, links)
+    scaling = resolve_scaling(experiment, specs, hardware, problems)
     problems.stop()
     semantics, balancer = _semantics(experiment), experiment.policies.experts
     policies = _policies(experiment, (*policy_keys(len(order)), *OPTIONAL_POLICIES), semantics)
@@ -117,6 +119,7 @@ def _resolve(experiment: Experiment, root: Node, problems: Problems) -> Resolved
         skip_ahead=experiment.engine.skip_ahead,
         semantics=semantics,
         network=network,
+        scaling=scaling,
         memory={name: pools[name].memory for name in order},
         document=document,
         origins=origins_of(document, root, derived),
@@ -158,8 +161,9 @@ def _policies(
             if entry is None
             else PolicyRef(use=entry.use, params=entry.params)
         )
-    if (balancer := experiment.policies.experts) is not None:
-        refs["experts"] = PolicyRef(use=balancer.use, params=balancer.params)
+    for key in SETTINGS_OF:
+        if (entry := getattr(experiment.policies, key)) is not None:
+            refs[key] = PolicyRef(use=entry.use, params=entry.params)
     return refs
 
 
@@ -187,7 +191,7 @@ def _check_policies(root: Node, beside: FilePath, problems: Problems) -> None:
         file, colon, name = use.value.rpartition(":")
         if colon and file.endswith(".py") and (beside / file).is_file():
             use.value = f"{(beside / file).absolute()}:{name}"
-        ours = ("use", *EXPERT_SETTINGS) if key == "experts" else ("use",)
+        ours = ("use", *SETTINGS_OF.get(key, ()))
         params = {name: node.plain() for name, node in entry.children().items() if name not in ours}
         try:
             resolve(key, PolicyRef(use=use.value, params=params))

@@ -30,6 +30,7 @@ class ResolvedSharedMemory:
     plane: str
     eviction: PolicyRef
     waits_for_reads: bool
+    layerwise: bool
     write_back: bool
 
 
@@ -174,6 +175,7 @@ def _shared_memory(
         block_tokens=unit_tokens,
         replication=wanted.replication,
         virtual_nodes=wanted.virtual_nodes,
+        local_bytes_per_host=wanted.local_bytes_per_host,
     )
     if not spec.dram_blocks:
         problems.at(
@@ -182,11 +184,18 @@ def _shared_memory(
             f" {spec.block_bytes:,.0f} bytes",
             allowed=f"at least {spec.block_bytes * spec.sockets_per_host:,.0f}",
         )
+    if wanted.local_bytes_per_host and not spec.local_blocks:
+        problems.at(
+            (_SHARED, "local_bytes_per_host"),
+            f"less than one block of {spec.block_bytes:,.0f} bytes",
+            allowed=f"0, or at least {spec.block_bytes:,.0f}",
+        )
     return ResolvedSharedMemory(
         spec=spec,
         plane=wanted.plane,
         eviction=ref,
         waits_for_reads=_waits(wanted, entry, problems, derived),
+        layerwise=wanted.reads == "layerwise",
         write_back=wanted.write_back,
     )
 
@@ -195,11 +204,13 @@ def _waits(wanted: SharedMemory, entry: PoolSpec, problems: Problems, derived: D
     """Whether steps wait for reads: not where decodes would wait with them."""
     if wanted.reads == "before_step" and entry.role == "mixed":
         problems.at(
-            (_SHARED, "reads"), "decodes of a mixed pool would stand still", allowed="async"
+            (_SHARED, "reads"),
+            "decodes of a mixed pool would stand still",
+            allowed="async, layerwise",
         )
-    if wanted.reads is not None:
-        return wanted.reads == "before_step"
     waits = entry.role == "prefill"
+    if wanted.reads is not None:
+        return wanted.reads == "before_step" or (wanted.reads == "layerwise" and waits)
     value = "before_step" if waits else "async"
     derived[_SHARED, "reads"] = (value, f"usual in a {entry.role} pool")
     return waits
@@ -245,11 +256,16 @@ def _check_sizes(
             f"{profile.name} has {profile.num_nodes} nodes",
             allowed=f"at most {profile.num_nodes}",
         )
-    if wanted.dram_bytes_per_host > profile.host.dram_bytes:
+    if wanted.dram_bytes_per_host + wanted.local_bytes_per_host > profile.host.dram_bytes:
+        path: Path = (_SHARED, "dram_bytes_per_host")
+        room, beside = profile.host.dram_bytes, ""
+        if wanted.local_bytes_per_host:
+            path, beside = (_SHARED, "local_bytes_per_host"), " beside what the pool gets"
+            room -= wanted.dram_bytes_per_host
         problems.at(
-            (_SHARED, "dram_bytes_per_host"),
+            path,
             f"a node of {profile.name} has {profile.host.dram_bytes:,.0f} bytes of DRAM",
-            allowed=f"at most {profile.host.dram_bytes:,.0f}",
+            allowed=f"at most {max(0.0, room):,.0f}{beside}",
         )
     if wanted.replication > hosts:
         problems.at(

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from simpod.config.aliases import EXPERT_SETTINGS, POLICY_KEYS, POOL_ALIASES
+from simpod.config.aliases import POLICY_KEYS, POOL_ALIASES, SETTINGS_OF
 from simpod.config.nodes import Node, Path, Place, dotted, from_plain
 from simpod.config.problems import NOTHING, Problem, Problems
 from simpod.config.strict_yaml import parse_yaml
@@ -79,7 +79,7 @@ def _put(parent: Node, segments: list[str], node: Node, problems: Problems) -> N
     elif isinstance(parent.value, dict):
         match segments:
             case ["policies", role, "use"] if role in POLICY_KEYS:
-                kept = EXPERT_SETTINGS if role == "experts" else ()
+                kept = SETTINGS_OF.get(role, ())
                 parent.value = {key: parent.value[key] for key in kept if key in parent.value}
             case ["deployment", _, alias] if alias in POOL_ALIASES:
                 parent.value.pop(POOL_ALIASES[alias], None)

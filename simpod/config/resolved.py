@@ -7,6 +7,7 @@ from typing import Any, Literal
 from simpod.cluster.experts.routing import RoutingSpec
 from simpod.cluster.pool_spec import PoolSpec
 from simpod.config.network import ResolvedNetwork
+from simpod.config.scaling import ResolvedScaling
 from simpod.cost.memory import MemoryPlan
 from simpod.cost.semantics import Semantics
 from simpod.hardware.spec import HardwareProfile
@@ -47,6 +48,7 @@ class ResolvedExperiment:
     skip_ahead: bool
     semantics: Semantics
     network: ResolvedNetwork
+    scaling: ResolvedScaling | None
     memory: Mapping[str, MemoryPlan]
     document: Mapping[str, Any]
     origins: Mapping[str, str]

@@ -137,6 +137,8 @@ class SharedMemory(_Section):
     """Nodes whose DRAM is in the pool, from the first on; default: all."""
     dram_bytes_per_host: Positive
     """Share of a node's DRAM that is given to the pool."""
+    local_bytes_per_host: NonNegative = 0.0
+    """DRAM of every node that caches for its own dies alone, beside the pool; 0: none."""
     ssd_bytes: NonNegative = 0.0
     """SSD behind the pool, all of it; what DRAM evicts goes there. 0: none."""
     block_tokens: Annotated[int, Ge(1)] = 128
@@ -149,9 +151,11 @@ class SharedMemory(_Section):
     """Copies of each block, on as many nodes."""
     virtual_nodes: Count = 64
     """Points of each memory on the ring of consistent hashing."""
-    reads: Literal["before_step", "async"] | None = None
+    reads: Literal["before_step", "async", "layerwise"] | None = None
     """before_step: a group's next step waits until the prefixes that are being read are there;
-    async: it goes on without those prompts. Default: before_step, in a mixed pool async."""
+    async: it goes on without those prompts; layerwise: their first layer is enough, the others come
+    while the step is computed. Default: before_step, in a mixed pool async; layerwise waits for the
+    first layer where these would for all."""
     write_back: bool = True
     """Write blocks of computed prompts into the pool."""
 
@@ -169,6 +173,31 @@ class ExpertPolicyEntry(PolicyEntry):
     def settings(self) -> dict[str, Any]:
         """Keys that are not the policy's."""
         return {"redundant_slots": self.redundant_slots, "every_s": self.every_s}
+
+
+class ScalingPolicyEntry(PolicyEntry):
+    """A scaling policy, its parameters, what it sees, and what a change takes."""
+
+    every_s: Positive = 10.0
+    """Time between decisions; a multiple of sample_s."""
+    sample_s: Positive = 1.0
+    """Time between samples of the load, which timeseries.parquet holds."""
+    window_s: Positive = 60.0
+    """Samples and finished requests that the policy sees; a multiple of sample_s."""
+    spare_dies: Index = 0
+    """Dies beside those of the deployment, for instances that are added."""
+    drain: Literal["wait", "recompute"] = "wait"
+    """What runs on an instance that drains: ends there, or is computed again on others."""
+    weights_from: Literal["pool", "host", "store"] = "pool"
+    """Whence an instance loads its weights: memory of all hosts, over the fabric where the run has
+    one; its own hosts' DRAM; or the object store."""
+    start_s: NonNegative = 0.0
+    """Start of an engine, before its weights are loaded."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Keys that are not the policy's."""
+        return {name: getattr(self, name) for name in type(self).model_fields if name != "use"}
 
 
 class Policies(_Section):
@@ -192,6 +221,8 @@ class Policies(_Section):
     """Moves running requests between the ranks that decode; default none."""
     experts: ExpertPolicyEntry | None = None
     """Chooses the expert of each slot from the load seen; default: in order, none redundant."""
+    scaling: ScalingPolicyEntry | None = None
+    """Adds, removes and switches instances of the pools; default none."""
 
 
 class Engine(_Section):

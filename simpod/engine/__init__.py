@@ -3,6 +3,16 @@
 from simpod.engine.context_cache import CacheInputs
 from simpod.engine.expert_moves import ExpertPath
 from simpod.engine.kv_mover import KvPath
+from simpod.engine.scaling import ScalingInputs, WeightsOverFabric
 from simpod.engine.simulation import PoolInputs, RunInputs, Simulation
 
-__all__ = ["CacheInputs", "ExpertPath", "KvPath", "PoolInputs", "RunInputs", "Simulation"]
+__all__ = [
+    "CacheInputs",
+    "ExpertPath",
+    "KvPath",
+    "PoolInputs",
+    "RunInputs",
+    "ScalingInputs",
+    "Simulation",
+    "WeightsOverFabric",
+]

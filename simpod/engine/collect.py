@@ -64,6 +64,8 @@ def collect(sim: "Simulation") -> RunRecords:
         transfers=sim.transfers.records(),
         links=_links(sim),
         shared_memory=sim.cache.records() if sim.cache else None,
+        timeseries=sim.scaler.samples.records() if sim.scaler else None,
+        scaling=sim.scaler.records() if sim.scaler else None,
         groups=tuple(_group(sim, i) for i in range(len(sim.groups))),
         pools=tuple(_pool(sim, pool, requests) for pool in sim.pools),
         end_s=float(sim.end_s),
@@ -194,23 +196,25 @@ def _pool(sim: "Simulation", pool: "Pool", requests: RequestRecords) -> PoolReco
         columns = _columns(group)
         lasted_s = columns["end_s"] - columns["start_s"]
         middle = (columns["kv_tokens"] + _kv_at_end(group, columns)) / 2
-        kv_token_s += float((lasted_s * middle).sum()) + group.idle_kv_token_s
+        kv_token_s += float((lasted_s * middle).sum()) + group.idleness.kv_token_s
         slot_s += float((lasted_s * columns["slots"]).sum())
-    ranks = spec.instances * spec.layout.dp
-    capacity = spec.kv_blocks * spec.block_tokens
-    dies = spec.instances * spec.layout.all_dies
+    layout, capacity = spec.layout, spec.kv_blocks * spec.block_tokens
+    start, mean = (spec.instances, None) if sim.scaler is None else sim.scaler.instances_of(pool)
+    ranks = (start if mean is None else mean) * layout.dp  # that the averages are of
+    dies = start * layout.all_dies
     return PoolRecords(
         name=spec.name,
         role=spec.role,
-        instances=spec.instances,
+        instances=start,
         num_dies=dies,
-        num_npus=dies / pool.inputs.dies_per_npu,
+        num_npus=(dies if mean is None else mean * layout.all_dies) / pool.inputs.dies_per_npu,
         max_num_seqs=spec.max_num_seqs,
-        ranks=ranks,
+        ranks=start * layout.dp,
         kv_capacity_tokens=capacity,
         mean_slots_frac=slot_s / span_s / (ranks * spec.max_num_seqs),
         mean_kv_frac=kv_token_s / span_s / max(1, ranks * capacity),
         mean_waiting_seqs=_waited_s(sim, pool, requests) / span_s,
+        mean_instances=mean,
     )
 
 

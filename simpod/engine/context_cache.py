@@ -10,12 +10,24 @@ all than one operation does alone. The write comes from one die for each differe
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING
 
 from simpod.cluster import Placement
-from simpod.cluster.shared_memory import DRAM, SSD, Evict, Found, SharedMemory, SharedMemorySpec
+from simpod.cluster.shared_memory import (
+    DRAM,
+    LOCAL,
+    SSD,
+    Evict,
+    Found,
+    LocalMemory,
+    SharedMemory,
+    SharedMemorySpec,
+    Tier,
+)
+from simpod.engine.layer_streams import LayerStreams
 from simpod.engine.network import Network, Operation, Part
 from simpod.engine.sequence import Sequence as Request
 from simpod.engine.transfer_log import CACHE_READ, NOWHERE, WRITE_BACK
@@ -39,10 +51,21 @@ class CacheInputs:
     write_law: TransferLaw
     placement: Placement
     ssd_law: TransferLaw | None = None
+    local_law: TransferLaw | None = None  # of a die and its own host's DRAM; None: no local tier
     num_shards: int = 1  # different parts of a block on the dies of a rank
     die_bytes_per_token: float
     waits_for_reads: bool = False  # a group's step waits for the reads that are under way
+    num_layers: int | None = None  # then prefixes come, and go, layer by layer; None: whole
     write_back: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class _Share:
+    """What of the blocks is moved at a time."""
+
+    frac: float = 1.0
+    pace_s: float = 0.0  # no faster than in this time
+    goes_on: bool = False  # after another share: no start-up
 
 
 class ContextCache:
@@ -54,9 +77,17 @@ class ContextCache:
         self._sim = sim
         self.waits_for_reads = inputs.waits_for_reads
         self._inputs = inputs
+        self.layers = LayerStreams(self, inputs.num_layers) if inputs.num_layers else None
         self._network = network
+        self._local = self._local_memory()
+        self._wanted: dict[int, float] = {}
+        self._wanted_at: tuple[float, int] = (-1.0, -1)  # time, and requests in queues
+        for tier in self._tiers():
+            tier.look_ahead = self._look_ahead
         self._under_way: set[tuple[int, int]] = set()  # block and socket of writes
-        self._read_bytes = [0.0, 0.0]
+        self._local_under_way: set[tuple[int, int]] = set()  # block and host
+        self._read_bytes = [0.0, 0.0, 0.0]
+        self._local_written_bytes = 0.0
         self._written_bytes = 0.0
         self._own_host_bytes = 0.0
 
@@ -66,51 +97,100 @@ class ContextCache:
         most = (seq.goal_tokens - 1) // unit
         first = local_tokens // unit
         blocks = self._blocks(seq)[first:most]
-        return self.memory.find_prefix(blocks, self._host(rank)) if blocks else []
+        host = self._host(rank)
+        if self._local is not None:
+            return self._local.find_prefix(blocks, host, self._own_socket(rank), self.memory)
+        return self.memory.find_prefix(blocks, host) if blocks else []
 
     def hit_tokens(self, found: Sequence[Found], local_tokens: int) -> int:
         """Tokens that are resident once these have been read."""
         return (local_tokens // self.unit_tokens + len(found)) * self.unit_tokens
 
     def read(
-        self, seq: Request, rank: "Rank", found: Sequence[Found], on_done: Callable[[], None]
+        self,
+        seq: Request,
+        rank: "Rank",
+        found: Sequence[Found],
+        on_begun: Callable[[], None],
+        on_done: Callable[[], None],
     ) -> None:
-        """Read blocks into all dies of a rank."""
-        inputs = self._inputs
+        """Read blocks into all dies of a rank; `on_begun`: the first layer is here, or all are.
+
+        Layer by layer `on_done` follows when the others are.
+        """
         host = self._host(rank)
-        by_tier: list[dict[int, int]] = [defaultdict(int), defaultdict(int)]
+        by_tier: list[dict[int, int]] = [defaultdict(int), defaultdict(int), defaultdict(int)]
         for block in found:
             by_tier[block.tier][block.socket] += 1
-            self.memory.read(block)
-        dies = inputs.placement.dies(rank.target)
+            if self._local is not None and block.tier == LOCAL:
+                self._local.read(block)
+            else:
+                self.memory.read(block)
         own = by_tier[DRAM]
         mine = sum(n for socket, n in own.items() if self._host_of(socket) == host)
+        dies = self._inputs.placement.dies(rank.target)
         self._own_host_bytes += mine * self._unit_bytes * len(dies)
-        num_open = sum(bool(sockets) for sockets in by_tier)
         asked_s = self._sim.clock.now
-        waiting = [num_open]
+        fetched = [block.block for block in found if block.tier != LOCAL]
+
+        def done() -> None:
+            self._keep_locally(seq, rank, fetched)
+            on_done()
+
+        def begun() -> None:
+            seq.cache_read_s += self._sim.clock.now - asked_s
+            on_begun()
+            if self.layers is not None:
+                rest = _Share(1.0 - self.layers.first_frac, goes_on=True)
+                self._read_share(seq, rank, by_tier, rest, done)
+            else:
+                done()
+
+        first = _Share(1.0 if self.layers is None else self.layers.first_frac)
+        self._read_share(seq, rank, by_tier, first, begun)
+
+    def _read_share(
+        self,
+        seq: Request,
+        rank: "Rank",
+        by_tier: Sequence[dict[int, int]],
+        share: "_Share",
+        on_done: Callable[[], None],
+    ) -> None:
+        """Read a share of every block, from both tiers at once; by_tier: socket -> blocks."""
+        inputs = self._inputs
+        waiting = [sum(bool(sockets) for sockets in by_tier)]
 
         def done(operation: Operation) -> None:
             self._note(seq, CACHE_READ, rank.target, operation)
             waiting[0] -= 1
             if not waiting[0]:
-                seq.cache_read_s += self._sim.clock.now - asked_s
                 on_done()
 
-        for tier, law in ((DRAM, inputs.read_law), (SSD, inputs.ssd_law)):
+        laws = ((DRAM, inputs.read_law), (SSD, inputs.ssd_law), (LOCAL, inputs.local_law))
+        for tier, law in laws:
             if by_tier[tier]:
                 if law is None:
-                    raise InvariantError("blocks on SSD, and no way to read them")
+                    raise InvariantError("blocks in a tier, and no way to read them")
+                dies = inputs.placement.dies(rank.target)
                 pairs = [(die, socket, n) for die in dies for socket, n in by_tier[tier].items()]
-                self._read_bytes[tier] += sum(n for *_, n in pairs) * self._unit_bytes
-                self._send(pairs, law, done, is_read=True)
+                size_bytes = sum(n for *_, n in pairs) * self._unit_bytes * share.frac
+                self._read_bytes[tier] += size_bytes
+                self._send(pairs, law, done, share, is_read=True)
 
-    def write_back(self, seq: Request, rank: "Rank") -> None:
-        """Write the blocks of a computed prompt that the pool lacks."""
+    def write_back(
+        self, seq: Request, rank: "Rank", tokens: int | None = None, pace_s: float = 0.0
+    ) -> None:
+        """Write the blocks of a computed prompt that the pool lacks, in no less than `pace_s`.
+
+        tokens: that are computed when they are there; default: those that are resident.
+        """
         inputs = self._inputs
         if not inputs.write_back:
             return
-        blocks = self._blocks(seq)[: seq.resident_tokens // self.unit_tokens]
+        computed = seq.resident_tokens if tokens is None else tokens
+        blocks = self._blocks(seq)[: computed // self.unit_tokens]
+        self._keep_locally(seq, rank, blocks, pace_s)
         wanted = [
             (block, socket)
             for block in blocks
@@ -134,11 +214,35 @@ class ContextCache:
             for block, socket in wanted:
                 self.memory.write(block, socket)
 
-        self._send(pairs, inputs.write_law, done, is_read=False)
+        self._send(pairs, inputs.write_law, done, _Share(pace_s=pace_s), is_read=False)
+
+    def _keep_locally(
+        self, seq: Request, rank: "Rank", blocks: Sequence[int], pace_s: float = 0.0
+    ) -> None:
+        """Copy blocks that a rank has into its host's own DRAM, where that has a tier."""
+        local, law, host = self._local, self._inputs.local_law, self._host(rank)
+        if local is None or law is None:
+            return
+        new = [b for b in local.lacking(blocks, host) if (b, host) not in self._local_under_way]
+        if not new:
+            return
+        self._local_under_way.update((block, host) for block in new)
+        dies = self._inputs.placement.dies(rank.target)
+        sources = dies[:: len(dies) // self._inputs.num_shards]
+        pairs = [(die, self._own_socket(rank), len(new)) for die in sources]
+
+        def done(operation: Operation) -> None:
+            self._note(seq, WRITE_BACK, rank.target, operation)
+            self._local_under_way.difference_update((block, host) for block in new)
+            self._local_written_bytes += sum(part.size_bytes for part in operation.parts)
+            for block in new:
+                local.write(block, host)
+
+        self._send(pairs, law, done, _Share(pace_s=pace_s), is_read=False)
 
     def records(self) -> SharedMemoryRecords:
         """What the pool holds, and what went in and out so far."""
-        memory, spec = self.memory, self._inputs.spec
+        memory, spec, local = self.memory, self._inputs.spec, self._local
         return SharedMemoryRecords(
             block_bytes=spec.block_bytes,
             dram_capacity_blocks=spec.dram_blocks * spec.num_shards,
@@ -151,7 +255,38 @@ class ContextCache:
             ssd_read_bytes=self._read_bytes[SSD],
             dram_written_bytes=self._written_bytes + memory.num_promoted_blocks * spec.block_bytes,
             ssd_written_bytes=memory.num_demoted_blocks * spec.block_bytes,
+            local_capacity_blocks=local.capacity_blocks if local else 0,
+            local_held_blocks=local.held_blocks if local else 0,
+            local_lost_blocks=local.num_lost_blocks if local else 0,
+            local_read_bytes=self._read_bytes[LOCAL],
+            local_written_bytes=self._local_written_bytes,
         )
+
+    def _tiers(self) -> Iterator[Tier]:
+        """Every memory that evicts."""
+        for shard in self.memory.shards:
+            yield from shard
+        yield from self._local.tiers if self._local is not None else ()
+
+    def _look_ahead(self) -> dict[int, float]:
+        """Blocks of the prompts that wait -> their places in the queues; made when asked for."""
+        dispatch = self._sim.entry.dispatch
+        at = (self._sim.clock.now, sum(dispatch.waiting_seqs))
+        if at != self._wanted_at:
+            self._wanted_at, self._wanted = at, {}
+            for rank in dispatch.ranks:
+                for place, seq in enumerate(rank.waiting.values()):
+                    for block in self._blocks(seq):
+                        before = self._wanted.get(block, inf)
+                        self._wanted[block] = min(before, float(place))
+        return self._wanted
+
+    def _local_memory(self) -> LocalMemory | None:
+        inputs = self._inputs
+        if inputs.local_law is None:
+            return None
+        num_hosts = self._network.fabric.num_nodes
+        return LocalMemory(inputs.spec, num_hosts, inputs.make_policy, inputs.policy_name)
 
     # --- links ----------------------------------------------------------------------------------
 
@@ -165,6 +300,7 @@ class ContextCache:
         pairs: Iterable[tuple[int, int, int]],
         law: TransferLaw,
         on_done: Callable[[Operation], None],
+        share: "_Share",
         *,
         is_read: bool,
     ) -> None:
@@ -179,10 +315,14 @@ class ContextCache:
         for die, socket, blocks in pairs:
             cpu = fabric.cpu(socket)
             same_node = fabric.node_of[die] == fabric.node_of[cpu]
-            start_up_s = max(start_up_s, law.start_s(same_node=same_node))
+            if not share.goes_on:
+                start_up_s = max(start_up_s, law.start_s(same_node=same_node))
             most = law.bytes_per_s(same_node=same_node) * blocks / total[die]
+            size_bytes = blocks * self._unit_bytes * share.frac
+            if share.pace_s:
+                most = min(most, size_bytes / share.pace_s)
             ends = (cpu, die) if is_read else (die, cpu)
-            parts.append(self._network.part(*ends, law.plane, blocks * self._unit_bytes, most))
+            parts.append(self._network.part(*ends, law.plane, size_bytes, most))
         self._network.send(parts, start_up_s, on_done)
 
     def _note(self, seq: Request, kind: int, target: int, operation: Operation) -> None:
@@ -201,6 +341,11 @@ class ContextCache:
 
     def _host(self, rank: "Rank") -> int:
         return self._network.fabric.node_of[self._inputs.placement.die(rank.target)]
+
+    def _own_socket(self, rank: "Rank") -> int:
+        """A CPU of the rank's host: ranks take turns."""
+        sockets = self._inputs.spec.sockets_per_host
+        return self._host(rank) * sockets + rank.target % sockets
 
     def _host_of(self, socket: int) -> int:
         return socket // self._inputs.spec.sockets_per_host

@@ -1,5 +1,6 @@
 """The router stage of a pool: what is where, and the choice of a rank for each request."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from simpod.engine.clock import Clock
 from simpod.engine.facades import SequenceFacade
 from simpod.engine.sequence import Sequence
 from simpod.errors import PolicyError
-from simpod.policies import Router, RouteRequest
+from simpod.policies import Router, RouteRequest, RouterView
 
 if TYPE_CHECKING:
     from simpod.engine.rank import Rank
@@ -93,7 +94,7 @@ class Dispatcher:
         self.prompt_rank_s = 0.0  # time of the steps with prompts x the ranks that had some
         self._name = name
         self._policy = policy
-        self.view = RouterFacade(
+        self.view: RouterView = RouterFacade(
             _clock=clock,
             _dispatcher=self,
             rng=rng,
@@ -109,17 +110,18 @@ class Dispatcher:
 
     def choose(self, seq: Sequence) -> int:
         """Ask the router for a target; PolicyError if it is not one."""
-        if self.num_targets == 1:
-            return 0
+        return 0 if self.num_targets == 1 else self._ask(seq, self.num_targets)
+
+    def _ask(self, seq: Sequence, num_targets: int) -> int:
         try:
             target = self._policy(self.view, SequenceFacade(seq))
         except Exception as error:  # the policy's code: whatever it raises, the policy is to blame
             raise PolicyError(self._name, f"raised {error!r} while routing {seq.seq_id}") from error
-        if not isinstance(target, int | np.integer) or not 0 <= target < self.num_targets:
+        if not isinstance(target, int | np.integer) or not 0 <= target < num_targets:
             raise PolicyError(
                 self._name,
                 f"returned target {target!r} for request {seq.seq_id}; "
-                f"allowed: 0 to {self.num_targets - 1}",
+                f"allowed: 0 to {num_targets - 1}",
             )
         return int(target)
 
@@ -127,6 +129,11 @@ class Dispatcher:
         """[num_targets] prompt tokens of the steps under way."""
         groups = (rank.group for rank in self.ranks[:: self.spec.layout.dp])
         return np.concatenate([group.batch.prefill_tokens for group in groups])
+
+    @property
+    def serving_instances(self) -> Iterable[int]:
+        """Instances that get requests."""
+        return range(self.spec.instances)
 
     @property
     def prompt_tokens_per_s(self) -> float:

@@ -37,7 +37,8 @@ class AdmissionFacade:
     @property
     def decode_step_s(self) -> Floats:
         """[instances that decode] how long the step takes that each is in; 0: it is idle."""
-        return np.array([group.step_s for group in self._decoders.groups])
+        pool = self._decoders
+        return np.array([pool.groups[i].step_s for i in pool.dispatch.serving_instances])
 
 
 class Gate:

@@ -11,6 +11,8 @@ from simpod.cluster import KvBlocks, PoolSpec
 from simpod.cost import Pricer, StepPrices
 from simpod.engine.clock import PLAN, STEP_END, Alarm, Clock
 from simpod.engine.dispatch import Dispatcher
+from simpod.engine.idleness import Idleness
+from simpod.engine.layer_streams import LayerStreams
 from simpod.engine.ledger import Ledger
 from simpod.engine.prefix_reads import must_wait
 from simpod.engine.prompt_counters import PromptCounters
@@ -22,7 +24,6 @@ from simpod.policies import BatchScheduler
 
 if TYPE_CHECKING:
     from simpod.engine.simulation import Simulation
-
 
 MAX_FRUITLESS_PLANS = 1000
 """Plans at one instant that preempt and admit nothing: more is a livelock."""
@@ -39,8 +40,8 @@ class Group:
 
     # a thousand groups are more than the processor's cache holds: no dictionary for each
     __slots__ = (
-        "_alarm _calendar _due_steps _end_order _idle _idle_since_s _joining _reviews _run "
-        "batch clock context_tokens dirty dispatch idle_kv_token_s index instance kv ledger "
+        "_alarm _calendar _due_steps _end_order _joining _reviews _run "
+        "batch clock context_tokens dirty dispatch idleness index instance kv ledger "
         "next_tokens num_chunks num_decoding num_preemptions num_pulling prefill_tokens "
         "pricer prompts ranks renew_prices sim spec tokens"
     ).split()
@@ -87,13 +88,11 @@ class Group:
         self.num_chunks = 0
         self.num_pulling = 0
         self.num_preemptions = 0
-        self.idle_kv_token_s = 0.0  # integral of the KV in use over idle time
+        self.idleness = Idleness(self.clock)
         self._calendar: dict[int, list[Sequence]] = {}
         self._due_steps: list[int] = []
         self._reviews: list[tuple[int, int]] = []  # token clock, rank that wants to plan then
         self._joining: list[tuple[Rank, Sequence]] = []
-        self._idle: Alarm | None = None
-        self._idle_since_s = 0.0
         self._alarm: Alarm | None = None
         self._run: StepRun | None = None
 
@@ -115,19 +114,14 @@ class Group:
 
     def let_go(self, seq: Sequence, rank: Rank) -> None:
         """The decode side has pulled a prompt's KV: free it."""
-        if self._idle is not None:
-            self._tally_idle()
+        self.idleness.tally(self.kv_tokens)
         rank.unpin(seq.seq_id)
         if rank.is_dirty:
             self.poke()
 
     def poke(self) -> None:
         """Something came: wake from idleness, or from a long sleep at the next step boundary."""
-        if self._idle is not None:
-            self._tally_idle()
-            idle, self._idle = self._idle, None
-            self.clock.arm(idle, self.clock.now, PLAN)
-        elif self._run is not None:
+        if not self.idleness.wake(self.kv_tokens) and self._run is not None:
             self._cut_short(self._run)
 
     def _cut_short(self, run: StepRun) -> None:
@@ -154,12 +148,6 @@ class Group:
         """KV in use on all ranks, in tokens; held blocks count as full."""
         return self.kv.tokens_beside + self.context_tokens
 
-    def _tally_idle(self) -> None:
-        """Add up what is held while no step runs: prompts that wait to be pulled."""
-        now_s = self.clock.now
-        self.idle_kv_token_s += (now_s - self._idle_since_s) * self.kv_tokens
-        self._idle_since_s = now_s
-
     def _enter(self, run: StepRun, decoding: int) -> None:
         """Enter a run that is done into the ledger, with what was there at its start."""
         context = self.context_tokens
@@ -177,8 +165,7 @@ class Group:
                 run.end_s = run.end_of(run.steps)
                 self._enter(run, self.num_decoding)
                 self._advance()
-        if self._idle is not None:
-            self._tally_idle()
+        self.idleness.tally(self.kv_tokens)
 
     # --- the loop -------------------------------------------------------------------------------
 
@@ -188,18 +175,19 @@ class Group:
         price, renew_prices = self.pricer.price, self.renew_prices
         skip_ahead = self.sim.skip_ahead
         cache = self.sim.cache
-        announces = self.sim.kv.is_layerwise and self.spec.role == "prefill"
+        layers = cache.layers if cache is not None else None
+        begins = self.sim.begins_of(self.spec.role)
         fruitless = 0
         while True:
             if not clock.may_plan:
                 yield clock.alarm_at(clock.now, PLAN)
             if cache is not None and must_wait(self.dirty, self.ranks, cache):
-                yield self._fall_idle()
+                yield self.idleness.begin()
                 continue
             decodes = self._plan()
             if not self.num_decoding and not self.prefill_tokens:
                 if not self.dirty:
-                    yield self._fall_idle()
+                    yield self.idleness.begin()
                     fruitless = 0
                 elif (fruitless := fruitless + 1) > MAX_FRUITLESS_PLANS:
                     raise InvariantError(
@@ -216,26 +204,20 @@ class Group:
                 1 if self.prefill_tokens or self.dirty else self._horizon(prices, until_s),
                 self.tokens,
             )
-            if announces and self.prefill_tokens:
-                self.sim.kv.announce(self, run.end_s)
-            if skip_ahead or run.steps == 1:
+            if begins is not None and self.prefill_tokens:
+                begins(self, run)
+            if (skip_ahead or run.steps == 1) and not (layers and self.prefill_tokens):
                 self._alarm = clock.alarm_at(run.end_s, self._end_order)
                 yield self._alarm
             else:
-                yield from self._walk(run)
+                yield from self._walk(run, layers)
             self._run = self._alarm = None
             decoding = self.num_decoding if decodes else 0
             self._enter(run, decoding)
             if decoding:
                 self._advance()
             if self.prefill_tokens:
-                self._finish_prefill(prices)
-
-    def _fall_idle(self) -> Alarm:
-        """Sleep until somebody pokes."""
-        self._idle = Alarm()
-        self._idle_since_s = self.clock.now
-        return self._idle
+                self._finish_prefill(run.prices)
 
     def _plan(self) -> bool:
         """Let every rank on which something changed decide; return whether decodes go on."""
@@ -276,8 +258,10 @@ class Group:
                     if not rank.preempt_newest():
                         raise InvariantError(f"rank {rank.target} has no sequence left to preempt")
 
-    def _walk(self, run: StepRun) -> Generator[simpy.Event, object, None]:
-        """One alarm a step, until the run ends or is cut short."""
+    def _walk(
+        self, run: StepRun, layers: LayerStreams | None
+    ) -> Generator[simpy.Event, object, None]:
+        """One alarm a step, until the run ends or is cut short; then what layers it waits for."""
         clock = self.clock
         done = 0
         while done < run.steps:
@@ -285,6 +269,8 @@ class Group:
             yield clock.alarm_at(run.end_of(done), self._end_order)
             if done < run.steps and not clock.may_plan:
                 yield clock.alarm_at(clock.now, PLAN)
+        if layers is not None and self.prefill_tokens:
+            yield from layers.end(self, run)
 
     # --- decoding -------------------------------------------------------------------------------
 
@@ -293,8 +279,7 @@ class Group:
         return self.tokens.at(self.ledger.num_decode_steps + steps) - self.kv.clock
 
     def _horizon(self, prices: StepPrices, until_s: float) -> int:
-        """Steps until a finish, until blocks run out, another rank is the slowest, or prices
-        change."""
+        """Steps until a finish, no more blocks, another slowest rank, or a change of prices."""
         done = self.ledger.num_decode_steps
         due = self._due_steps
         while due[0] not in self._calendar:
@@ -321,6 +306,8 @@ class Group:
         """Put a sequence into the calendar at the decode step that will give its last token."""
         self.num_decoding += 1
         self.context_tokens += seq.resident_tokens
+        if not self.next_tokens:  # the first: until now nothing had to be set aside
+            self.next_tokens = self.tokens_after(1)
         seq.ledger = self.index
         seq.first_decode_step = self.ledger.num_decode_steps
         need = self.sim.output_tokens[seq.seq_id] - seq.emitted_tokens

@@ -78,6 +78,7 @@ class KvMover:
             self._register(seq)
         elif early.where is not None:
             early.where[1].keep_reserved(seq)
+            seq.transfer_start_s = self._clock.now  # later than foreseen if the step was held up
             self._finish(seq, early)
 
     def announce(self, group: "Group", end_s: float) -> None:
@@ -196,7 +197,7 @@ class KvMover:
     def _close(self, seq: Sequence, early: _Early) -> None:
         """One operation has ended; with the last one all is there."""
         early.num_open -= 1
-        if early.num_open or self._clock.now < early.end_s or early.where is None:
+        if early.num_open or seq.seq_id in self._early or early.where is None:
             return
         seq.transfer_end_s = self._clock.now
         source, source_rank = self._sim.entry.rank_of(seq.prefill_target)

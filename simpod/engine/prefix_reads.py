@@ -1,10 +1,13 @@
 """Prompts of one rank whose prefix is on its way from the shared memory."""
 
 from collections.abc import Iterable
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from simpod.cluster.shared_memory import SSD
 from simpod.engine.context_cache import ContextCache
+from simpod.engine.layer_streams import Stream
 from simpod.engine.sequence import Sequence
 
 if TYPE_CHECKING:
@@ -22,6 +25,7 @@ class PrefixReads:
         self._cache = cache
         self._missed: set[int] = set()  # waiting; the pool had nothing for them
         self.under_way: dict[int, Sequence] = {}
+        self.streams: dict[int, Stream] = {}  # layer by layer: prompts that have begun
 
     def start(self) -> None:
         """Look prompts up in order of arrival; stop at the first that finds no room."""
@@ -34,6 +38,7 @@ class PrefixReads:
     def forget(self, seq: Sequence) -> None:
         """A prompt has left the queue: look it up anew should it come back."""
         self._missed.discard(seq.seq_id)
+        self.streams.pop(seq.seq_id, None)  # it made way before all layers were here
 
     def _start(self, seq: Sequence) -> bool:
         """Begin to read a prefix, if one is there; False if there is no room for it."""
@@ -48,24 +53,36 @@ class PrefixReads:
         if not rank.admit(seq, hit, tokens, tokens, whole=True):
             return False
         if seq.scheduled_s != seq.scheduled_s:
-            on_ssd = sum(block.tier for block in found) * cache.unit_tokens
+            on_ssd = sum(block.tier == SSD for block in found) * cache.unit_tokens
             seq.cached_tokens = tokens
             seq.ssd_tokens = min(on_ssd, tokens - local)
             seq.dram_tokens = tokens - local - seq.ssd_tokens
         self.under_way[seq.seq_id] = seq
         rank.report_kv()
-        cache.read(seq, rank, found, lambda: self._arrived(seq))
+        stream = Stream()
+        on_begun, on_done = partial(self._begun, seq, stream), partial(self._done, seq, stream)
+        cache.read(seq, rank, found, on_begun, on_done)
         return True
 
-    def _arrived(self, seq: Sequence) -> None:
-        """The prefix is here: the prompt can take part in steps."""
+    def _begun(self, seq: Sequence, stream: Stream) -> None:
+        """The prefix, or its first layer, is here: the prompt can take part in steps."""
         rank = self._rank
         del self.under_way[seq.seq_id]
         rank.partial[seq.seq_id] = rank.running[seq.seq_id] = seq
-        if seq.prefix_hashes:
+        if self._cache.layers is not None:
+            self.streams[seq.seq_id] = stream
+        elif seq.prefix_hashes:
             rank.publish(seq)
         rank.touch()
         rank.group.poke()
+
+    def _done(self, seq: Sequence, stream: Stream) -> None:
+        """The last layer is here: others can use the prefix, and a step that waits goes on."""
+        rank, layers = self._rank, self._cache.layers
+        if layers is not None:
+            layers.done(rank.group, stream)
+        if self.streams.get(seq.seq_id) is stream and seq.seq_id in rank.running:
+            rank.publish(seq)
 
 
 def must_wait(changed: "Iterable[Rank]", ranks: "Iterable[Rank]", cache: ContextCache) -> bool:

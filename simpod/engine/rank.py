@@ -3,12 +3,14 @@
 from collections import OrderedDict
 from collections.abc import Callable
 from collections.abc import Sequence as ReadOnly
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from simpod.engine.asking import ask, blame
 from simpod.engine.facades import RankFacade
 from simpod.engine.pausing import HostLink, switch
 from simpod.engine.prefix_reads import PrefixReads
+from simpod.engine.pull_order import PullOrder
 from simpod.engine.sequence import Sequence
 from simpod.engine.service import Service
 from simpod.policies import BatchScheduler
@@ -28,7 +30,7 @@ class Rank:
 
     __slots__ = (
         "at_boundary chunks group host inbox index is_dirty num_decoding num_pulling partial "
-        "paused pinned policy reads reserved review_clock running service target view waiting"
+        "paused pinned policy pulls reads reserved review_clock running service target view waiting"
     ).split()
 
     def __init__(self, group: "Group", index: int, target: int, policy: BatchScheduler) -> None:
@@ -48,6 +50,7 @@ class Rank:
         self.paused: dict[int, Sequence] = {}
         self.host: HostLink | None = None
         self.service: Service | None = None  # None: there are no tenants
+        self.pulls: PullOrder | None = None  # None: in order of arrival
         self.review_clock = -1  # token clock of the group at which the policy wants to be asked
         self.at_boundary: list[Callable[[], None]] = []  # what migrations do between two steps
         self.num_decoding = 0
@@ -235,11 +238,13 @@ class Rank:
     # --- decoding -----------------------------------------------------------------------------
 
     def admit_from_inbox(self) -> None:
-        """Take prompts from the prefill dies, in order of arrival, while slots and blocks last.
+        """Take prompts from the prefill dies, in order, while slots and blocks last.
 
         Waiting (preempted) sequences go first: nothing is pulled before they run again.
         """
         group, kv = self.group, self.group.kv
+        if self.pulls is not None and len(self.inbox) > 1:
+            self.pulls.sort()
         while self.inbox and not self.waiting and self.free_slots > len(self.partial):
             seq = next(iter(self.inbox.values()))
             blocks = kv.blocks_for(seq.goal_tokens)
@@ -297,17 +302,14 @@ class Rank:
 
         Paused ones go before all others.
         """
-        for seq in reversed(self.running.values()) if self.paused else ():
-            if seq.seq_id in self.paused:
-                self.preempt(seq)
-                self.touch()
-                return True
-        for seq in reversed(self.running.values()):
-            if seq.seq_id not in self.chunks:
-                self.preempt(seq)
-                self.touch()
-                return True
-        return False
+        newest_first = list(reversed(self.running.values()))
+        paused = (seq for seq in newest_first if seq.seq_id in self.paused)
+        others = (seq for seq in newest_first if seq.seq_id not in self.chunks)
+        seq = next(chain(paused, others), None)
+        if seq is not None:
+            self.preempt(seq)
+            self.touch()
+        return seq is not None
 
     def preempt(self, seq: Sequence) -> None:
         """Drop a sequence's KV: it waits for its recomputation, before all others."""

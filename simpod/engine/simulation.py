@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from simpod.cluster import PoolSpec
+from simpod.cluster import PoolSpec, Role
 from simpod.cluster.fabric import Fabric
 from simpod.cluster.prefix import PrefixCache
 from simpod.cluster.ranked_prefix import RankedPrefixCache
@@ -16,6 +16,7 @@ from simpod.engine.clock import Clock
 from simpod.engine.collect import PACK_REQUEST, collect
 from simpod.engine.context_cache import CacheInputs, ContextCache
 from simpod.engine.dispatch import Dispatcher
+from simpod.engine.elastic import ElasticDispatcher
 from simpod.engine.expert_moves import ExpertMover, ExpertPath
 from simpod.engine.gate import Gate
 from simpod.engine.group import Group
@@ -24,10 +25,13 @@ from simpod.engine.ledger import RunLog
 from simpod.engine.migration import Migrator
 from simpod.engine.network import Network
 from simpod.engine.pausing import HostLink
+from simpod.engine.pull_order import PullOrder
 from simpod.engine.rank import Rank
+from simpod.engine.scaling import Scaler, ScalingInputs
 from simpod.engine.sequence import NAN, Sequence
 from simpod.engine.service import Service
 from simpod.engine.source import Source
+from simpod.engine.steps import StepRun
 from simpod.engine.transfer_log import TransferLog
 from simpod.errors import InvariantError
 from simpod.policies import (
@@ -70,6 +74,7 @@ class RunInputs:
     decode: PoolInputs | None = None
     make_batching: Callable[[], BatchScheduler]
     batching_name: str
+    orders_pulls: bool = True  # by the batch scheduler; False: it takes prompts as they come
     transfer: KvTransfer | None = None
     kv_path: KvPath | None = None
     fabric: Fabric | None = None
@@ -86,6 +91,7 @@ class RunInputs:
     make_migration: Callable[[], Migration] | None = None  # in the pool that decodes
     migration_name: str = ""
     migration_law: KvTransfer | None = None
+    scaling: ScalingInputs | None = None  # then a pool has the most instances that it can get
     skip_ahead: bool = True
     duration_s: float | None = None
     on_progress: Progress | None = field(default=None, compare=False)
@@ -98,13 +104,7 @@ class Pool:
         spec = inputs.spec
         self.inputs = inputs
         self.spec = spec
-        self.dispatch = Dispatcher(
-            spec,
-            sim.clock,
-            name=inputs.router_name,
-            policy=inputs.make_router(),
-            rng=inputs.router_rng,
-        )
+        self.dispatch = self._dispatcher(sim)
         self.groups = [
             Group(
                 sim,
@@ -119,8 +119,17 @@ class Pool:
         for rank in self.dispatch.ranks:
             rank.host = HostLink(inputs.host_link) if inputs.host_link else None
             rank.service = Service() if sim.has_tenants else None
+            if spec.role == "decode" and sim.inputs.orders_pulls:
+                rank.pulls = PullOrder(rank, sim.inputs.make_batching())
         for group in self.groups:
             group.renew_prices = inputs.renew_prices
+
+    def _dispatcher(self, sim: "Simulation") -> Dispatcher:
+        inputs = self.inputs
+        name, make, rng = inputs.router_name, inputs.make_router, inputs.router_rng
+        if sim.inputs.scaling is None:
+            return Dispatcher(self.spec, sim.clock, name=name, policy=make(), rng=rng)
+        return ElasticDispatcher(self.spec, sim.clock, name=name, make_policy=make, rng=rng)
 
     def rank_of(self, target: int) -> tuple[Group, Rank]:
         """The group and the rank behind a router's target."""
@@ -168,6 +177,7 @@ class Simulation:
             for pool in self.pools
             if pool.inputs.expert_path
         ]
+        self.scaler = Scaler(self, inputs.scaling) if inputs.scaling else None
         needs_gate = inputs.make_admission or inputs.prediction
         self._gate = Gate(self, inputs) if needs_gate else None
         self._longest = min(self._longest_of(pool.spec) for pool in self.pools)
@@ -176,7 +186,8 @@ class Simulation:
         """Simulate to the end, or to `duration_s`; raise InvariantError if something got stuck."""
         for group in self.groups:
             self.clock.process(group.run())
-        self.source.start(self._arrive)
+        arrive = self._arrive
+        self.source.start(self.scaler.samples.counting(arrive) if self.scaler else arrive)
         for mover in self._expert_movers:
             mover.start()
         self.clock.run(until=self.inputs.duration_s)
@@ -194,6 +205,8 @@ class Simulation:
             group.ledger.close(*part)
         if self.network is not None:
             self.network.catch_up_samples()
+        if self.scaler is not None:
+            self.scaler.close()
         for seq in self.live.values():
             self._record(seq, LIVE)
         return collect(self)
@@ -208,7 +221,7 @@ class Simulation:
     @property
     def end_s(self) -> float:
         """When the simulation stopped: alarms that nobody waits for any more may come later."""
-        has_alarms = self.migrator is not None or bool(self._expert_movers)
+        has_alarms = self.migrator or self.scaler or self._expert_movers
         return self._last_end_s if self.is_over and has_alarms else self.clock.now
 
     @property
@@ -217,6 +230,19 @@ class Simulation:
         return self.num_ended == self._total
 
     # --- what groups ask ------------------------------------------------------------------------
+
+    def begins_of(self, role: Role) -> Callable[[Group, StepRun], None] | None:
+        """What goes out layer by layer as a step with prompts begins; None: nothing."""
+        layers = self.cache.layers if self.cache is not None else None
+        if role != "prefill" or not self.kv.is_layerwise:
+            return layers.begin if layers is not None else None
+
+        def begin(group: Group, run: StepRun) -> None:
+            self.kv.announce(group, run.end_s)
+            if layers is not None:
+                layers.begin(group, run)
+
+        return begin
 
     def prefix_unit_tokens(self, spec: PoolSpec) -> int:
         """Tokens of one prefix unit, whole hash blocks and KV blocks; 0: no prefix reuse."""

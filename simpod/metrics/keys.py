@@ -65,7 +65,11 @@ _QUALITY = {
     "prefix_hit_frac_by_tier": "the same by where: hbm (prefix cache of the rank), dram and ssd of"
     " the shared memory",
     "shared_memory": "null, or of the whole run, by tier: blocks held and their capacity, bytes"
-    " read and written; lost_blocks: evicted from the last tier",
+    " read and written; lost_blocks: evicted from the last tier; local: the same of the hosts'"
+    " own tier",
+    "scaling": "null without a scaling policy; else dies x seconds by pool and state of the"
+    " instances (serving, draining, loading), their sum, those that were spare; instances that had"
+    " dies, on average; instances added, removed, switched; count, mean and max of drain_s, load_s",
     "preemptions": "sequences that lost their KV blocks and started again, whole run",
 }
 

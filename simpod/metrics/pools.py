@@ -58,7 +58,7 @@ def pool_use(records: RunRecords, pool: PoolRecords) -> PoolUse:
     lasted_s = span_s(records)
     busy_s = sum(group.busy_s for group in groups)
     return PoolUse(
-        busy_frac=busy_s / (pool.instances * lasted_s) if lasted_s > 0 else np.nan,
+        busy_frac=busy_s / (pool.average_instances * lasted_s) if lasted_s > 0 else np.nan,
         slots_frac=pool.mean_slots_frac,
         kv_frac=pool.mean_kv_frac,
         peak_kv_frac=max((group.peak_kv_frac for group in groups), default=np.nan),

@@ -119,7 +119,7 @@ def _limit(
     full_s = shares[resource] * law[0] + added_s
     if not full_s > 0:
         return None
-    rate_per_s = pool.instances / full_s
+    rate_per_s = pool.average_instances / full_s
     if pool.role == "prefill" and (busy_frac := used.get((pool.name, "prefill"), 0.0)) > 0:
         rate_per_s = max(rate_per_s, offered_per_s / busy_frac)  # a busy rank may do more at once
     # where ranks wait for the one with a prompt, prompts on other ranks are nearly free
@@ -144,7 +144,7 @@ def _shares(records: RunRecords, pool: PoolRecords, work: Floats, served: int) -
     if pool.role != "prefill":
         weight = work[:, 0] if length_s @ work[:, 0] > 0 else tokens
         steps_per_s = float(count @ weight) / float(length_s @ weight)
-        lasted = steps_per_s * pool.instances * span_s(records) / served
+        lasted = steps_per_s * pool.average_instances * span_s(records) / served
         shares |= {"slots": pool.mean_slots_frac * lasted, "kv": pool.mean_kv_frac * lasted}
     return shares
 
@@ -216,7 +216,7 @@ def _prefill_busy_frac(records: RunRecords, pool: PoolRecords, window: Window) -
         np.clip(requests.scheduled_s[chosen], start_s, end_s) - start_s,
         np.clip(ends_s[chosen], start_s, end_s) - start_s,
     )
-    return busy_s / (pool.ranks * (end_s - start_s))
+    return busy_s / (pool.average_ranks * (end_s - start_s))
 
 
 def covered_s(lane: Ints, start_s: Floats, end_s: Floats) -> float:

@@ -1,7 +1,7 @@
 """One run in one JSON object, with the names of `vllm bench serve` where it has one."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -145,6 +145,7 @@ def _quality(records: RunRecords, window: Window, slo: Slo) -> Json:
         "prefix_hit_frac": _ratio(int(cached), int(prompt)),
         "prefix_hit_frac_by_tier": _hits_by_tier(requests, chosen),
         "shared_memory": _shared_memory(records),
+        "scaling": _scaling(records),
         "preemptions": sum(group.num_preemptions for group in records.groups),
     }
 
@@ -168,10 +169,41 @@ def _shared_memory(records: RunRecords) -> Json | None:
         "capacity_blocks": capacity,
         "held_blocks": held,
         "lost_blocks": pool.lost_blocks,
+        "local": {
+            "capacity_blocks": pool.local_capacity_blocks,
+            "held_blocks": pool.local_held_blocks,
+            "lost_blocks": pool.local_lost_blocks,
+            "read_bytes": pool.local_read_bytes,
+            "written_bytes": pool.local_written_bytes,
+        },
         "read_bytes": {"dram": pool.dram_read_bytes, "ssd": pool.ssd_read_bytes},
         "own_host_read_bytes": pool.own_host_read_bytes,
         "written_bytes": {"dram": pool.dram_written_bytes, "ssd": pool.ssd_written_bytes},
     }
+
+
+def _scaling(records: RunRecords) -> Json | None:
+    scaling = records.scaling
+    if scaling is None:
+        return None
+    used = sum(sum(states.values()) for states in scaling.die_s.values())
+    return {
+        "die_seconds": scaling.die_s,
+        "used_die_seconds": used,
+        "spare_die_seconds": scaling.spare_die_s,
+        "mean_instances": scaling.mean_instances,
+        "added": scaling.num_added,
+        "removed": scaling.num_removed,
+        "switched": scaling.num_switched,
+        "drain_s": _spread(scaling.drain_s),
+        "load_s": _spread(scaling.load_s),
+    }
+
+
+def _spread(times_s: Sequence[float]) -> Json:
+    """Number, mean and largest of the changes that have ended."""
+    mean = float(np.mean(times_s)) if times_s else np.nan
+    return {"count": len(times_s), "mean": mean, "max": max(times_s, default=np.nan)}
 
 
 def _attribution(records: RunRecords, chosen: Bools) -> Json:

@@ -1,8 +1,9 @@
 """Decisions: the roles, the built-in policies, and how a name becomes one."""
 
-from simpod.policies.catalogue import BUILT_IN, ROLE_OF_KEY
+from simpod.policies.catalogue import BUILT_IN, IN_ORDER_OF_ARRIVAL, ROLE_OF_KEY
 from simpod.policies.resolve import resolve
 from simpod.policies.roles import (
+    AddInstance,
     Admission,
     AdmissionView,
     BatchPlan,
@@ -19,15 +20,21 @@ from simpod.policies.roles import (
     PolicyRef,
     Prediction,
     PredictorView,
+    RemoveInstance,
     Router,
     RouteRequest,
     RouterView,
+    Scaling,
+    ScalingView,
     SequenceView,
+    SwitchInstance,
 )
 
 __all__ = [
     "BUILT_IN",
+    "IN_ORDER_OF_ARRIVAL",
     "ROLE_OF_KEY",
+    "AddInstance",
     "Admission",
     "AdmissionView",
     "BatchPlan",
@@ -44,9 +51,13 @@ __all__ = [
     "PolicyRef",
     "Prediction",
     "PredictorView",
+    "RemoveInstance",
     "RouteRequest",
     "Router",
     "RouterView",
+    "Scaling",
+    "ScalingView",
     "SequenceView",
+    "SwitchInstance",
     "resolve",
 ]

@@ -70,15 +70,28 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "eplb": "simpod.policies.experts.eplb:Eplb",
         "deepseek_eplb": "simpod.policies.experts.deepseek_eplb:DeepSeekEplb",
     },
+    "scaling": {
+        "keep": "simpod.policies.scaling.keep:keep",
+        "kubernetes_hpa": "simpod.policies.scaling.kubernetes_hpa:KubernetesHpa",
+        "dynamo_planner": "simpod.policies.scaling.dynamo_planner:DynamoPlanner",
+        "epd": "simpod.policies.scaling.epd:EpdRoleSwitch",
+        "pd_serve": "simpod.policies.scaling.pd_serve:PdServeRatio",
+    },
     "cache": {
         "lru": "simpod.policies.caching.lru:lru",
         "lfu": "simpod.policies.caching.lfu:lfu",
         "fifo": "simpod.policies.caching.fifo:fifo",
         "gdsf": "simpod.policies.caching.gdsf:Gdsf",
         "marconi": "simpod.policies.caching.marconi:Marconi",
+        "cached_attention": "simpod.policies.caching.cached_attention:CachedAttention",
     },
 }
 """Role -> short name -> where it is; strings only, so nothing is imported for nothing."""
+
+IN_ORDER_OF_ARRIVAL = frozenset(
+    {"fcfs", "orca", "splitfuse", "prefill_first", "decode_first", "slices"}
+)
+"""Batch schedulers that take prompts as they come: nobody has to ask them which is the first."""
 
 ROLE_OF_KEY: Mapping[str, str] = {
     "batching": "batching",
@@ -91,6 +104,7 @@ ROLE_OF_KEY: Mapping[str, str] = {
     "eviction": "cache",
     "migration": "migration",
     "experts": "experts",
+    "scaling": "scaling",
 }
 """Keys of `policies:` in an experiment -> the role that the policy plays."""
 

@@ -24,6 +24,7 @@ from simpod.policies.fakes import (
     router_views,
 )
 from simpod.policies.roles import BatchPlan, Move, Pause, Prediction
+from simpod.policies.scaling_checks import check_scaling
 
 
 def check_batch_scheduler(make: Callable[[], Any], name: str, *, views: int = 500) -> list[str]:
@@ -228,6 +229,7 @@ CHECKS: dict[str, Callable[..., list[str]]] = {
     "length_predictor": check_length_predictor,
     "cache": check_cache,
     "migration": check_migration,
+    "scaling": check_scaling,
 }
 """Role -> its contract test."""
 

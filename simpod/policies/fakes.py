@@ -214,6 +214,7 @@ class FakeCacheView:
     by_entry: tuple[int, ...]
     counts: Mapping[int, int]
     depths: Mapping[int, int] = field(default_factory=dict)
+    wanted: Mapping[int, float] = field(default_factory=dict)
 
     @property
     def num_blocks(self) -> int:
@@ -242,6 +243,10 @@ class FakeCacheView:
         """Blocks before it."""
         return self.depths.get(block, 0)
 
+    def wanted_place(self, block: int, /) -> float:
+        """Place in the queue of who waits for it."""
+        return self.wanted.get(block, float("inf"))
+
 
 def cache_views(rng: np.random.Generator, count: int) -> Iterator[FakeCacheView]:
     """Random full caches, of one block to many."""
@@ -252,6 +257,7 @@ def cache_views(rng: np.random.Generator, count: int) -> Iterator[FakeCacheView]
             by_entry=tuple(blocks),
             counts={block: int(rng.integers(0, 4)) for block in blocks},
             depths={block: int(rng.integers(0, 300)) for block in blocks},
+            wanted={block: float(rng.integers(0, 9)) for block in blocks if rng.random() < 0.3},
         )
 
 

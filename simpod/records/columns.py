@@ -46,7 +46,7 @@ class RequestRecords:
     prompt_tokens: Ints
     output_tokens: Ints
     cached_tokens: Ints  # prompt tokens found in the prefix cache or in the shared memory
-    dram_tokens: Ints  # of these, read from the shared memory's DRAM
+    dram_tokens: Ints  # of these, read from DRAM, of the shared memory or of the host alone
     ssd_tokens: Ints  # of these, read from its SSD
     prefill_target: Ints  # rank within the mixed or prefill pool, instance x dp + rank; -1
     decode_target: Ints  # rank within the decode pool (= prefill_target in a mixed pool); -1
@@ -114,6 +114,19 @@ class PoolRecords:
     )
     mean_kv_frac: float  # time average of KV in use / capacity (at scheduling changes)
     mean_waiting_seqs: float
+    mean_instances: float | None = None  # that had dies, over the run; None: always `instances`
+
+    @property
+    def average_instances(self) -> float:
+        """Over the run."""
+        return self.instances if self.mean_instances is None else self.mean_instances
+
+    @property
+    def average_ranks(self) -> float:
+        """Over the run."""
+        if self.mean_instances is None:
+            return self.ranks
+        return self.ranks * self.mean_instances / self.instances
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -163,6 +176,45 @@ class SharedMemoryRecords:
     ssd_read_bytes: float
     dram_written_bytes: float  # write-back, and blocks that came back from SSD
     ssd_written_bytes: float  # blocks that DRAM evicted
+    local_capacity_blocks: int = 0  # of all hosts, in the DRAM that serves their own dies
+    local_held_blocks: int = 0
+    local_lost_blocks: int = 0
+    local_read_bytes: float = 0.0
+    local_written_bytes: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TimeSeriesRecords:
+    """One row a sample and pool, [k]; rates are means since the sample before."""
+
+    time_s: Floats
+    pool: Ints  # place in `pool_names`
+    serving: Ints  # instances
+    draining: Ints
+    loading: Ints
+    waiting_seqs: Ints
+    running_seqs: Ints
+    kv_frac: Floats  # of the instances that have dies
+    prompt_tokens_per_s: Floats  # computed
+    output_tokens_per_s: Floats  # of running decodes
+    arrivals_per_s: Floats  # of the deployment, the same for all pools
+    arrived_tokens_per_s: Floats  # their prompt tokens
+    spare_dies: Ints  # of the deployment
+    pool_names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScalingRecords:
+    """What scaling did and took, over the whole run."""
+
+    die_s: dict[str, dict[str, float]]  # pool -> serving, draining, loading -> dies x seconds
+    spare_die_s: float
+    num_added: int
+    num_removed: int
+    num_switched: int
+    drain_s: tuple[float, ...]  # of each drain that has ended
+    load_s: tuple[float, ...]  # of each load of weights that has ended
+    mean_instances: dict[str, float]  # pool -> that had dies
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -177,5 +229,7 @@ class RunRecords:
     end_s: float  # when the simulation stopped
     links: LinkRecords | None = None  # if it was asked for
     shared_memory: SharedMemoryRecords | None = None  # if there is one
+    timeseries: TimeSeriesRecords | None = None  # with a scaling policy
+    scaling: ScalingRecords | None = None
     segments: Ints = field(default_factory=lambda: np.empty((0, 4), dtype=np.int64))
     """[s, 4] spans of decode steps before a preemption: request id, ledger, first, last step."""

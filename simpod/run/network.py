@@ -3,7 +3,14 @@
 from dataclasses import dataclass
 from typing import Final
 
-from simpod.cluster import KvRoutes, Placement, num_kv_shards, place_in_order
+from simpod.cluster import (
+    ElasticKvRoutes,
+    ElasticPlacement,
+    KvRoutes,
+    Placement,
+    num_kv_shards,
+    place_in_order,
+)
 from simpod.cluster.fabric import Fabric, build_graph, degraded, freeze, transfer_law, whole_fabric
 from simpod.config import ResolvedExperiment
 from simpod.cost import KvTransfer, kv_bytes_per_token, kv_transfer
@@ -52,6 +59,14 @@ def kv_law(profile: HardwareProfile, plane: str) -> TransferLaw:
 def _placements(experiment: ResolvedExperiment) -> tuple[Placement, ...]:
     """Pools of one pod take its dies in order; in pods of their own each begins with the first."""
     profiles = [experiment.hardware[pool.name] for pool in experiment.pools]
+    if (scaling := experiment.scaling) is not None:
+        placements = place_in_order(experiment.pools)
+        used = sum(pool.instances * pool.layout.all_dies for pool in experiment.pools)
+        num_dies = used + scaling.spare_dies
+        return tuple(
+            ElasticPlacement(first_die=0, dp=each.dp, tp=each.tp, num_dies=num_dies)
+            for each in placements
+        )
     if all(profile == profiles[0] for profile in profiles):
         return place_in_order(experiment.pools)
     return tuple(place_in_order([pool])[0] for pool in experiment.pools)
@@ -110,7 +125,7 @@ def _kv_path(experiment: ResolvedExperiment, placements: tuple[Placement, ...]) 
     profile = experiment.hardware[decode.name]
     return KvPath(
         plane=experiment.kv_plane,
-        routes=KvRoutes(
+        routes=(ElasticKvRoutes if experiment.scaling else KvRoutes)(
             prefill=placements[0],
             decode=placements[1],
             prefill_shards=num_kv_shards(attention, prefill.layout.tp),
@@ -137,9 +152,16 @@ def _cache(experiment: ResolvedExperiment, placement: Placement) -> CacheInputs 
         read_law=transfer_law(profile, read),
         write_law=transfer_law(profile, write),
         ssd_law=transfer_law(profile, "vpc") if shared.spec.ssd_bytes else None,
+        local_law=_local_law(profile, shared.plane) if shared.spec.local_blocks else None,
         placement=placement,
         num_shards=num_kv_shards(experiment.model.attention, entry.layout.tp),
         die_bytes_per_token=kv_bytes_per_token(experiment.model, entry.layout),
         waits_for_reads=shared.waits_for_reads,
+        num_layers=experiment.model.num_layers if shared.layerwise else None,
         write_back=shared.write_back,
     )
+
+
+def _local_law(profile: HardwareProfile, plane: str) -> TransferLaw:
+    """Of a die and its own host's DRAM: as measured, else over the plane of the pool."""
+    return transfer_law(profile, "read_cpu" if "read_cpu" in profile.topology.transfers else plane)

@@ -22,6 +22,7 @@ from simpod.records.columns import (
     LinkRecords,
     RequestRecords,
     RunRecords,
+    TimeSeriesRecords,
     TransferRecords,
 )
 
@@ -32,6 +33,7 @@ PROVENANCE, SUMMARY = "provenance.json", "summary.json"
 TABLES = ("requests", "steps", "transfers")
 FILES = (PROVENANCE, SUMMARY, *(f"{table}.parquet" for table in TABLES))
 LINKS = "links.parquet"  # only if samples of the links were asked for
+TIMESERIES = "timeseries.parquet"  # only with a scaling policy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -45,6 +47,7 @@ class ResultFiles:
     steps: "pd.DataFrame"
     transfers: "pd.DataFrame"
     links: "pd.DataFrame | None" = None
+    timeseries: "pd.DataFrame | None" = None
 
 
 def write_results(
@@ -69,6 +72,8 @@ def write_results(
         _write_table(draft / "transfers.parquet", transfer_columns(records))
         if records.links is not None:
             _write_table(draft / LINKS, link_columns(records.links))
+        if records.timeseries is not None:
+            _write_table(draft / TIMESERIES, timeseries_columns(records.timeseries))
     return folder
 
 
@@ -84,7 +89,7 @@ def check_target(folder: Path, *, overwrite: bool) -> None:
         raise ConfigError(f"{folder}: exists and is no result of simpod; choose another folder")
     if not overwrite:
         raise ConfigError(f"{folder}: holds a result already; choose another, or overwrite it")
-    foreign = [name for name in found if name not in (*FILES, LINKS)]
+    foreign = [name for name in found if name not in (*FILES, LINKS, TIMESERIES)]
     if foreign:
         more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
         raise ConfigError(
@@ -116,8 +121,10 @@ def read_results(folder: Path) -> ResultFiles:
 
     summary, provenance = read_summary(folder), _read_json(folder / PROVENANCE)
     tables = {name: pd.read_parquet(folder / f"{name}.parquet") for name in TABLES}
-    links = pd.read_parquet(folder / LINKS) if (folder / LINKS).is_file() else None
-    return ResultFiles(folder=folder, summary=summary, provenance=provenance, links=links, **tables)
+    more = {"links": LINKS, "timeseries": TIMESERIES}
+    found = {name: folder / file for name, file in more.items() if (folder / file).is_file()}
+    tables |= {name: pd.read_parquet(file) for name, file in found.items()}
+    return ResultFiles(folder=folder, summary=summary, provenance=provenance, **tables)
 
 
 def read_summary(folder: Path) -> dict[str, Any]:
@@ -185,6 +192,13 @@ def link_columns(links: LinkRecords) -> dict[str, Any]:
     return {**_columns(links), "plane": _named(links.plane, links.plane_names)}
 
 
+def timeseries_columns(rows: TimeSeriesRecords) -> dict[str, Any]:
+    """Columns of timeseries.parquet: one row a sample and pool."""
+    columns = _columns(rows)
+    del columns["pool_names"]
+    return {**columns, "pool": _named(rows.pool, rows.pool_names)}
+
+
 def _named(codes: Ints, names: Sequence[str]) -> Any:
     import pyarrow as pa
 
@@ -193,7 +207,9 @@ def _named(codes: Ints, names: Sequence[str]) -> Any:
     )
 
 
-def _columns(rows: RequestRecords | TransferRecords | LinkRecords) -> dict[str, Any]:
+def _columns(
+    rows: RequestRecords | TransferRecords | LinkRecords | TimeSeriesRecords,
+) -> dict[str, Any]:
     names = (field.name for field in fields(rows) if field.name != "plane_names")
     return {name: getattr(rows, name) for name in names}
 

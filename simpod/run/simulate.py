@@ -17,13 +17,14 @@ from simpod.cost.statuses import part_statuses
 from simpod.engine import PoolInputs, RunInputs, Simulation
 from simpod.errors import PolicyError
 from simpod.metrics import summary
-from simpod.policies import Migration, PolicyRef, Prediction, resolve
+from simpod.policies import IN_ORDER_OF_ARRIVAL, Migration, PolicyRef, Prediction, resolve
 from simpod.policies.checks import prediction_problems
 from simpod.policies.roles import Ints
 from simpod.records.columns import RunRecords
 from simpod.run.experts import expert_path, expert_timeline, renewal
 from simpod.run.network import links_of
 from simpod.run.provenance import provenance
+from simpod.run.scaling import largest, scaling_inputs
 from simpod.workload import (
     BurstArrivals,
     ClosedLoopArrivals,
@@ -105,7 +106,7 @@ def run_inputs(
     keys = _router_keys(experiment)
     entry, *rest = (
         _pool(experiment, spec, key, placement, stream)
-        for spec, key, placement in zip(experiment.pools, keys, links.placements, strict=True)
+        for spec, key, placement in zip(largest(experiment), keys, links.placements, strict=True)
     )
     batching = experiment.policies["batching"]
     admission = experiment.policies.get("admission")
@@ -119,6 +120,7 @@ def run_inputs(
         decode=rest[0] if rest else None,
         make_batching=resolve("batching", batching),
         batching_name=f"{batching.use} (policies.batching)",
+        orders_pulls=batching.use not in IN_ORDER_OF_ARRIVAL,
         make_eviction=resolve("prefix_eviction", eviction) if eviction else None,
         eviction_name=f"{eviction.use} (policies.prefix_eviction)" if eviction else "",
         transfer=links.transfer,
@@ -135,6 +137,7 @@ def run_inputs(
         prediction=_prediction(experiment, requests, stream),
         make_admission=resolve("admission", admission) if admission else None,
         admission_name=f"{admission.use} (policies.admission)" if admission else "",
+        scaling=scaling_inputs(experiment, links.placements),
         skip_ahead=experiment.skip_ahead,
         duration_s=experiment.measure.duration_s,
         on_progress=on_progress,

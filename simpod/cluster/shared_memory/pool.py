@@ -15,6 +15,7 @@ from simpod.errors import ConfigError
 
 DRAM: Final = 0
 SSD: Final = 1
+LOCAL: Final = 2
 TIERS: Final = ("dram", "ssd")
 
 
@@ -30,6 +31,12 @@ class SharedMemorySpec:
     block_tokens: int
     replication: int = 1
     virtual_nodes: int = 64
+    local_bytes_per_host: float = 0.0  # DRAM for a host's own dies, beside the pool
+
+    @property
+    def local_blocks(self) -> int:
+        """Whole blocks in the local DRAM of one host."""
+        return int(self.local_bytes_per_host // self.block_bytes)
 
     @property
     def num_shards(self) -> int:
@@ -53,7 +60,7 @@ class Found(NamedTuple):
     block: int
     host: int
     socket: int  # CPU number within the pod: host x sockets + place
-    tier: int  # DRAM or SSD
+    tier: int  # DRAM or SSD of the pool, or LOCAL: of the reader's host alone
 
 
 class SharedMemory:

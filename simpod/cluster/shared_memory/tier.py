@@ -1,8 +1,9 @@
 """One kind of memory of one shard: blocks of one size, an eviction policy, exact counts."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from math import inf
 
 from simpod.errors import InvariantError, PolicyError
 
@@ -54,6 +55,10 @@ class TierFacade:
         """0: blocks are spread over memories, none knows the prefix of one."""
         return 0
 
+    def wanted_place(self, block: int, /) -> float:
+        """Place in its queue of the first waiting request that has this block; infinity: none."""
+        return self._tier.look_ahead().get(block, inf)
+
 
 class Tier:
     """Blocks by id; free + held == capacity at all times."""
@@ -67,6 +72,8 @@ class Tier:
         self.last_use: dict[int, int] = {}
         self.num_uses = 0
         self.by_count: dict[int, OrderedDict[int, None]] = {}
+        self.look_ahead: Callable[[], Mapping[int, float]] = dict
+        """Block -> place in its queue of the first waiting request that has it."""
         self._policy = policy
         self._name = policy_name
         self._view = TierFacade(self)

@@ -13,8 +13,18 @@ from simpod.policies.roles.migrate import Migration, MigrationView, Move
 from simpod.policies.roles.predict import LengthPredictor, Prediction, PredictorView
 from simpod.policies.roles.reference import PolicyRef
 from simpod.policies.roles.route import Floats, Ints, Router, RouteRequest, RouterView
+from simpod.policies.roles.scale import (
+    AddInstance,
+    PoolLoad,
+    RemoveInstance,
+    ScaleAction,
+    Scaling,
+    ScalingView,
+    SwitchInstance,
+)
 
 __all__ = [
+    "AddInstance",
     "Admission",
     "AdmissionView",
     "BatchPlan",
@@ -32,10 +42,16 @@ __all__ = [
     "Move",
     "Pause",
     "PolicyRef",
+    "PoolLoad",
     "Prediction",
     "PredictorView",
+    "RemoveInstance",
     "RouteRequest",
     "Router",
     "RouterView",
+    "ScaleAction",
+    "Scaling",
+    "ScalingView",
     "SequenceView",
+    "SwitchInstance",
 ]

@@ -36,6 +36,10 @@ class CacheView(Protocol):
     def depth(self, block: int, /) -> int:
         """Blocks of the same prefix before this one; 0 where that is not known."""
 
+    def wanted_place(self, block: int, /) -> float:
+        """Place in its queue of the first waiting request that has this block, from 0; infinity:
+        none, or not known."""
+
 
 class CachePolicy(Protocol):
     """Chooses what a full cache gives up."""
