@@ -87,7 +87,7 @@ def test_decode_attention_is_that_of_the_familys_library(device, library):
 def test_caches_of_eight_bits_take_their_own_attention_first():
     assert prefill_variants("bf16") == mla_variants("bf16") == ("bf16",)
     assert prefill_variants("fp8") == ("bf16_kv_fp8", "bf16")
-    assert mla_variants("fp8") == ("fp8", "bf16")
+    assert mla_variants("int8") == ("fp8", "int8", "bf16")
 
 
 def test_only_all_reduce_has_a_kernel_of_its_own():

@@ -27,6 +27,8 @@ SMALL = (
     "policies.experts.redundant_slots=0",
 )
 
+MORE = (*SMALL, "workload.num_requests=1024", "workload.arrivals.concurrency=1024")
+
 
 def timeline(
     balancer: Any, every_s: float = 10.0, link_bytes_per_s: float = 10.0
@@ -111,7 +113,7 @@ def test_drift_shows_in_the_steps_and_skipping_ahead_does_not_matter() -> None:
 
 def test_balancing_pays() -> None:
     tpot_ms = [
-        run(load_experiment(EXPERIMENT, (*SMALL, f"policies.experts={policy}", routing))).summary[
+        run(load_experiment(EXPERIMENT, (*MORE, f"policies.experts={policy}", routing))).summary[
             "mean_tpot_ms"
         ]
         for policy in ("{use: none, redundant_slots: 32}", "{use: eplb, redundant_slots: 32}")

@@ -73,8 +73,8 @@ def prefill_variants(kv_dtype: str) -> tuple[str, ...]:
 
 
 def mla_variants(kv_dtype: str) -> tuple[str, ...]:
-    """Variants of both MLA kernels."""
-    return ("bf16",) if kv_dtype == "bf16" else ("fp8", "bf16")
+    """Variants of both MLA kernels; a device has those of one 8-bit type."""
+    return ("bf16",) if kv_dtype == "bf16" else ("fp8", "int8", "bf16")
 
 
 def collective_variants(operation: str) -> tuple[tuple[str, ...], ...]:
