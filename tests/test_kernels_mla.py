@@ -205,9 +205,11 @@ def test_cann_reaches_its_published_figures() -> None:
     """CloudMatrix-Infer tables 8 and 9, a report of 59.8 us; CANN: above 70 % with a draft."""
     seqs, context = 96, 8192
     flops = 2 * (576 + 512) * 128 * seqs * context
-    bf16 = CM384.peak_flops_per_s["bf16"]
-    assert flops / cann_s(seqs, context, 128) / bf16 == pytest.approx(0.654, rel=0.005)
-    assert 0.70 < 2 * flops / cann_s(seqs, context, 128, 2.0) / bf16 < 0.868  # AMLA: 86.8 %
+    counted = CM384.peak_flops_per_s["int8"] / 2  # what the paper's shares are of
+    assert flops / cann_s(seqs, context, 128) / counted == pytest.approx(0.654, rel=0.005)
+    two = 2 * flops / cann_s(seqs, context, 128, 2.0)
+    assert two > 0.70 * counted
+    assert two < 307e12  # AMLA on half of an NPU
     cache_bytes = seqs * context * 576 * 2
     assert cache_bytes / cann_s(seqs, context, 16) == pytest.approx(1.346e12, rel=0.005)
     assert cann_s(5, 4500, 16) == pytest.approx(59.8e-6, rel=0.005)
@@ -217,7 +219,7 @@ def test_an_int8_cache_takes_what_xdeepserve_measures() -> None:
     """Figure 20: 21.8 % of 90.2 ms over 62 layers, 60 sequences a die at about 3K, one draft."""
     measured_s = 0.218 * 90.2e-3 / 62
     assert cann_s(60, 3072, 128, 2.0, "int8") == pytest.approx(measured_s, rel=0.01)
-    assert cann_s(60, 3072, 128, 2.0) > 1.3 * measured_s
+    assert cann_s(60, 3072, 128, 2.0) > 1.2 * measured_s
 
 
 def frame(**columns):
