@@ -18,13 +18,17 @@ from simpod.config import load_hardware
 from simpod.cost import Batch, Layout, StepPricer, StepPrices, plan_memory, step_pricer
 from simpod.cost.core_split import share_of_cores
 from simpod.cost.micro_batches import MicroBatches
-from simpod.cost.parts import COMBINE_WAIT, DISPATCH_WAIT, PartCosts
+from simpod.cost.parts import COMBINE_WAIT, DISPATCH_WAIT, EXPERTS, PartCosts
 from simpod.cost.semantics import SEMANTICS
 from simpod.cost.split_step import ExpertSide, exposed
+from simpod.cost.stragglers import slowest_of, wait_for_slow_experts
 from simpod.errors import ConfigError
+from simpod.records.columns import STEP_PARTS
 from tests.cost_examples import DEEPSEEK_R1
 
 HARDWARE = load_hardware("cloudmatrix384")
+EVEN = replace(HARDWARE, calibration=replace(HARDWARE.calibration, decode_kernel_spread_frac=0.0))
+"""The same with dies that are all as fast."""
 COLOCATED = Layout(dies=32, dp=32, ep=32, weight_dtype="int8", mtp_layers=1, mtp_acceptance=0.9)
 SPLIT = Layout(
     dies=12,
@@ -58,9 +62,9 @@ def adds_up(prices: StepPrices) -> None:
 
 def test_even_routing_costs_what_chance_leaves() -> None:
     """A binomial spread of the loads of 32 dies: a little wait, and the rest as without."""
-    plain = StepPricer(DEEPSEEK_R1, HARDWARE, COLOCATED).price(batch_of(32))
+    plain = StepPricer(DEEPSEEK_R1, EVEN, COLOCATED).price(batch_of(32))
     loads = loads_of(BalancedRouting())
-    even = StepPricer(DEEPSEEK_R1, HARDWARE, COLOCATED, loads=loads).price(batch_of(32))
+    even = StepPricer(DEEPSEEK_R1, EVEN, COLOCATED, loads=loads).price(batch_of(32))
     assert plain.base_s < even.base_s < 1.05 * plain.base_s
     assert even.parts()[COMBINE_WAIT] == pytest.approx(even.base_s - plain.base_s, rel=0.3)
     adds_up(even)
@@ -126,10 +130,12 @@ def test_streams_beat_their_stages_one_after_the_other() -> None:
     layout = replace(COLOCATED, micro_batches=2)
     prices = step_pricer(DEEPSEEK_R1, HARDWARE, layout).price(batch_of(32))
     adds_up(prices)
-    first = PartCosts(DEEPSEEK_R1, share_of_cores(HARDWARE, 2 / 3), layout, SEMANTICS["flowserve"])
+    flowserve, fewer = SEMANTICS["flowserve"], share_of_cores(HARDWARE, 2 / 3)
+    first = PartCosts(DEEPSEEK_R1, fewer, layout, flowserve, is_gate_apart=True)
     second = PartCosts(DEEPSEEK_R1, share_of_cores(HARDWARE, 1 / 3), layout, SEMANTICS["flowserve"])
     one = MicroBatches(first, 32, 2).price(batch_of(32)).busy_s.sum(axis=0).max()
-    other = 2 * second.experts(np.array([40.0 * 32])).sum()
+    tokens = np.array([40.0])
+    other = 2 * (second.gate(tokens) + second.experts(32 * tokens)).sum()
     assert max(one, other) < prices.base_s < one + other
 
 
@@ -192,8 +198,6 @@ def test_published_stages_of_xdeepserve() -> None:
     )
     side = ExpertSide(DEEPSEEK_R1, HARDWARE, layout)
     found = side.fill(np.array([96.0 * 160]))[0]
-    from simpod.records.columns import STEP_PARTS
-
     parts = dict(zip(STEP_PARTS, found.tolist(), strict=True))
     assert parts["a2e"] == pytest.approx(172e-6, rel=0.06)
     assert parts["e2a"] == pytest.approx(193e-6, rel=0.06)
@@ -212,3 +216,46 @@ def test_what_is_shown_of_hidden_stages() -> None:
     more = exposed(stages, 5.0)
     assert more[DISPATCH_WAIT] == pytest.approx(2.0)
     assert exposed(stages, -1.0).sum() == 0.0
+
+
+def test_the_gate_can_be_priced_apart() -> None:
+    tokens = np.array([1.0, 40.0, 900.0])
+    flowserve = SEMANTICS["flowserve"]
+    whole = PartCosts(DEEPSEEK_R1, HARDWARE, COLOCATED, flowserve)
+    apart = PartCosts(DEEPSEEK_R1, HARDWARE, COLOCATED, flowserve, is_gate_apart=True)
+    together = apart.tokens(tokens) + apart.gate(tokens)
+    assert together == pytest.approx(whole.tokens(tokens))
+    assert apart.gate(tokens).sum() > 0.0
+
+
+def test_the_slowest_of_many() -> None:
+    assert slowest_of(1) == pytest.approx(0.0)
+    assert slowest_of(2) == pytest.approx(0.5642, rel=0.05)  # 1 / sqrt(pi)
+    rng = np.random.default_rng(1)
+    drawn = rng.standard_normal((4000, 288)).max(axis=1).mean()
+    assert slowest_of(288) == pytest.approx(drawn, rel=0.01)
+    parts = np.zeros(len(STEP_PARTS))
+    parts[[COMBINE_WAIT, EXPERTS]] = 3.0, 8.0
+    assert wait_for_slow_experts(parts, 0.5) == pytest.approx(2.0)  # 3 and 4 make 5
+    assert parts[COMBINE_WAIT] == pytest.approx(5.0)
+
+
+def test_ranks_wait_for_slow_kernels_and_the_law_still_holds() -> None:
+    even = StepPricer(DEEPSEEK_R1, EVEN, COLOCATED).price(batch_of(32))
+    pricer = StepPricer(DEEPSEEK_R1, HARDWARE, COLOCATED)
+    found = pricer.price(batch_of(32))
+    late_frac = HARDWARE.calibration.decode_kernel_spread_frac * slowest_of(32)
+    assert found.base_s - even.base_s == pytest.approx(late_frac * even.attention_s)
+    assert found.parts()[DISPATCH_WAIT] == pytest.approx(late_frac * even.attention_s)
+    adds_up(found)
+    later = batch_of(32)
+    later.gained_tokens = 10
+    assert pricer.price(later).base_s == pytest.approx(found.base_s + 10 * found.slope_s)
+
+
+def test_one_rank_waits_for_nobody() -> None:
+    layout = Layout(dies=1, weight_dtype="int8")
+    prices = [
+        StepPricer(DEEPSEEK_R1, which, layout).price(batch_of(1)) for which in (EVEN, HARDWARE)
+    ]
+    assert prices[0].base_s == prices[1].base_s

@@ -90,7 +90,7 @@ def test_caches_of_eight_bits_take_their_own_attention_first():
     narrow = ("bf16_kv_fp8", "bf16_kv_fp8/fused", "bf16_kv_fp8/trtllm")
     assert prefill_variants("fp8") == (*narrow, *wide)
     assert mla_variants("bf16") == ("bf16", "bf16/trtllm_mla")
-    assert mla_variants("fp8") == ("fp8", "fp8/trtllm_mla", *mla_variants("bf16"))
+    assert mla_variants("int8") == ("fp8", "fp8/trtllm_mla", "int8", *mla_variants("bf16"))
 
 
 def test_only_all_reduce_has_a_kernel_of_its_own():

@@ -28,6 +28,8 @@ SMALL = (
     "policies.experts.redundant_slots=0",
 )
 
+MORE = (*SMALL, "workload.num_requests=1024", "workload.arrivals.concurrency=1024")
+
 
 def timeline(balancer: Any) -> ExpertTimeline:
     """One layer, two experts, three dies; expert 0 is hot for 15 s, then expert 1, and so on."""
@@ -161,7 +163,7 @@ def test_weights_cross_the_fabric_while_serving_goes_on() -> None:
 
 def test_balancing_pays() -> None:
     tpot_ms = [
-        run(load_experiment(EXPERIMENT, (*SMALL, f"policies.experts={policy}", routing))).summary[
+        run(load_experiment(EXPERIMENT, (*MORE, f"policies.experts={policy}", routing))).summary[
             "mean_tpot_ms"
         ]
         for policy in ("{use: none, redundant_slots: 32}", "{use: eplb, redundant_slots: 32}")

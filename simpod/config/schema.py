@@ -230,7 +230,10 @@ class Engine(_Section):
 
     skip_ahead: bool = True
     """Take steps in which nothing joins or leaves in one go; the records are the same without."""
-    semantics: Literal["vllm-v1", "sglang", "trtllm", "flowserve"] | None = None
+    semantics: (
+        Literal["vllm-v1", "sglang", "trtllm", "flowserve", "cloudmatrix-infer", "vllm-ascend"]
+        | None
+    ) = None
     """Whose rules a step follows; default: flowserve on Ascend, vllm-v1 elsewhere."""
     link_samples_s: Positive | None = None
     """Record the use of the network's links at this interval, in links.parquet; default: never."""

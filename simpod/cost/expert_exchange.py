@@ -1,8 +1,9 @@
 """Dispatch and combine of a layer, as a function of the tokens of one die.
 
-Where the profile has constants of exchange kernels, they price it: on Ascend XCCL's pull, else the
-fused push; on NVIDIA the faster of DeepEP's low-latency and normal kernels, or the kernels of an
-NVLink domain. Elsewhere a latency and the bytes over the slowest link (`collectives`).
+Where the profile has constants of exchange kernels, they price it: on Ascend XCCL's pull or the
+fused push, as the engine's semantics say; on NVIDIA the faster of DeepEP's low-latency and normal
+kernels, or the kernels of an NVLink domain. Elsewhere a latency and the bytes over the slowest link
+(`collectives`).
 """
 
 import numpy as np
@@ -33,12 +34,29 @@ KERNELS = (
 )
 """Kernels by preference within a group; groups compete by price."""
 
+FUSED_TOKENS = 1024.0
+"""Tokens of a die above which fused kernels give way to the bulk ones of their group: their static
+buffers, ranks x tokens x copies x message, take gigabytes there (CloudMatrix-Infer 4.2.1)."""
+
 
 class ExpertExchange:
     """Prices the exchanges of one lock-step group; a rank of `tp` dies spreads its tokens."""
 
-    def __init__(self, model: ModelSpec, hardware: HardwareProfile, layout: Layout) -> None:
+    def __init__(
+        self,
+        model: ModelSpec,
+        hardware: HardwareProfile,
+        layout: Layout,
+        preferred: str = KERNELS[0][0],
+    ) -> None:
+        """preferred: kernel that goes before the others of its group."""
         self._model, self._hardware, self._layout = model, hardware, layout
+        self._preferred = preferred
+        self._bulk = (
+            ExpertExchange(model, hardware, layout)
+            if preferred == "fused_push" and "xccl_pull" in hardware.kernels.exchange
+            else None
+        )
         self._fabric = Fabric.of(hardware)
         dtype = part_dtype(model, "experts", layout.weight_dtype)
         self._is_quantised = input_bytes(dtype) == 1.0
@@ -56,20 +74,30 @@ class ExpertExchange:
 
         With an imbalance of 1 (messages of a die over the mean) there is no waiting in it.
         """
-        laws = self._laws[operation]
-        if not laws:
+        if not self._laws[operation]:
             size = self._message_bytes[operation]
             plain = expert_exchange(self._hardware, self._model, self._layout, size)
             return np.asarray(plain.fixed_s + plain.s_per_token * tokens * np.asarray(imbalance))
+        priced = self.breakdowns(operation, tokens, imbalance)
+        seconds = np.asarray(np.minimum.reduce([time.total_s for time in priced]))
+        if self._bulk is None:
+            return seconds
+        bulk_s = self._bulk.seconds(operation, tokens, imbalance)
+        return np.where(np.asarray(tokens) > FUSED_TOKENS, bulk_s, seconds)
+
+    def breakdowns(
+        self, operation: Operation, tokens: Floats, imbalance: ArrayLike = 1.0
+    ) -> list[ExchangeTime]:
+        """The same part by part, of each kernel that competes; none without constants."""
         shape = self._shape(operation, tokens, imbalance)
-        priced = [self._price(kernel, operation, law, shape) for kernel, law in laws.items()]
-        return np.asarray(np.minimum.reduce([time.total_s for time in priced]))
+        laws = self._laws[operation]
+        return [self._price(kernel, operation, law, shape) for kernel, law in laws.items()]
 
     def _constants(self, operation: Operation) -> dict[str, Constants]:
         found: dict[str, Constants] = {}
         fits = self._hardware.kernels.exchange
         for group in KERNELS:
-            for kernel in group:
+            for kernel in sorted(group, key=lambda name: name != self._preferred):
                 names = [name for name in fits if name.startswith(kernel)]
                 names = [n for n in names if n == kernel or f"/{operation}/" in n]
                 if names:

@@ -24,10 +24,23 @@ from simpod.hardware.spec import HardwareProfile
 from simpod.model.spec import ModelSpec
 from simpod.records.columns import STEP_PARTS
 
-ATTENTION, EXPERTS, DISPATCH, DISPATCH_WAIT, COMBINE, COMBINE_WAIT, A2E, E2A, MTP, HOST_GAP = (
+(
+    ATTENTION,
+    ELEMENTWISE,
+    EXPERTS,
+    DISPATCH,
+    DISPATCH_WAIT,
+    COMBINE,
+    COMBINE_WAIT,
+    A2E,
+    E2A,
+    MTP,
+    HOST_GAP,
+) = (
     STEP_PARTS.index(name)
     for name in (
         "attention",
+        "elementwise",
         "experts",
         "dispatch",
         "dispatch_wait",
@@ -59,18 +72,28 @@ class PartCosts:
         layout: Layout,
         semantics: Semantics,
         loads: LoadModel | None = None,
+        *,
+        is_gate_apart: bool = False,
     ) -> None:
+        """is_gate_apart: `tokens` ends before the gate, which `gate` prices."""
         self.semantics = semantics
         self.model, self.hardware, self.layout = model, hardware, layout
-        self.kernels = KernelPricer(hardware, semantics.launch_frac)
+        self._is_gate_apart = is_gate_apart
         self.meets = meets_in_layers(model, layout)
+        self.kernels = KernelPricer(
+            hardware,
+            semantics.launch_frac,
+            is_arranged=semantics.arranges_rows and (self.meets or layout.expert_dies > 0),
+        )
         self.mtp = layout.mtp_layers
         self.num_layers = model.num_layers + self.mtp
         self.window = model.attention.window_tokens or 0
         self._full_layers = model.num_full_layers + self.mtp
         self.num_moe_layers = model.num_moe_layers + (self.mtp if model.moe else 0)
         self.eager_s = semantics.eager_launch_s * op.step_kernels(model, layout)
-        self._exchange = ExpertExchange(model, hardware, layout) if self.meets else None
+        self._exchange = (
+            ExpertExchange(model, hardware, layout, semantics.exchange) if self.meets else None
+        )
         self._uneven: UnevenExperts | None = None
         if loads is not None:
             self.renew(loads)
@@ -81,6 +104,11 @@ class PartCosts:
             self._uneven = UnevenExperts(
                 self.model, self.layout, self.kernels, self._exchange, loads
             )
+
+    @property
+    def has_loads(self) -> bool:
+        """Dies have loads of their own; else all experts are alike."""
+        return self._uneven is not None
 
     def decode_attention_s(self, seqs: Floats, context: Floats) -> Floats:
         """All layers' attention of `seqs` sequences that hold `context` tokens each, on average.
@@ -101,11 +129,19 @@ class PartCosts:
     ) -> Floats:
         """All layers' attention of `num_seqs` chunks of `query_tokens` behind `resident_tokens`."""
 
+        is_absorbed = self.semantics.absorbs_prefill
+
         def one(window: int) -> Floats:
             return self.kernels.prefill_attention_s(
-                self._site(window), num_seqs, query_tokens, resident_tokens
+                self._site(window),
+                num_seqs,
+                query_tokens,
+                resident_tokens,
+                is_absorbed=is_absorbed,
             )
 
+        if is_absorbed and self.model.attention.kind == "mla":
+            return self._full_layers * one(0)
         again = op.resident_projection(self.model, self.layout, num_seqs * resident_tokens)
         again_s = np.where(resident_tokens > 0.0, self._price(again), 0.0)
         return self._full_layers * (one(0) + again_s) + self._window_layers_s(one)
@@ -133,8 +169,7 @@ class PartCosts:
         projections_s = self._price(op.attention_projections(model, self.layout, t))
         passes_s = self._price((op.layer_elementwise(model, self.layout, t),))
         dense_s = self._price(op.dense_ffn(model, self.layout, t))
-        shared_s = self._price(op.shared_experts(model, self.layout, t))
-        sparse_s = shared_s + self._price(op.router(model, t))
+        sparse_s = np.zeros(len(t)) if self._is_gate_apart else self._gate_s(t)
         dense_reduce_s, sparse_reduce_s = self._all_reduces(t)
         last_s = sparse_s + sparse_reduce_s if model.moe else dense_s + dense_reduce_s
         draft_s = projections_s + passes_s + last_s
@@ -148,6 +183,17 @@ class PartCosts:
             + model.num_moe_layers * sparse_reduce_s,
             mtp=self.mtp * draft_s,
         )
+
+    def _gate_s(self, tokens: Floats) -> Amount:
+        """Of one sparse layer: a rank's gate, and its shared experts where it has them itself."""
+        shared = op.shared_experts(self.model, self.layout, tokens)
+        return self._price(shared) + self._price(op.router(self.model, tokens))
+
+    def gate(self, tokens: Floats) -> Floats:
+        """What `tokens` leaves out when the gate is apart."""
+        seconds = self._gate_s(np.maximum(tokens, 1.0))
+        layers = self.model.num_moe_layers
+        return by_part(len(tokens), ffn=layers * seconds, mtp=self.mtp * seconds)
 
     def experts(self, group_tokens: Floats) -> Floats:
         """Routed experts, dispatch and combine of the mean die, for all tokens of the group.

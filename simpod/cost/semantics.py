@@ -29,6 +29,14 @@ class Semantics:
     client's TTFT, not in the engine's."""
     frontend_s_per_token: float
     """The same for each token of the prompt: reading and tokenising it."""
+    arranges_rows: bool = False
+    """Dispatch leaves rows in the order of experts and combine sums them: the experts' kernels
+    neither permute nor sum."""
+    exchange: str = "xccl_pull"
+    """Kernel of dispatch and combine, where a profile has several of one kind."""
+    absorbs_prefill: bool = False
+    """mla: prompts attend to latents, as decoding does, instead of to keys and values of their own
+    heads."""
 
 
 SEMANTICS: Final[Mapping[str, Semantics]] = {
@@ -67,6 +75,32 @@ SEMANTICS: Final[Mapping[str, Semantics]] = {
         Semantics(
             name="flowserve",
             source="xDeepServe 7.1 and figure 20: 2 ms between iterations",
+            batching="fcfs",
+            launch_frac=1.0,
+            step_gap_s=2e-3,
+            eager_launch_s=0.0,
+            frontend_s=0.0,
+            frontend_s_per_token=0.0,
+            arranges_rows=True,
+        ),
+        Semantics(
+            name="cloudmatrix-infer",
+            source="CloudMatrix-Infer 4.2: fused dispatch and combine by remote writes, 0.6 to"
+            " 0.8 ms for a graph; absorbed prefill: inferred, see docs/experts.md",
+            batching="fcfs",
+            launch_frac=1.0,
+            step_gap_s=0.7e-3,
+            eager_launch_s=0.0,
+            frontend_s=0.0,
+            frontend_s_per_token=0.0,
+            arranges_rows=True,
+            exchange="fused_push",
+            absorbs_prefill=True,
+        ),
+        Semantics(
+            name="vllm-ascend",
+            source="vLLM on Ascend: tokens are permuted and summed by kernels of their own"
+            " (npu_moe_init_routing, npu_moe_finalize_routing); gap as FlowServe's",
             batching="fcfs",
             launch_frac=1.0,
             step_gap_s=2e-3,

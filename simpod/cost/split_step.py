@@ -33,7 +33,10 @@ PERSISTENT = 0.0
 
 
 class ExpertSide:
-    """Stages of one layer on the expert dies, for one micro-batch of one domain."""
+    """Stages of one layer on the expert dies, for one micro-batch of one domain.
+
+    A2E leaves rows in the order of experts, and E2A's receivers sum (xDeepServe 3.3).
+    """
 
     def __init__(
         self,
@@ -45,7 +48,7 @@ class ExpertSide:
         self._model, self._layout = model, layout
         self._experts = expert_layout(layout)
         self.loads = loads
-        self._kernels = KernelPricer(hardware, PERSISTENT)
+        self._kernels = KernelPricer(hardware, PERSISTENT, is_arranged=True)
         self._fabric = Fabric.of(hardware)
         self._dtype = op.part_dtype(model, "experts", layout.weight_dtype)
         fit = hardware.kernels.exchange.get("xccl_pull")

@@ -28,6 +28,7 @@ from simpod.cost.parts import (
     PartCosts,
 )
 from simpod.cost.semantics import SEMANTICS, default_semantics
+from simpod.cost.stragglers import slowest_of, wait_for_slow_experts
 from simpod.cost.table import ContextTable, PromptTable, Table
 from simpod.cost.work import Floats, Ints
 from simpod.hardware.spec import HardwareProfile
@@ -185,6 +186,8 @@ class StepPricer:
         self._prompt_s = lru_cache(MAX_COMPOSITIONS)(self._prompts.one)
         self._eager_s = costs.eager_s
         self._rank = Table(costs.tokens)
+        late_frac = hardware.calibration.decode_kernel_spread_frac * slowest_of(layout.dp)
+        self._late_frac = late_frac if costs.meets else 0.0
         self._group = Table(costs.experts)
         self._head = Table(costs.head)
         self._meets = costs.meets
@@ -247,6 +250,8 @@ class StepPricer:
         fullest = _largest(tokens)
         group_tokens = tokens.dot(self._ones).item()
         rest_s, parts = self._after_meeting(group_tokens, fullest, fullest)
+        if self._costs.has_loads:
+            rest_s += wait_for_slow_experts(parts, self._late_frac)
         parts += mean_parts
         return self._meet(batch, _Meeting(base_s, rest_s, parts))
 
@@ -277,9 +282,10 @@ class StepPricer:
         attention_s, slope_s, room = self._attention.many(batch.decode_seqs, context)
         busy_s = attention_s + meeting.base_s
         slowest = busy_s.argmax()
+        late_s = self._late_frac * attention_s.item(slowest)
         return StepPrices(
-            base_s=busy_s.item(slowest) + meeting.rest_s,
-            slope_s=slope_s.item(slowest),
+            base_s=busy_s.item(slowest) + late_s + meeting.rest_s,
+            slope_s=(1.0 + self._late_frac) * slope_s.item(slowest),
             fixed_s=meeting.parts_s,
             attention_s=self._mean.dot(attention_s).item(),
             attention_slope_s=self._mean.dot(slope_s).item(),

@@ -12,10 +12,12 @@ from simpod.cost.layout import Layout
 from simpod.cost.micro_batches import MicroBatches
 from simpod.cost.parts import PartCosts
 from simpod.cost.pipeline.streams import CoreSplit, alike_s
+from simpod.cost.prompt_streams import PromptStreams
 from simpod.cost.semantics import SEMANTICS, default_semantics
 from simpod.cost.split_step import exposed
 from simpod.cost.step import Batch, StepPrices
 from simpod.cost.table import Table
+from simpod.cost.work import Floats
 from simpod.hardware.spec import HardwareProfile
 from simpod.model.spec import ModelSpec
 
@@ -35,22 +37,38 @@ class StreamStepPricer:
         split = CoreSplit()
         first = share_of_cores(hardware, split.attention_frac)
         second = share_of_cores(hardware, split.expert_frac)
-        costs = PartCosts(model, first, layout, chosen)
+        costs = PartCosts(model, first, layout, chosen, is_gate_apart=True)
         self._micro = MicroBatches(costs, layout.dp, layout.micro_batches)
         self._count = layout.micro_batches
         self._served = PartCosts(model, second, layout, chosen, loads)
-        self._experts = Table(self._served.experts)
-        self._head = Table(PartCosts(model, hardware, layout, chosen).head)
+        self._num_ranks = layout.dp
+        self._experts = Table(self._second_stream)
+        whole = PartCosts(model, hardware, layout, chosen)
+        self._head = Table(whole.head)
+        self._prompts = (
+            PromptStreams(model, hardware, layout, whole, loads)
+            if hardware.family == "ascend" and whole.meets
+            else None
+        )
         self._num_layers = costs.num_layers
         self.mtp_share = costs.mtp / costs.num_layers  # of attention
 
     def renew(self, loads: LoadModel) -> None:
         """From now on experts have these loads."""
         self._served.renew(loads)
-        self._experts = Table(self._served.experts)
+        if self._prompts is not None:
+            self._prompts.renew(loads)
+        self._experts = Table(self._second_stream)
+
+    def _second_stream(self, group_tokens: Floats) -> Floats:
+        """Gate, dispatch, experts, combine (CloudMatrix-Infer 4.2.3) [n, NUM_PARTS]."""
+        gate = self._served.gate(group_tokens / self._num_ranks)
+        return gate + self._served.experts(group_tokens)
 
     def price(self, batch: Batch) -> StepPrices:
         """The next step; of unlike micro-batches the longest stands for all."""
+        if self._prompts is not None and not batch.decode_seqs.any():
+            return self._prompts.price(batch)
         costs = self._micro.price(batch)
         group_tokens = costs.tokens.sum(axis=1)
         self._experts.grow(int(group_tokens.max()))

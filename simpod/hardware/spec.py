@@ -125,6 +125,9 @@ class Calibration:
     """Fixed part of one expert dispatch or combine."""
     dispatch_latency_per_rank_s: NonNegative = 0.0
     """Metadata exchange with each peer, of one dispatch or combine."""
+    decode_kernel_spread_frac: NonNegative = 0.0
+    """Standard deviation over mean of the time of one decode kernel on one die; ranks that meet in
+    every layer wait for the slowest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

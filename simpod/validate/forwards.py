@@ -40,6 +40,8 @@ DTYPES: Final[Mapping[str, str]] = {
     "W4A8_STATIC": "w4a8",
     "W4A8_DYNAMIC": "w4a8",
 }
+SEMANTICS: Final = "vllm-ascend"
+"""Whose passes msmodeling measures."""
 OUTSIDE: Final = ("mtp", "sampling", "host_gap")
 """Parts of a step that a forward pass of the main model does not have."""
 
@@ -84,7 +86,7 @@ def forward_s(row: Mapping[str, Any]) -> float:
     model = model_of(str(row["model"]))
     layout = _layout(row)
     hardware = hardware_of(str(row["device"]), layout.dies)
-    prices = StepPricer(model, hardware, layout).price(_batch(row, layout.dp))
+    prices = StepPricer(model, hardware, layout, SEMANTICS).price(_batch(row, layout.dp))
     parts = prices.parts()
     outside = sum(parts[STEP_PARTS.index(name)] for name in OUTSIDE)
     return float(parts.sum() - outside)

@@ -25,7 +25,8 @@ below.
   was fitted on them but those of the engines' named semantics.
 * `forwards/DEVICE`: forward passes on Ascend. Some constants of the 910 were adjusted on the
   operators of these passes, so they are not held out.
-* `points/...`: published figures of whole systems; none was used in a fit.
+* `points/...`: published figures of whole systems; none was used in a fit. Of CloudMatrix-Infer two
+  facts that its paper does not print were inferred from its figures ([experts.md](experts.md)).
 """
 
 

@@ -84,6 +84,8 @@ class GroupedGemmShape:
     """Of one expert on this die: already divided by the tensor-parallel size."""
     num_up_matrices: Amount = 2.0
     """2: gate and up projection; 1: experts without a gate."""
+    is_arranged: bool = False
+    """Rows come in the order of experts and leave so: whoever brings them permutes and sums."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -272,17 +274,22 @@ def around_s(
     """Seconds [n] of everything but the two products.
 
     launch + slots * slot_s + (pairs of all dies * routing_bytes_per_pair + traffic_scale * bytes) /
-    bandwidth; bytes: tokens in and out, permuted rows in and out, activation in and out.
+    bandwidth; bytes: tokens in and out, permuted rows in and out, activation in and out. Arranged
+    rows are neither sorted nor permuted: activation alone.
     """
     held = FORMATS[dtype]
     hidden, inter = shape.hidden_size, shape.inter_size
-    moved_bytes = (
-        shape.num_tokens * hidden * 2.0 * OUTPUT_BYTES
-        + shape.loads.pairs * hidden * (held.input_bytes + OUTPUT_BYTES)
-        + shape.loads.pairs * inter * (shape.num_up_matrices * OUTPUT_BYTES + held.input_bytes)
+    activated_bytes = (
+        shape.loads.pairs * inter * (shape.num_up_matrices * OUTPUT_BYTES + held.input_bytes)
+    )
+    permuted_bytes = shape.num_tokens * hidden * 2.0 * OUTPUT_BYTES + shape.loads.pairs * hidden * (
+        held.input_bytes + OUTPUT_BYTES
     )
     routed_bytes = shape.num_tokens * shape.topk * constants.routing_bytes_per_pair
-    traffic_s = (routed_bytes + constants.traffic_scale * moved_bytes) / die.hbm_bytes_per_s
+    if shape.is_arranged:
+        permuted_bytes = routed_bytes = np.zeros(())
+    moved_bytes = constants.traffic_scale * (permuted_bytes + activated_bytes)
+    traffic_s = (routed_bytes + moved_bytes) / die.hbm_bytes_per_s
     return constants.launch_s + shape.num_slots * constants.slot_s + traffic_s
 
 

@@ -89,8 +89,12 @@ class AttentionSite:
 class KernelPricer:
     """Prices operators; arrays broadcast, results are [n]."""
 
-    def __init__(self, hardware: HardwareProfile, launch_frac: float = 1.0) -> None:
+    def __init__(
+        self, hardware: HardwareProfile, launch_frac: float = 1.0, *, is_arranged: bool = False
+    ) -> None:
+        """is_arranged: experts get their rows in order and leave sums to others."""
         self._launch_frac = launch_frac
+        self._is_arranged = is_arranged
         self._hardware = hardware
         self._die = hardware.die
         self._library = LIBRARY_OF_FAMILY[hardware.family]
@@ -145,6 +149,7 @@ class KernelPricer:
             num_slots=float(work.num_slots),
             hidden_size=float(work.hidden_size),
             inter_size=float(work.inter_size),
+            is_arranged=self._is_arranged,
         )
         return grouped_gemm_s(self._die, constants, shape, dtype=fmt, is_cold=True)
 
@@ -192,18 +197,28 @@ class KernelPricer:
         )
 
     def prefill_attention_s(
-        self, site: AttentionSite, seqs: Floats, new: Floats, resident: Floats
+        self,
+        site: AttentionSite,
+        seqs: Floats,
+        new: Floats,
+        resident: Floats,
+        *,
+        is_absorbed: bool = False,
     ) -> Floats:
-        """`seqs` chunks of `new` tokens each behind `resident` ones."""
+        """`seqs` chunks of `new` tokens each behind `resident` ones; is_absorbed: mla, latents."""
         if site.spec.kind == "mla":
             mla: Fit[PrefillMlaConstants] = need(
                 self._hardware, "prefill_mla", mla_variants(site.kv_dtype)
             )
-            plain = PrefillMlaShape(
+            chunks = PrefillMlaShape(
                 num_seqs=seqs, query_tokens=new, num_heads=site.num_heads, resident_tokens=resident
             )
             return prefill_mla_s(
-                self._die, self._in_graph(mla.constants), plain, dims=mla_dims(site.spec)
+                self._die,
+                self._in_graph(mla.constants),
+                chunks,
+                is_absorbed=is_absorbed,
+                dims=mla_dims(site.spec),
             )
         gqa: Fit[PrefillAttentionConstants] = need(
             self._hardware, "prefill_attention", prefill_variants(site.kv_dtype)

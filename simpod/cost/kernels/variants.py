@@ -74,9 +74,9 @@ def prefill_variants(kv_dtype: str) -> tuple[str, ...]:
 
 
 def mla_variants(kv_dtype: str) -> tuple[str, ...]:
-    """Variants of both MLA kernels."""
+    """Variants of both MLA kernels; a device has those of one 8-bit type."""
     wide = ("bf16", "bf16/trtllm_mla")
-    return wide if kv_dtype == "bf16" else ("fp8", "fp8/trtllm_mla", *wide)
+    return wide if kv_dtype == "bf16" else ("fp8", "fp8/trtllm_mla", "int8", *wide)
 
 
 def collective_variants(operation: str) -> tuple[tuple[str, ...], ...]:

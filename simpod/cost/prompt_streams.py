@@ -1,0 +1,137 @@
+"""The price of a step of prompts in micro-batches on the three engines of an Ascend die.
+
+CloudMatrix-Infer 4.3: while the cube cores (AIC) compute one micro-batch, the vector cores (AIV)
+prepare and collect the messages of another, and the copy engines (SDMA) move them. Each engine has
+all of a die's to itself: nothing is split, so a layer takes as long as the busiest engine's work
+for all micro-batches, or as one micro-batch's way through all three.
+"""
+
+from functools import lru_cache
+
+import numpy as np
+
+from simpod.cost import operators as op
+from simpod.cost.expert_exchange import ExpertExchange
+from simpod.cost.expert_imbalance import ExpertSite, LayerLoads, LoadModel, die_experts_s
+from simpod.cost.kernels.expert_load import uniform_loads
+from simpod.cost.layout import Layout
+from simpod.cost.parts import ELEMENTWISE, PartCosts, by_part
+from simpod.cost.pipeline.engines import EngineTimes, alike_layers_s
+from simpod.cost.split_step import exposed
+from simpod.cost.step import Batch, StepPrices
+from simpod.cost.table import PromptTable, Table
+from simpod.cost.work import Floats
+from simpod.hardware.spec import HardwareProfile
+from simpod.model.spec import ModelSpec
+
+BULK_EXCHANGE = "xccl_pull"
+"""Prompts' tokens are read in bulk by copy engines, whatever kernel decoding has."""
+
+
+class PromptStreams:
+    """Prices steps that have prompts and no decodes."""
+
+    def __init__(
+        self,
+        model: ModelSpec,
+        hardware: HardwareProfile,
+        layout: Layout,
+        costs: PartCosts,
+        loads: LoadModel | None,
+    ) -> None:
+        """costs: of the whole die."""
+        self._model, self._layout, self._costs, self._loads = model, layout, costs, loads
+        self._rank = Table(costs.tokens)
+        self._head = Table(costs.head)
+        self._prompts = PromptTable(costs.prefill_attention_s)
+        self._exchange = ExpertExchange(model, hardware, layout, BULK_EXCHANGE)
+        work = op.expert_work(model, layout, np.ones(1))
+        self._site = ExpertSite(
+            hidden_size=work.hidden_size,
+            inter_size=work.inter_size,
+            top_k=work.top_k,
+            dtype=op.part_dtype(model, "experts", layout.weight_dtype),
+        )
+        self._num_slots = work.num_slots
+        self._sparse = lru_cache(256)(self._sparse_times)
+
+    def renew(self, loads: LoadModel) -> None:
+        """From now on experts have these loads."""
+        self._loads = loads
+        self._sparse.cache_clear()
+
+    def price(self, batch: Batch) -> StepPrices:
+        """The next step: its prompts in micro-batches of as many tokens each."""
+        micro, layers = self._layout.micro_batches, self._costs.num_layers
+        tokens = -(-batch.prefill_tokens // micro)
+        self._rank.grow(int(tokens.max()))
+        own = self._rank.parts.take(tokens, axis=0)
+        keys = batch.prefill_pairs / np.maximum(batch.prefill_tokens, 1)
+        attention_s = self._prompts.many(batch.prefill_tokens / micro, keys)
+        vector_s = own[:, ELEMENTWISE]
+        core_s = own.sum(axis=1) - vector_s + attention_s
+        sparse, shown = self._sparse(int(tokens.sum()))
+        engines = EngineTimes(
+            core_s=(float(core_s.max()) + sparse.core_s) / layers,
+            vector_s=(float(vector_s.max()) + sparse.vector_s) / layers,
+            link_s=sparse.link_s / layers,
+        )
+        layers_s = alike_layers_s(engines, micro_batches=micro, layers=layers)
+        rows = int(batch.num_chunks.max())
+        head_s = self._head.seconds(rows)
+        mean = own.mean(axis=0)
+        hidden = by_part(1, elementwise=mean[ELEMENTWISE])[0]
+        fixed_s = micro * (mean - hidden + shown[0])
+        mean_attention_s = micro * float(attention_s.mean())
+        left_s = layers_s - float(fixed_s.sum()) - mean_attention_s
+        fixed_s = fixed_s + exposed(micro * (hidden + shown[1]), left_s) + self._head.parts[rows]
+        return StepPrices(
+            base_s=layers_s + head_s,
+            slope_s=0.0,
+            fixed_s=fixed_s,
+            attention_s=mean_attention_s,
+            attention_slope_s=0.0,
+            mtp_share=self._costs.mtp / layers,
+            rank_busy_s=micro * (core_s + vector_s),
+            rank_slope_s=np.zeros(len(core_s)),
+            room_tokens=0,
+        )
+
+    def _sparse_times(self, group_tokens: int) -> tuple[EngineTimes, tuple[Floats, Floats]]:
+        """Of one micro-batch, all sparse layers: engines of the fullest die; parts [NUM_PARTS].
+
+        Parts: the experts of the mean die, which cores show, and what others may hide.
+        """
+        loads = self._layer_loads(max(group_tokens, 1))
+        layers = self._costs.num_moe_layers
+        own = np.full(len(loads.mean), max(group_tokens, 1) / self._layout.dies)
+        fullest_s = die_experts_s(self._costs.kernels, self._site, loads.fullest)
+        mean_s = die_experts_s(self._costs.kernels, self._site, loads.mean)
+        sent, back = (
+            self._exchange.breakdowns(operation, own, loads.imbalance)[0]
+            for operation in ("dispatch", "combine")
+        )
+        sent_s, back_s = (layers * float(each.total_s.mean()) for each in (sent, back))
+        moved = (np.mean(np.asarray(each.bytes_s, dtype=np.float64)) for each in (sent, back))
+        link_s = layers * float(sum(moved))
+        engines = EngineTimes(
+            core_s=layers * float(fullest_s.mean()),
+            vector_s=sent_s + back_s - link_s,
+            link_s=link_s,
+        )
+        shown = by_part(1, experts=layers * float(mean_s.mean()))[0]
+        hidden = by_part(
+            1,
+            dispatch=sent_s,
+            combine=back_s,
+            combine_wait=layers * float(np.mean(fullest_s - mean_s)),
+        )[0]
+        return engines, (shown, hidden)
+
+    def _layer_loads(self, group_tokens: int) -> LayerLoads:
+        if self._loads is not None:
+            return self._loads(float(group_tokens))
+        work = op.expert_work(self._model, self._layout, np.array([float(group_tokens)]))
+        even = uniform_loads(work.group_tokens, work.num_experts, work.top_k, work.num_slots)
+        slots = np.full((1, self._num_slots), float(even.pairs.item()) / self._num_slots)
+        return LayerLoads(fullest=slots, mean=slots)
