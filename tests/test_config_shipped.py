@@ -40,6 +40,19 @@ def test_experiment_loads_under_its_own_name_and_again_from_its_document(name, o
     assert load_experiment(str(tmp_path / "again.yaml")).document == got.document
 
 
+def test_every_published_result_has_its_experiment():
+    assert {
+        "cloudmatrix-infer-decode",
+        "cloudmatrix-infer-prefill",
+        "xdeepserve-colocated-288",
+        "xdeepserve-disaggregated-768",
+        "xdeepserve-production",
+        "eplb-sharegpt",
+        "microbatching",
+        "mtp",
+    } <= set(names("experiments"))
+
+
 def test_the_experiments_of_the_first_release_are_there():
     assert {
         "quickstart",
