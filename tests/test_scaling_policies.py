@@ -265,6 +265,7 @@ def test_results_have_the_time_series(tmp_path: Path) -> None:
         (["policies.migration=llumnix"], "migration: requests do not migrate between instances"),
         (["policies.scaling.use=kubernetes_hp"], 'did you mean "kubernetes_hpa"'),
         (["policies.scaling={use: kubernetes_hpa, target: 0}"], "target: kubernetes_hpa: must be"),
+        (["engine.samples_s=1"], "engine.samples_s: policies.scaling takes samples at its own"),
         (["policies.scaling.drain=never"], "policies.scaling.drain"),
         (["deployment.decode.hardware=h200-pod"], "pools on different hardware"),
     ],

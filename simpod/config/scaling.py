@@ -8,7 +8,7 @@ from typing import Final, Literal
 from simpod.cluster.pool_spec import PoolSpec
 from simpod.config.nodes import Path
 from simpod.config.problems import Problems
-from simpod.config.schema import Experiment
+from simpod.config.schema import Experiment, ScalingPolicyEntry
 from simpod.hardware.spec import HardwareProfile
 
 _AT: Final[Path] = ("policies", "scaling")
@@ -41,37 +41,11 @@ def resolve_scaling(
     wanted = experiment.policies.scaling
     if wanted is None:
         return None
-    for name in ("every_s", "window_s"):
-        ratio = getattr(wanted, name) / wanted.sample_s
-        if ratio < 0.5 or not isclose(ratio, round(ratio), rel_tol=1e-9):
-            problems.at(
-                (*_AT, name),
-                f"{getattr(wanted, name):g} is no multiple of sample_s {wanted.sample_s:g}",
-                allowed=f"{wanted.sample_s:g}, {2 * wanted.sample_s:g}, ...",
-                show_value=False,
-            )
-    if experiment.policies.migration is not None:
-        problems.at(
-            ("policies", "migration"),
-            "requests do not migrate between instances that come and go: not modelled",
-            hint="leave out policies.migration or policies.scaling",
-            show_value=False,
-        )
-    profiles = [hardware[pool.name] for pool in pools]
-    if any(profile != profiles[0] for profile in profiles):
-        problems.at(
-            _AT,
-            "pools on different hardware have no dies in common: not modelled",
-            show_value=False,
-        )
+    _check_times(wanted, problems)
+    _check_company(experiment, problems)
     sizes = [pool.layout.all_dies for pool in pools]
     used = sum(pool.instances * size for pool, size in zip(pools, sizes, strict=True))
-    if used + wanted.spare_dies > profiles[0].num_dies:
-        problems.at(
-            (*_AT, "spare_dies"),
-            f"the pools have {used} of {profiles[0].num_dies} dies of {profiles[0].name}",
-            allowed=f"0 to {max(0, profiles[0].num_dies - used)}",
-        )
+    _check_dies(wanted, used, [hardware[pool.name] for pool in pools], problems)
     total = used + wanted.spare_dies
     return ResolvedScaling(
         every_s=wanted.every_s,
@@ -83,3 +57,52 @@ def resolve_scaling(
         start_s=wanted.start_s,
         most_instances=tuple((total - (sum(sizes) - size)) // size for size in sizes),
     )
+
+
+def _check_times(wanted: ScalingPolicyEntry, problems: Problems) -> None:
+    """Decisions and windows fall on samples."""
+    for name in ("every_s", "window_s"):
+        ratio = getattr(wanted, name) / wanted.sample_s
+        if ratio < 0.5 or not isclose(ratio, round(ratio), rel_tol=1e-9):
+            problems.at(
+                (*_AT, name),
+                f"{getattr(wanted, name):g} is no multiple of sample_s {wanted.sample_s:g}",
+                allowed=f"{wanted.sample_s:g}, {2 * wanted.sample_s:g}, ...",
+                show_value=False,
+            )
+
+
+def _check_company(experiment: Experiment, problems: Problems) -> None:
+    """What does not go together with scaling."""
+    if experiment.engine.samples_s is not None:
+        problems.at(
+            ("engine", "samples_s"),
+            "policies.scaling takes samples at its own interval",
+            hint="use policies.scaling.sample_s",
+            show_value=False,
+        )
+    if experiment.policies.migration is not None:
+        problems.at(
+            ("policies", "migration"),
+            "requests do not migrate between instances that come and go: not modelled",
+            hint="leave out policies.migration or policies.scaling",
+            show_value=False,
+        )
+
+
+def _check_dies(
+    wanted: ScalingPolicyEntry, used: int, profiles: Sequence[HardwareProfile], problems: Problems
+) -> None:
+    """One kind of dies, and as many as there are."""
+    if any(profile != profiles[0] for profile in profiles):
+        problems.at(
+            _AT,
+            "pools on different hardware have no dies in common: not modelled",
+            show_value=False,
+        )
+    if used + wanted.spare_dies > profiles[0].num_dies:
+        problems.at(
+            (*_AT, "spare_dies"),
+            f"the pools have {used} of {profiles[0].num_dies} dies of {profiles[0].name}",
+            allowed=f"0 to {max(0, profiles[0].num_dies - used)}",
+        )

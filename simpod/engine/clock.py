@@ -44,6 +44,8 @@ Entry = tuple[float, int, int, simpy.Event]
 class Clock(simpy.Environment):
     """A SimPy environment that can be told absolute times and priorities."""
 
+    num_ticks = 0  # alarms of those who look every so often
+
     def alarm_at(self, time_s: float, order: int) -> Alarm:
         """Make an alarm that goes off at `time_s` (now or later), in its order among equals."""
         alarm = Alarm()
@@ -63,10 +65,20 @@ class Clock(simpy.Environment):
         if waiting is not None:
             waiting.append(lambda _: call())
 
+    def tick_at(self, time_s: float, call: Callable[[], None]) -> None:
+        """Call `call()` at `time_s` for somebody who only looks: that keeps nothing going."""
+        self.num_ticks += 1
+
+        def due() -> None:
+            self.num_ticks -= 1
+            call()
+
+        self.call_at(time_s, DELIVER, due)
+
     @property
     def is_busy(self) -> bool:
-        """Something is still to happen."""
-        return bool(self._queue)
+        """Something is still to happen, beside the ticks of those who only look."""
+        return len(self._queue) > self.num_ticks
 
     @property
     def may_plan(self) -> bool:
