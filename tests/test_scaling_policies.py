@@ -242,6 +242,31 @@ def test_weights_from_the_pool_share_the_links_with_the_kv() -> None:
     assert dies <= set(range(32, 64)) or dies <= set(range(96, 128))
 
 
+EVERYTHING = (
+    *SWITCH,
+    "workload.num_requests=900",
+    "workload.shared_prefix={num_prefixes: 8, tokens: 1024}",
+    "workload.hash_block_tokens=128",
+    "shared_memory={dram_bytes_per_host: 1.0e+11, local_bytes_per_host: 1.0e+10, reads: layerwise}",
+    "kv_transfer.layerwise=true",
+    "policies.scaling.every_s=3",
+    "policies.scaling.drain=recompute",
+)
+
+
+def test_scaling_goes_with_caches_and_layers_on_shared_links() -> None:
+    fast, slow = (
+        run(load_experiment("quickstart", (*EVERYTHING, f"engine.skip_ahead={skip}"))).records
+        for skip in ("true", "false")
+    )
+    assert fast.scaling is not None
+    assert fast.scaling.num_switched > 0
+    assert (fast.requests.status == 1).all()
+    assert fast.requests.dram_tokens.sum() > 0
+    np.testing.assert_allclose(fast.requests.finish_s, slow.requests.finish_s, rtol=1e-9)
+    assert fast.scaling == slow.scaling
+
+
 def test_results_have_the_time_series(tmp_path: Path) -> None:
     overrides = [part for text in SWITCH for part in ("--set", text)]
     out = tmp_path / "out"

@@ -36,7 +36,8 @@ class Rank:
         self.inbox: OrderedDict[int, Sequence] = OrderedDict()
         self.waiting: OrderedDict[int, Sequence] = OrderedDict()
         self.partial: dict[int, Sequence] = {}
-        self.reads = PrefixReads(self, cache) if (cache := group.sim.cache) else None
+        cache = group.sim.cache if group.spec.role != "decode" else None
+        self.reads = PrefixReads(self, cache) if cache is not None else None
         self.running: dict[int, Sequence] = {}
         self.pinned: dict[int, tuple[int, ReadOnly[int]]] = {}  # own blocks and prefix units
         self.reserved: dict[int, int] = {}  # blocks for prompts that are still being computed
