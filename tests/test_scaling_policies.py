@@ -17,7 +17,8 @@ from simpod.errors import ConfigError
 from simpod.policies import AddInstance, RemoveInstance, SwitchInstance
 from simpod.policies.checks import CHECKS
 from simpod.policies.scaling_checks import FakePoolLoad, FakeScalingView
-from simpod.run import run, run_inputs, summarise
+from simpod.report.series import timeline_of
+from simpod.run import read_results, run, run_inputs, summarise
 from simpod.workload import make_requests, streams
 
 NONE = np.empty(0)
@@ -280,6 +281,9 @@ def test_results_have_the_time_series(tmp_path: Path) -> None:
     summary = json.loads((out / "summary.json").read_text())
     assert summary["scaling"]["switched"] == 1
     assert call("run", "quickstart", *overrides, "-o", str(out), "--overwrite").exit_code == 0
+    assert call("report", str(out), "-o", str(tmp_path / "page.html")).exit_code == 0
+    kv_frac = timeline_of(read_results(out)).kv_frac["decode"]
+    assert 0 < kv_frac.max() < 1
 
 
 @pytest.mark.parametrize(
