@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 from engine_cases import assert_same, at, chained, pool_inputs, pool_spec, run_inputs
-from engine_random import Experiment, experiments
+from engine_random import Experiment, experiments, random_experiment
 from engine_random import run as run_case
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scaling_cases import Script, inputs, run_by_lot, run_script
 
@@ -179,6 +179,7 @@ def test_more_instances_than_dies_are_blamed() -> None:
 
 @law
 @given(experiments(), st.booleans())
+@example(random_experiment(5123, {}), True)  # a chunk preempts a prompt further down in the plan
 def test_no_request_token_block_or_die_is_lost(case: Experiment, recomputes: bool) -> None:
     sim, records = run_by_lot(case, recomputes=recomputes)
     requests = records.requests

@@ -102,7 +102,9 @@ class Rank:
             if seq is not None:
                 if not self._extend(seq, chunk):
                     break
-            elif not is_full:  # else only prompts under way go on
+            elif (
+                not is_full and not self.is_dirty
+            ):  # else (vLLM: nor after a preemption) only prompts under way go on
                 is_full = not self._start(self.waiting[seq_id], chunk, whole=not plan.decode)
         if plan.review_tokens is not None:
             self.group.review(self, plan.review_tokens)
