@@ -8,7 +8,7 @@ import pytest
 from engine_cases import assert_same, at, digest, pool_inputs, pool_spec, run_inputs
 from engine_random import HASH_BLOCK_TOKENS, Experiment, Watched, inputs_of, random_experiment
 from fabric_cases import GB, damaged, fabric
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from simpod.cluster import KvRoutes, place_in_order
@@ -181,6 +181,9 @@ def test_everything_is_conserved(case: Case) -> None:
         assert pool.dram_held_blocks <= pool.dram_capacity_blocks
         read = pool.dram_read_bytes + pool.ssd_read_bytes + pool.local_read_bytes
         assert read == pytest.approx(moved.size_bytes[moved.kind == CACHE_READ].sum(), rel=1e-9)
+        ours = set(range(place_in_order([sim.entry.spec])[0].num_dies))
+        assert set(moved.destination_die[moved.kind == CACHE_READ].tolist()) <= ours
+        assert set(moved.source_die[moved.kind == WRITE_BACK].tolist()) <= ours
         assert not sim.cache._under_way
         assert not sim.cache._local_under_way
 
@@ -219,6 +222,8 @@ def test_causes_come_before_effects_on_the_fabric(case: Case) -> None:
 
 @settings(max_examples=40)
 @given(cases)
+@example(case_of(320))  # prompts are announced at the very boundary of a decode step
+@example(case_of(116449))
 def test_same_bytes_and_skip_ahead_on_the_fabric(case: Case) -> None:
     fast = run(case)[1]
     assert digest(fast) == digest(run(case)[1])

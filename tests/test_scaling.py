@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 from engine_cases import assert_same, at, chained, pool_inputs, pool_spec, run_inputs
-from engine_random import Experiment, experiments
-from hypothesis import given, settings
+from engine_random import Experiment, experiments, random_experiment
+from engine_random import run as run_case
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scaling_cases import Script, inputs, run_by_lot, run_script
 
@@ -178,6 +179,7 @@ def test_more_instances_than_dies_are_blamed() -> None:
 
 @law
 @given(experiments(), st.booleans())
+@example(random_experiment(5123, {}), True)  # a chunk preempts a prompt further down in the plan
 def test_no_request_token_block_or_die_is_lost(case: Experiment, recomputes: bool) -> None:
     sim, records = run_by_lot(case, recomputes=recomputes)
     requests = records.requests
@@ -253,3 +255,42 @@ def test_a_policy_that_keeps_all_changes_nothing() -> None:
     plain = Simulation(run_inputs(load, pool_inputs(pool_spec(kv_blocks=100)))).run()
     _, kept, _ = run_script(load, {}, spare=0)
     assert_same(plain, kept, rtol=0.0)
+
+
+# --- watching without scaling ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("skip", [True, False])
+def test_the_load_can_be_watched_without_a_policy(*, skip: bool) -> None:
+    """Steps of 1 s from 0.25 s on: request 0 has tokens at 1.25, 2.25 and 3.25 s, request 1, which
+    comes at 0.5 s, one at 2.25 s."""
+    load = at([0.25, 0.5], 10, [3, 1])
+    inputs = run_inputs(load, pool_inputs(pool_spec(kv_blocks=100)), samples_s=1.0, skip_ahead=skip)
+    records = Simulation(inputs).run()
+    plain = Simulation(run_inputs(load, pool_inputs(pool_spec(kv_blocks=100)))).run()
+    assert_same(records, plain, rtol=0.0)
+    assert series(records, "time_s", "serving", "waiting_seqs", "running_seqs") == [
+        (1.0, 1, 1, 1),
+        (2.0, 1, 0, 2),
+        (3.0, 1, 0, 1),
+        (4.0, 1, 0, 0),
+    ]
+    assert series(records, "arrivals_per_s") == [2.0, 0.0, 0.0, 0.0]
+    assert sum(series(records, "output_tokens_per_s")) == 4
+    assert sum(series(records, "prompt_tokens_per_s")) == 20
+    assert records.scaling is None
+
+
+@law
+@given(experiments(), st.floats(0.1, 9.0))
+def test_watching_changes_nothing(case: Experiment, sample_s: float) -> None:
+    plain, watched = (run_case(case, samples_s=each)[1] for each in (None, sample_s))
+    assert_same(plain, watched, rtol=0.0)
+    rows = watched.timeseries
+    assert rows is not None
+    if len(rows.time_s) and rows.time_s[-1] >= plain.end_s:
+        done = plain.requests.status == FINISHED
+        total = rows.output_tokens_per_s.sum() * sample_s
+        wanted = plain.requests.output_tokens[done].sum()
+        assert total == pytest.approx(wanted, rel=1e-9)
+    assert (rows.kv_frac <= 1.0 + 1e-9).all()

@@ -17,7 +17,8 @@ from simpod.errors import ConfigError
 from simpod.policies import AddInstance, RemoveInstance, SwitchInstance
 from simpod.policies.checks import CHECKS
 from simpod.policies.scaling_checks import FakePoolLoad, FakeScalingView
-from simpod.run import run, run_inputs, summarise
+from simpod.report.series import timeline_of
+from simpod.run import read_results, run, run_inputs, summarise
 from simpod.workload import make_requests, streams
 
 NONE = np.empty(0)
@@ -242,6 +243,31 @@ def test_weights_from_the_pool_share_the_links_with_the_kv() -> None:
     assert dies <= set(range(32, 64)) or dies <= set(range(96, 128))
 
 
+EVERYTHING = (
+    *SWITCH,
+    "workload.num_requests=900",
+    "workload.shared_prefix={num_prefixes: 8, tokens: 1024}",
+    "workload.hash_block_tokens=128",
+    "shared_memory={dram_bytes_per_host: 1.0e+11, local_bytes_per_host: 1.0e+10, reads: layerwise}",
+    "kv_transfer.layerwise=true",
+    "policies.scaling.every_s=3",
+    "policies.scaling.drain=recompute",
+)
+
+
+def test_scaling_goes_with_caches_and_layers_on_shared_links() -> None:
+    fast, slow = (
+        run(load_experiment("quickstart", (*EVERYTHING, f"engine.skip_ahead={skip}"))).records
+        for skip in ("true", "false")
+    )
+    assert fast.scaling is not None
+    assert fast.scaling.num_switched > 0
+    assert (fast.requests.status == 1).all()
+    assert fast.requests.dram_tokens.sum() > 0
+    np.testing.assert_allclose(fast.requests.finish_s, slow.requests.finish_s, rtol=1e-9)
+    assert fast.scaling == slow.scaling
+
+
 def test_results_have_the_time_series(tmp_path: Path) -> None:
     overrides = [part for text in SWITCH for part in ("--set", text)]
     out = tmp_path / "out"
@@ -255,6 +281,9 @@ def test_results_have_the_time_series(tmp_path: Path) -> None:
     summary = json.loads((out / "summary.json").read_text())
     assert summary["scaling"]["switched"] == 1
     assert call("run", "quickstart", *overrides, "-o", str(out), "--overwrite").exit_code == 0
+    assert call("report", str(out), "-o", str(tmp_path / "page.html")).exit_code == 0
+    kv_frac = timeline_of(read_results(out)).kv_frac["decode"]
+    assert 0 < kv_frac.max() < 1
 
 
 @pytest.mark.parametrize(
@@ -265,6 +294,7 @@ def test_results_have_the_time_series(tmp_path: Path) -> None:
         (["policies.migration=llumnix"], "migration: requests do not migrate between instances"),
         (["policies.scaling.use=kubernetes_hp"], 'did you mean "kubernetes_hpa"'),
         (["policies.scaling={use: kubernetes_hpa, target: 0}"], "target: kubernetes_hpa: must be"),
+        (["engine.samples_s=1"], "engine.samples_s: policies.scaling takes samples at its own"),
         (["policies.scaling.drain=never"], "policies.scaling.drain"),
         (["deployment.decode.hardware=h200-pod"], "pools on different hardware"),
     ],

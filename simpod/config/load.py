@@ -117,6 +117,7 @@ def _resolve(experiment: Experiment, root: Node, problems: Problems) -> Resolved
         slo=experiment.slo,
         measure=experiment.measure,
         skip_ahead=experiment.engine.skip_ahead,
+        samples_s=experiment.engine.samples_s,
         semantics=semantics,
         network=network,
         scaling=scaling,

@@ -46,6 +46,7 @@ class ResolvedExperiment:
     slo: Slo
     measure: Measure
     skip_ahead: bool
+    samples_s: float | None
     semantics: Semantics
     network: ResolvedNetwork
     scaling: ResolvedScaling | None

@@ -235,6 +235,9 @@ class Engine(_Section):
         | None
     ) = None
     """Whose rules a step follows; default: flowserve on Ascend, vllm-v1 elsewhere."""
+    samples_s: Positive | None = None
+    """Record the load of every pool at this interval, in timeseries.parquet; default: never, with
+    policies.scaling at its sample_s."""
     link_samples_s: Positive | None = None
     """Record the use of the network's links at this interval, in links.parquet; default: never."""
 

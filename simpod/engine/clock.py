@@ -48,6 +48,7 @@ class Clock(simpy.Environment):
     """A SimPy environment that can be told absolute times and priorities."""
 
     now: float = property(attrgetter("_now"))  # type: ignore[assignment]  # asked for most often
+    num_ticks = 0  # alarms of those who look every so often
 
     def alarm_at(self, time_s: float, order: int) -> Alarm:
         """Make an alarm that goes off at `time_s` (now or later), in its order among equals."""
@@ -85,10 +86,20 @@ class Clock(simpy.Environment):
         if until is not None:
             self._now = until
 
+    def tick_at(self, time_s: float, call: Callable[[], None]) -> None:
+        """Call `call()` at `time_s` for somebody who only looks: that keeps nothing going."""
+        self.num_ticks += 1
+
+        def due() -> None:
+            self.num_ticks -= 1
+            call()
+
+        self.call_at(time_s, DELIVER, due)
+
     @property
     def is_busy(self) -> bool:
-        """Something is still to happen."""
-        return bool(self._queue)
+        """Something is still to happen, beside the ticks of those who only look."""
+        return len(self._queue) > self.num_ticks
 
     @property
     def may_plan(self) -> bool:

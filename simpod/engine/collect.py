@@ -64,7 +64,7 @@ def collect(sim: "Simulation") -> RunRecords:
         transfers=sim.transfers.records(),
         links=_links(sim),
         shared_memory=sim.cache.records() if sim.cache else None,
-        timeseries=sim.scaler.samples.records() if sim.scaler else None,
+        timeseries=sim.samples.records() if sim.samples else None,
         scaling=sim.scaler.records() if sim.scaler else None,
         groups=tuple(_group(sim, i) for i in range(len(sim.groups))),
         pools=tuple(_pool(sim, pool, requests) for pool in sim.pools),

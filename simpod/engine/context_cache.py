@@ -186,7 +186,7 @@ class ContextCache:
         tokens: that are computed when they are there; default: those that are resident.
         """
         inputs = self._inputs
-        if not inputs.write_back:
+        if not inputs.write_back or rank.group.spec.role == "decode":
             return
         computed = seq.resident_tokens if tokens is None else tokens
         blocks = self._blocks(seq)[: computed // self.unit_tokens]

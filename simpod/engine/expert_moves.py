@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, Protocol
 
-from simpod.engine.clock import DELIVER
 from simpod.engine.network import Network, Operation
 from simpod.engine.transfer_log import EXPERT_WEIGHTS, NOWHERE
 from simpod.errors import InvariantError
@@ -56,7 +55,7 @@ class ExpertMover:
         """Put the next decision on the clock."""
         when_s = self._path.changes.next_decision_s
         if when_s < inf:
-            self._sim.clock.call_at(when_s, DELIVER, self._decide)
+            self._sim.clock.tick_at(when_s, self._decide)
 
     def _decide(self) -> None:
         if self._sim.is_over or not self._sim.clock.is_busy:

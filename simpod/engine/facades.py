@@ -149,7 +149,8 @@ class RankFacade:
         for seq in rank.partial.values():
             yield SequenceFacade(seq)
         for seq in rank.waiting.values():
-            hit = rank.hit_units(seq) * rank.group.kv.unit_tokens if seq.prefix_hashes else 0
+            ids = seq.prefix_hashes
+            hit = rank.hit_tokens(ids, seq.goal_tokens) if ids else 0
             yield SequenceFacade(seq, hit)
 
     @property

@@ -262,13 +262,13 @@ class Group:
         self, run: StepRun, layers: LayerStreams | None
     ) -> Generator[simpy.Event, object, None]:
         """One alarm a step, until the run ends or is cut short; then what layers it waits for."""
-        clock = self.clock
         done = 0
         while done < run.steps:
             done += 1
-            yield clock.alarm_at(run.end_of(done), self._end_order)
-            if done < run.steps and not clock.may_plan:
-                yield clock.alarm_at(clock.now, PLAN)
+            self._alarm = self.clock.alarm_at(run.end_of(done), self._end_order)
+            yield self._alarm  # sooner if it is cut short at the boundary that was just passed
+            if done < run.steps and not self.clock.may_plan:
+                yield self.clock.alarm_at(self.clock.now, PLAN)
         if layers is not None and self.prefill_tokens:
             yield from layers.end(self, run)
 

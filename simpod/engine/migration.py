@@ -73,7 +73,7 @@ class Migrator:
         self._flights: dict[int, Flight] = {}
         self._view = MigrationFacade(self, pool.dispatch.view)
         self.num_done = 0
-        clock.call_at(clock.now + policy.period_s, DELIVER, self._tick)
+        clock.tick_at(clock.now + policy.period_s, self._tick)
 
     def decoding(self, target: int) -> Iterator[DecodingFacade]:
         """Sequences that decode on a rank and are not on the move."""
@@ -91,7 +91,7 @@ class Migrator:
         for move in moves:
             self._ask_for_room(move)
         if self._clock.is_busy:  # else nothing would ever happen again
-            self._clock.call_at(self._clock.now + self._policy.period_s, DELIVER, self._tick)
+            self._clock.tick_at(self._clock.now + self._policy.period_s, self._tick)
 
     def _ask_for_room(self, move: Move) -> None:
         """Begin at the destination's next step boundary, with room for a copy that begins now."""

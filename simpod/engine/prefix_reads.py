@@ -43,7 +43,7 @@ class PrefixReads:
     def _start(self, seq: Sequence) -> bool:
         """Begin to read a prefix, if one is there; False if there is no room for it."""
         rank, cache = self._rank, self._cache
-        hit = rank.hit_units(seq)
+        hit = rank.hit_units(seq.prefix_hashes, seq.goal_tokens)
         local = hit * rank.group.kv.unit_tokens
         found = cache.find(seq, rank, local)
         tokens = cache.hit_tokens(found, local)

@@ -42,7 +42,8 @@ class Rank:
         self.inbox: OrderedDict[int, Sequence] = OrderedDict()
         self.waiting: OrderedDict[int, Sequence] = OrderedDict()
         self.partial: dict[int, Sequence] = {}
-        self.reads = PrefixReads(self, cache) if (cache := group.sim.cache) else None
+        cache = group.sim.cache if group.spec.role != "decode" else None
+        self.reads = PrefixReads(self, cache) if cache is not None else None
         self.running: dict[int, Sequence] = {}
         self.pinned: dict[int, tuple[int, ReadOnly[int]]] = {}  # own blocks and prefix units
         self.reserved: dict[int, int] = {}  # blocks for prompts that are still being computed
@@ -72,21 +73,16 @@ class Rank:
         """Blocks left after those that the next decode step takes."""
         return self.group.kv.free(self.index, self.group.next_tokens)
 
-    def hit_units(self, seq: Sequence) -> int:
+    def hit_units(self, prefix_hashes: ReadOnly[int], prompt_tokens: int) -> int:
         """Leading prefix units that are resident here; at least one token is left to compute."""
-        kv = self.group.kv
-        if not seq.prefix_hashes or not kv.unit_tokens:
-            return 0
-        most = (seq.goal_tokens - 1) // kv.unit_tokens
-        return kv.match(self.index, seq.prefix_hashes[:most])
-
-    def hit_tokens(self, prefix_hashes: ReadOnly[int], prompt_tokens: int) -> int:
-        """Leading tokens of a prompt that are resident here."""
         kv = self.group.kv
         if not prefix_hashes or not kv.unit_tokens:
             return 0
-        most = (prompt_tokens - 1) // kv.unit_tokens
-        return kv.unit_tokens * kv.match(self.index, prefix_hashes[:most])
+        return kv.match(self.index, prefix_hashes[: (prompt_tokens - 1) // kv.unit_tokens])
+
+    def hit_tokens(self, prefix_hashes: ReadOnly[int], prompt_tokens: int) -> int:
+        """The same in tokens."""
+        return self.hit_units(prefix_hashes, prompt_tokens) * self.group.kv.unit_tokens
 
     def reach_boundary(self) -> None:
         """Do what has waited for the end of a step."""
@@ -107,7 +103,9 @@ class Rank:
             if seq is not None:
                 if not self._extend(seq, chunk):
                     break
-            elif not is_full:  # else only prompts under way go on
+            elif (
+                not is_full and not self.is_dirty
+            ):  # else (vLLM: nor after a preemption) only prompts under way go on
                 is_full = not self._start(self.waiting[seq_id], chunk, whole=not plan.decode)
         if plan.review_tokens is not None:
             self.group.review(self, plan.review_tokens)
@@ -125,7 +123,7 @@ class Rank:
         """
         group = self.group
         kv = group.kv
-        hit = self.hit_units(seq) if seq.prefix_hashes else 0
+        hit = self.hit_units(seq.prefix_hashes, seq.goal_tokens) if seq.prefix_hashes else 0
         resident = hit * kv.unit_tokens
         self._check_chunk(seq, chunk, seq.goal_tokens - resident)
         if not self.admit(seq, hit, resident, resident + chunk, whole=whole):

@@ -155,7 +155,7 @@ class Scaler:
 
     def _call_next(self) -> None:
         self._ticks += 1
-        self._clock.call_at(self._ticks * self._inputs.sample_s, DELIVER, self._tick)
+        self._clock.tick_at(self._ticks * self._inputs.sample_s, self._tick)
 
     def _tick(self) -> None:
         inputs = self._inputs

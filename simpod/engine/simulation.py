@@ -22,6 +22,7 @@ from simpod.engine.gate import Gate
 from simpod.engine.group import Group
 from simpod.engine.kv_mover import KvMover, KvPath
 from simpod.engine.ledger import RunLog
+from simpod.engine.load_watch import LoadWatch
 from simpod.engine.migration import Migrator
 from simpod.engine.network import Network
 from simpod.engine.pausing import HostLink
@@ -92,6 +93,7 @@ class RunInputs:
     migration_name: str = ""
     migration_law: KvTransfer | None = None
     scaling: ScalingInputs | None = None  # then a pool has the most instances that it can get
+    samples_s: float | None = None  # of the load, where no scaling policy takes samples
     skip_ahead: bool = True
     duration_s: float | None = None
     on_progress: Progress | None = field(default=None, compare=False)
@@ -178,6 +180,9 @@ class Simulation:
             if pool.inputs.expert_path
         ]
         self.scaler = Scaler(self, inputs.scaling) if inputs.scaling else None
+        watches = inputs.samples_s is not None and self.scaler is None
+        watch = LoadWatch(self, inputs.samples_s or 1.0) if watches else self.scaler
+        self.samples = watch.samples if watch is not None else None
         needs_gate = inputs.make_admission or inputs.prediction
         self._gate = Gate(self, inputs) if needs_gate else None
         self._longest = min(self._longest_of(pool.spec) for pool in self.pools)
@@ -187,7 +192,7 @@ class Simulation:
         for group in self.groups:
             self.clock.process(group.run())
         arrive = self._arrive
-        self.source.start(self.scaler.samples.counting(arrive) if self.scaler else arrive)
+        self.source.start(self.samples.counting(arrive) if self.samples else arrive)
         for mover in self._expert_movers:
             mover.start()
         self.clock.run(until=self.inputs.duration_s)
@@ -221,7 +226,9 @@ class Simulation:
     @property
     def end_s(self) -> float:
         """When the simulation stopped: alarms that nobody waits for any more may come later."""
-        has_alarms = self.migrator or self.scaler or self._expert_movers
+        inputs = self.inputs
+        looks = (inputs.make_migration, inputs.scaling, inputs.samples_s)
+        has_alarms = any(look is not None for look in looks) or bool(self._expert_movers)
         return self._last_end_s if self.is_over and has_alarms else self.clock.now
 
     @property

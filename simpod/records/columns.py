@@ -229,7 +229,7 @@ class RunRecords:
     end_s: float  # when the simulation stopped
     links: LinkRecords | None = None  # if it was asked for
     shared_memory: SharedMemoryRecords | None = None  # if there is one
-    timeseries: TimeSeriesRecords | None = None  # with a scaling policy
+    timeseries: TimeSeriesRecords | None = None  # with a scaling policy, or if asked for
     scaling: ScalingRecords | None = None
     segments: Ints = field(default_factory=lambda: np.empty((0, 4), dtype=np.int64))
     """[s, 4] spans of decode steps before a preemption: request id, ledger, first, last step."""

@@ -42,7 +42,7 @@ def timeline_of(result: ResultFiles, num_points: int = NUM_POINTS) -> Timeline:
         arrivals_per_s=counts / np.diff(grid),
         waiting=waiting,
         running=running,
-        kv_frac=_kv(result.steps, pools, middles),
+        kv_frac=_kv(result, pools, middles),
         transfer_bytes_per_s=_transfer_rate(result.transfers, grid),
     )
 
@@ -79,15 +79,16 @@ def _in_states(
     return waiting, running
 
 
-def _kv(steps: "pd.DataFrame", pools: Mapping[str, Any], at_s: Floats) -> dict[str, Floats]:
+def _kv(result: ResultFiles, pools: Mapping[str, Any], at_s: Floats) -> dict[str, Floats]:
     """Context tokens of decoding sequences over the pool's KV tokens (blocks x ranks).
 
     Prompts under way and idle prefixes are not in it: it is the decode load, a lower bound.
     """
     found = {}
     for name, pool in pools.items():
-        rows = steps[steps["pool"] == name]
-        room = pool["kv_blocks"] * pool["block_tokens"] * pool["dp"] * pool["instances"]
+        rows = result.steps[result.steps["pool"] == name]
+        room = pool["kv_blocks"] * pool["block_tokens"] * pool["dp"]
+        room = room * _instances(result, name, pool["instances"], at_s)
         if not (rows["decode_seqs"] > 0).any():
             continue
         used = np.zeros(len(at_s))
@@ -100,6 +101,16 @@ def _kv(steps: "pd.DataFrame", pools: Mapping[str, Any], at_s: Floats) -> dict[s
             used += np.where(is_inside, held, 0.0)
         found[name] = used / room
     return found
+
+
+def _instances(result: ResultFiles, pool: str, start: int, at_s: Floats) -> Floats:
+    """Instances of a pool that had dies, by the samples of a scaling policy."""
+    if result.timeseries is None:
+        return np.full(len(at_s), float(start))
+    rows = result.timeseries[result.timeseries["pool"] == pool]
+    number = (rows["serving"] + rows["draining"] + rows["loading"]).to_numpy(float)
+    place = np.searchsorted(rows["time_s"].to_numpy(), at_s, "right") - 1
+    return np.where(place < 0, float(start), number[np.maximum(place, 0)])
 
 
 def _transfer_rate(transfers: "pd.DataFrame", grid: Floats) -> Floats:

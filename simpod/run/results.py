@@ -33,7 +33,7 @@ PROVENANCE, SUMMARY = "provenance.json", "summary.json"
 TABLES = ("requests", "steps", "transfers")
 FILES = (PROVENANCE, SUMMARY, *(f"{table}.parquet" for table in TABLES))
 LINKS = "links.parquet"  # only if samples of the links were asked for
-TIMESERIES = "timeseries.parquet"  # only with a scaling policy
+TIMESERIES = "timeseries.parquet"  # only with a scaling policy, or if asked for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

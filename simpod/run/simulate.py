@@ -138,6 +138,7 @@ def run_inputs(
         make_admission=resolve("admission", admission) if admission else None,
         admission_name=f"{admission.use} (policies.admission)" if admission else "",
         scaling=scaling_inputs(experiment, links.placements),
+        samples_s=experiment.samples_s,
         skip_ahead=experiment.skip_ahead,
         duration_s=experiment.measure.duration_s,
         on_progress=on_progress,

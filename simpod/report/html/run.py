@@ -235,13 +235,15 @@ def _timeline(result: ResultFiles) -> Iterator[Json]:
 def _traffic(result: ResultFiles) -> Iterator[Json]:
     """KV bytes from each prefill instance to each rank of the decode pool."""
     transfers, pools = result.transfers, result.provenance["experiment"]["deployment"]
+    transfers = transfers[transfers["kind"] == "kv"]
     if transfers.empty or len(pools) < 2:
         return
     (entry, first), (decode, second) = list(pools.items())[:2]
-    instances, ranks = first["instances"], second["dp"] * second["instances"]
-    sent = np.zeros((instances, ranks))
     source = transfers["source"].to_numpy() // first["dp"]
-    np.add.at(sent, (source, transfers["destination"].to_numpy()), transfers["size_bytes"] / GB)
+    destination = transfers["destination"].to_numpy()
+    instances = max(first["instances"], 1 + source.max())  # scaling may have added some
+    sent = np.zeros((instances, max(second["dp"] * second["instances"], 1 + destination.max())))
+    np.add.at(sent, (source, destination), transfers["size_bytes"].to_numpy() / GB)
     rows = {f"{entry} {i}": sent[i] for i in range(instances)}
     yield heat(
         "traffic", f"KV from {entry} instances to {decode} ranks", rows, f"{decode} rank", "GB"
