@@ -201,6 +201,8 @@ class Engine(_Section):
     """Take steps in which nothing joins or leaves in one go; the records are the same without."""
     semantics: Literal["vllm-v1", "sglang", "trtllm", "flowserve"] | None = None
     """Whose rules a step follows; default: flowserve on Ascend, vllm-v1 elsewhere."""
+    max_graph_tokens: Count | None = None
+    """Largest batch that is captured as a CUDA graph; default: that of the semantics."""
     link_samples_s: Positive | None = None
     """Record the use of the network's links at this interval, in links.parquet; default: never."""
 

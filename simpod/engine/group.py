@@ -12,6 +12,7 @@ from simpod.cost import Pricer, StepPrices
 from simpod.engine.clock import PLAN, STEP_END, Alarm, Clock
 from simpod.engine.context_cache import ContextCache
 from simpod.engine.dispatch import Dispatcher
+from simpod.engine.intake import Arrival, receive, take_in
 from simpod.engine.ledger import Ledger
 from simpod.engine.prompt_counters import PromptCounters
 from simpod.engine.rank import Rank
@@ -70,6 +71,7 @@ class Group:
         first = instance * num_ranks
         self.ranks = [Rank(self, r, first + r, make_policy()) for r in range(num_ranks)]
         dispatch.ranks += self.ranks
+        self.unseen: list[Arrival] = []  # prompts that came after the next step was planned
         self.tokens = token_clock(self.spec.layout)
         self.ledger = Ledger(sim.log, index, self.tokens)
         self.dirty: list[Rank] = []
@@ -93,11 +95,10 @@ class Group:
 
     def submit(self, seq: Sequence, rank: Rank) -> None:
         """A request arrives at a rank; it is seen by the step that starts now or next."""
-        (rank.inbox if self.spec.role == "decode" else rank.waiting)[seq.seq_id] = seq
+        receive(self, seq, rank, at_work=self._idle is None, in_step=self._run is not None)
         self.dispatch.waiting_seqs[rank.target] += 1
         self.dispatch.held_seqs[rank.target] += 1
         self.dispatch.queued_tokens[rank.target] += seq.goal_tokens
-        rank.touch()
         self.poke()
 
     def deliver(self, seq: Sequence, rank: Rank) -> None:
@@ -187,9 +188,11 @@ class Group:
             if cache is not None and self._must_wait_for_reads(cache):
                 yield self._fall_idle()
                 continue
+            if self.unseen:
+                take_in(self)
             decodes = self._plan()
             if not self.num_decoding and not self.prefill_tokens:
-                if not self.dirty:
+                if not self.dirty and not self.unseen:
                     yield self._fall_idle()
                     fruitless = 0
                 elif (fruitless := fruitless + 1) > MAX_FRUITLESS_PLANS:
@@ -204,7 +207,7 @@ class Group:
                 clock.now,
                 prices,
                 self.ledger.num_decode_steps,
-                1 if self.prefill_tokens or self.dirty else self._horizon(prices, until_s),
+                self._horizon(prices, until_s),
                 self.tokens,
             )
             if announces and self.prefill_tokens:
@@ -293,8 +296,9 @@ class Group:
         return self.tokens.at(self.ledger.num_decode_steps + steps) - self.kv.clock
 
     def _horizon(self, prices: StepPrices, until_s: float) -> int:
-        """Steps until a finish, until blocks run out, another rank is the slowest, or prices
-        change."""
+        """Steps until a rank plans, a finish, no room, another slowest rank, or other prices."""
+        if self.prefill_tokens or self.dirty or self.unseen:
+            return 1
         done = self.ledger.num_decode_steps
         while self._due_steps[0] not in self._calendar:
             heapq.heappop(self._due_steps)

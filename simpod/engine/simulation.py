@@ -84,6 +84,8 @@ class RunInputs:
     make_migration: Callable[[], Migration] | None = None  # in the pool that decodes
     migration_name: str = ""
     migration_law: KvTransfer | None = None
+    steps_ahead: int = 0
+    """Steps that are planned when a prompt arrives at ranks at work."""
     skip_ahead: bool = True
     duration_s: float | None = None
     on_progress: Progress | None = field(default=None, compare=False)

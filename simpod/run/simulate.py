@@ -134,6 +134,7 @@ def run_inputs(
         prediction=_prediction(experiment, requests, stream),
         make_admission=resolve("admission", admission) if admission else None,
         admission_name=f"{admission.use} (policies.admission)" if admission else "",
+        steps_ahead=experiment.semantics.steps_ahead,
         skip_ahead=experiment.skip_ahead,
         duration_s=experiment.measure.duration_s,
         on_progress=on_progress,
@@ -248,7 +249,7 @@ def _pool(experiment: ResolvedExperiment, spec: PoolSpec, key: str, stream: Stre
         experiment.model,
         hardware,
         spec.layout,
-        experiment.semantics.name,
+        experiment.semantics,
         timeline.loads if timeline else None,
     )
     return PoolInputs(

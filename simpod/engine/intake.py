@@ -1,0 +1,64 @@
+"""Engines that plan a step ahead: a prompt that arrives waits for the step that is planned already.
+
+While the die runs one step the host plans the next (vLLM's asynchronous scheduling, the overlap
+schedulers of SGLang and TensorRT-LLM), so what arrives during a step is seen at its end, and joins
+the step after the next one. An arrival at the very end of a step, which an answer has triggered,
+comes after the plan that is made there: its client sends it a little later.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from simpod.engine.sequence import Sequence
+
+if TYPE_CHECKING:
+    from simpod.engine.group import Group
+    from simpod.engine.rank import Rank
+
+
+@dataclass(slots=True, eq=False)
+class Arrival:
+    """A prompt that no scheduler has seen yet."""
+
+    seq: Sequence
+    rank: "Rank"
+    ends_left: int
+    """Of steps, before the one at whose end it is seen."""
+
+
+def receive(group: "Group", seq: Sequence, rank: "Rank", *, at_work: bool, in_step: bool) -> None:
+    """A prompt arrives: its rank sees it now, or, at work, when steps planned before are over.
+
+    Ranks that only decode are not kept waiting: what comes to them was computed elsewhere.
+    """
+    ahead = group.sim.inputs.steps_ahead
+    if group.spec.role == "decode":
+        rank.inbox[seq.seq_id] = seq
+        rank.touch()
+    elif ahead and at_work:
+        group.unseen.append(Arrival(seq, rank, ahead if in_step else ahead + 1))
+    else:
+        _show(group, seq, rank)
+
+
+def take_in(group: "Group") -> None:
+    """At the end of a step: let schedulers see what has waited long enough.
+
+    All of it if nothing runs, for then nothing was planned ahead.
+    """
+    is_idle = not group.num_decoding and not any(rank.partial for rank in group.ranks)
+    late = []
+    for arrival in group.unseen:
+        if is_idle or not arrival.ends_left:
+            _show(group, arrival.seq, arrival.rank)
+        else:
+            arrival.ends_left -= 1
+            late.append(arrival)
+    group.unseen = late
+
+
+def _show(group: "Group", seq: Sequence, rank: "Rank") -> None:
+    """Queue a prompt, and let the schedulers whom it concerns plan again."""
+    rank.waiting[seq.seq_id] = seq
+    for asked in group.ranks if getattr(rank.policy, "asks_group", False) else (rank,):
+        asked.touch()
