@@ -1,8 +1,10 @@
 """How the engines of measured deployments were launched: what their tables leave out.
 
 Read from InferenceX's scripts, `benchmarks/single_node/MODEL_PRECISION_SYSTEM[_trt].sh` of
-github.com/SemiAnalysisAI/InferenceX (its first releases, InferenceMAX, for Llama 70B); nothing here
-was chosen by an error. A model without a script is launched as most of its engine's are.
+github.com/SemiAnalysisAI/InferenceX (its first releases, InferenceMAX, for Llama 70B). Three things
+are no flags of a script: the fp8 cache of NVFP4 checkpoints (the checkpoint's own, seen where KV
+limits a run), TensorRT-LLM's share of memory, and the accepted length of drafts, which is that of
+another DeepSeek. A model without a script is launched as most of its engine's are.
 """
 
 from collections.abc import Callable, Mapping
