@@ -43,6 +43,51 @@ def test_prefill_first_pauses_decodes_only_for_a_prompt() -> None:
     assert policy(rank(decoding=20)) == BatchPlan(decode=True)
 
 
+def test_prefill_first_looks_for_prompts_at_its_interval():
+    policy = make("batching", "prefill_first", receive_interval=10)
+    first = policy(rank(prompt(1, 70), decode_steps=0))
+    assert chunks_of(first) == [(1, 70)]  # nothing decodes: it looks at once
+    late = policy(rank(prompt(2, 70), decoding=1, decode_steps=4))
+    assert late == BatchPlan(review_steps=6)
+    assert policy(rank(prompt(2, 70), prompt(3, 9), decoding=1, decode_steps=7)).review_steps == 3
+    due = policy(rank(prompt(2, 70), prompt(3, 9), decoding=1, decode_steps=10))
+    assert chunks_of(due) == [(2, 70), (3, 9)]
+    after = policy(rank(prompt(4, 5), decoding=3, decode_steps=10))
+    assert chunks_of(after) == [(4, 5)]  # a step of prompts is followed by a look
+    assert policy(rank(prompt(5, 5), decoding=3, decode_steps=11)).review_steps == 9
+
+
+def test_in_flight_holds_prompts_until_all_ranks_have_some():
+    policy = make("batching", "in_flight", balance_steps=50)
+    group = {"num_ranks": 4, "ranks_decoding": 4, "decoding": 5}
+    lonely = policy(rank(prompt(1, 60), ranks_prefilling=1, decode_steps=20, **group))
+    assert lonely == BatchPlan(review_steps=30)
+    joined = policy(rank(prompt(1, 60), ranks_prefilling=4, decode_steps=23, **group))
+    assert chunks_of(joined) == [(1, 60)]
+    again = policy(rank(prompt(2, 60), ranks_prefilling=2, decode_steps=30, **group))
+    assert again == BatchPlan(review_steps=43)  # 50 after the last time that all had some
+    timeout = policy(rank(prompt(2, 60), ranks_prefilling=2, decode_steps=73, **group))
+    assert chunks_of(timeout) == [(2, 60)]
+    idle = group | {"ranks_decoding": 3}
+    assert policy(rank(prompt(3, 9), ranks_prefilling=1, decode_steps=80, **idle)).prefill_chunks
+
+
+def test_in_flight_waits_for_enough_tokens():
+    policy = make("batching", "in_flight", wait_steps=20, wait_tokens_frac=0.8)
+    assert policy(rank(prompt(1, 30), decoding=5, decode_steps=7)).review_steps == 20
+    assert policy(rank(prompt(1, 30), decoding=5, decode_steps=17)).review_steps == 10
+    full = policy(rank(prompt(1, 30), prompt(2, 45), decoding=5, decode_steps=18))
+    assert chunks_of(full) == [(1, 30), (2, 45)]
+    assert policy(rank(prompt(3, 30), decoding=5, decode_steps=40)).review_steps == 20
+    assert chunks_of(policy(rank(prompt(3, 30), decoding=5, decode_steps=60))) == [(3, 30)]
+    assert chunks_of(policy(rank(prompt(4, 30)))) == [(4, 30)]
+
+
+def test_in_flight_takes_prompts_whole():
+    plan = make("batching", "in_flight")(rank(prompt(1, 50), prompt(2, 60), decoding=10))
+    assert chunks_of(plan) == [(1, 50)]
+
+
 def test_shortest_prompt_serves_the_least_work_after_what_runs() -> None:
     view = rank(prompt(3, 60, is_running=True), prompt(4, 30), prompt(5, 10), prompt(6, 10))
     plan = make("batching", "shortest_prompt")(view)

@@ -5,7 +5,10 @@ from dataclasses import replace
 import pytest
 from cost_examples import DEEPSEEK_R1, GPU_NODES, LLAMA_70B, NPU_POD, ep_layout
 
+from simpod.config import load_hardware, load_model
 from simpod.cost import Layout, plan_memory
+from simpod.cost.memory_rules import GIB, MemoryLimits
+from simpod.cost.semantics import SEMANTICS
 from simpod.model.weights import weight_bytes
 
 EXPERT = 3 * 7168 * 2048  # bytes in INT8
@@ -13,7 +16,7 @@ EXPERT = 3 * 7168 * 2048  # bytes in INT8
 
 def plan(model, hardware, layout, **limits):
     given = {"memory_frac": 0.9, "max_step_tokens": 8192, "max_num_seqs": 64}
-    return plan_memory(model, hardware, layout, **(given | limits))
+    return plan_memory(model, hardware, layout, MemoryLimits(**(given | limits)))
 
 
 def test_one_rank_holds_the_whole_model():
@@ -102,3 +105,43 @@ def test_a_dense_model_loads_its_mtp_layers_dense():
     assert held.mtp_bytes == 2 * model.mtp_layer_parameters
     twice = plan(model, GPU_NODES, Layout(dies=1, mtp_layers=2))
     assert twice.mtp_bytes == held.mtp_bytes  # the second draft uses the same layer
+
+
+# --- what engines set aside -----------------------------------------------------------------------
+
+
+PUBLISHED = {
+    # vllm pull request 12569: 1,381 blocks of 16 tokens on one 80 GB GPU, weights in 8 bits
+    "llama, vllm": ("llama-3.1-70b", 1, "int8", "vllm-v1", (0.98, 2048, 1024), 1381 * 16, 0.15),
+    # vllm issue 21348: vLLM and SGLang on the same four H100
+    "qwen, vllm": ("qwen3-235b-a22b", 4, "fp8", "vllm-v1", (0.9, 8192, 1024), 178_880, 0.25),
+    "qwen, sglang": ("qwen3-235b-a22b", 4, "fp8", "sglang", (0.93, 8192, 256), 367_404, 0.05),
+}
+
+
+@pytest.mark.parametrize("log", sorted(PUBLISHED))
+def test_kv_tokens_of_published_logs(log):
+    model, tp, dtype, semantics, limits, published, error = PUBLISHED[log]
+    memory_frac, max_step_tokens, max_num_seqs = limits
+    found = plan(
+        load_model(model),
+        load_hardware("h100"),
+        Layout(dies=tp, tp=tp, weight_dtype=dtype),
+        memory_frac=memory_frac,
+        max_step_tokens=max_step_tokens,
+        max_num_seqs=max_num_seqs,
+        rules=SEMANTICS[semantics].memory,
+    )
+    assert found.kv_capacity_tokens == pytest.approx(published, rel=error)
+
+
+def test_an_engine_takes_its_own_before_the_cache():
+    """By hand: context and communicators, six more fp32 a logit, outputs of 8 experts a token."""
+    layout = Layout(dies=8, tp=8, weight_dtype="fp8")
+    plain = plan(DEEPSEEK_R1, GPU_NODES, layout)
+    taken = plan(DEEPSEEK_R1, GPU_NODES, layout, rules=SEMANTICS["vllm-v1"].memory)
+    assert taken.engine_bytes == 2.0 * GIB
+    more = taken.activation_bytes - plain.activation_bytes
+    assert more == 64 * DEEPSEEK_R1.vocab_size * 20 + 8192 * 8 * DEEPSEEK_R1.hidden_size * 2
+    assert taken.usable_bytes == pytest.approx(0.99 * plain.usable_bytes)
+    assert taken.weight_bytes == plain.weight_bytes

@@ -17,6 +17,7 @@ from simpod.cluster.experts.routing import (
 from simpod.config import load_hardware
 from simpod.cost import Batch, Layout, StepPricer, StepPrices, plan_memory, step_pricer
 from simpod.cost.core_split import share_of_cores
+from simpod.cost.memory_rules import MemoryLimits
 from simpod.cost.micro_batches import MicroBatches
 from simpod.cost.parts import COMBINE_WAIT, DISPATCH_WAIT, EXPERTS, PartCosts
 from simpod.cost.semantics import SEMANTICS
@@ -26,6 +27,7 @@ from simpod.errors import ConfigError
 from simpod.records.columns import STEP_PARTS
 from tests.cost_examples import DEEPSEEK_R1
 
+LIMITS = MemoryLimits(memory_frac=0.9, max_step_tokens=512, max_num_seqs=64)
 HARDWARE = load_hardware("cloudmatrix384")
 EVEN = replace(HARDWARE, calibration=replace(HARDWARE.calibration, decode_kernel_spread_frac=0.0))
 """The same with dies that are all as fast."""
@@ -98,12 +100,7 @@ def test_mean_of_drawn_fullest_dies_is_that_of_the_closed_form() -> None:
 
 def test_redundant_and_shared_slots_take_memory_and_work() -> None:
     wider = replace(COLOCATED, redundant_slots=32, shared_expert_dies=32)
-    plans = [
-        plan_memory(
-            DEEPSEEK_R1, HARDWARE, layout, memory_frac=0.9, max_step_tokens=512, max_num_seqs=64
-        )
-        for layout in (COLOCATED, wider)
-    ]
+    plans = [plan_memory(DEEPSEEK_R1, HARDWARE, layout, LIMITS) for layout in (COLOCATED, wider)]
     assert plans[1].expert_bytes / plans[0].expert_bytes == pytest.approx(10 / 8)
     assert plans[1].shared_expert_bytes == 0.0
     own = StepPricer(DEEPSEEK_R1, HARDWARE, COLOCATED).price(batch_of(32))
@@ -179,9 +176,7 @@ def test_a_slow_rank_holds_up_its_domain() -> None:
 
 
 def test_attention_dies_hold_no_experts() -> None:
-    plan = plan_memory(
-        DEEPSEEK_R1, HARDWARE, SPLIT, memory_frac=0.9, max_step_tokens=512, max_num_seqs=64
-    )
+    plan = plan_memory(DEEPSEEK_R1, HARDWARE, SPLIT, LIMITS)
     assert plan.expert_bytes == plan.shared_expert_bytes == 0.0
 
 

@@ -233,7 +233,7 @@ def test_same_bytes_and_skip_ahead_on_the_fabric(case: Case) -> None:
 def test_random_runs_meet_every_kind_of_transfer() -> None:
     seen = set()
     waits = contended = 0
-    for number in range(24):
+    for number in range(36):
         moved = run(case_of(number))[1].transfers
         seen |= {TRANSFER_KINDS[kind] for kind in moved.kind.tolist()}
         seen |= {moved.plane_names[plane] for plane in moved.plane.tolist()}

@@ -255,6 +255,7 @@ def _memory_table(
         "embedding, head, norms, routers": plan.other_bytes,
         "MTP weights": plan.mtp_bytes,
         "activation buffers": plan.activation_bytes,
+        "engine: contexts, communicators": plan.engine_bytes,
         "exchange buffers": plan.exchange_bytes,
         "KV cache": held["kv_bytes"],
         "left free (kv_blocks)": held["unused_bytes"],

@@ -1,12 +1,14 @@
 """From a name or a file to a resolved experiment, or to all the reasons why not."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path as FilePath
 
 from simpod.config import library
 from simpod.config.aliases import POLICY_KEYS, SETTINGS_OF, canonicalise
 from simpod.config.document import build_document, origins_of
 from simpod.config.layouts import Derived
+from simpod.config.libraries import with_libraries
 from simpod.config.links import (
     DEFAULT_POLICIES,
     OPTIONAL_POLICIES,
@@ -26,7 +28,7 @@ from simpod.config.scaling import resolve_scaling
 from simpod.config.schema import Experiment
 from simpod.config.strict_yaml import read_yaml
 from simpod.config.validate import validate
-from simpod.cost.semantics import SEMANTICS, Semantics, default_semantics
+from simpod.cost.semantics import Semantics, semantics_of
 from simpod.errors import ConfigError, InvariantError
 from simpod.hardware.spec import HardwareProfile
 from simpod.policies.resolve import resolve
@@ -107,7 +109,7 @@ def _resolve(experiment: Experiment, root: Node, problems: Problems) -> Resolved
         seed=experiment.seed,
         model=experiment.model,
         pools=specs,
-        hardware={name: hardware[name] for name in order},
+        hardware={name: with_libraries(hardware[name], semantics) for name in order},
         workload=experiment.workload,
         policies=policies,
         expert_routing=experiment.expert_routing,
@@ -146,7 +148,11 @@ def _derived(
 
 
 def _semantics(experiment: Experiment) -> Semantics:
-    return SEMANTICS[experiment.engine.semantics or default_semantics(experiment.hardware.family)]
+    found = semantics_of(experiment.engine.semantics, experiment.hardware.family)
+    most = experiment.engine.max_graph_tokens
+    if most is None or found.graphs is None:
+        return found
+    return replace(found, graphs=found.graphs.up_to(most))
 
 
 def _policies(

@@ -10,6 +10,8 @@ from simpod.config.problems import Problems
 from simpod.config.schema import Experiment, Pool
 from simpod.cost.layout import Layout
 from simpod.cost.memory import MemoryPlan, plan_memory
+from simpod.cost.memory_rules import MemoryLimits
+from simpod.cost.semantics import semantics_of
 from simpod.hardware.spec import HardwareProfile
 from simpod.model.spec import ModelSpec
 from simpod.units import GB
@@ -58,9 +60,12 @@ def _resolve_pool(
         model,
         hardware,
         layout,
-        memory_frac=pool.memory_frac,
-        max_step_tokens=pool.max_step_tokens,
-        max_num_seqs=pool.max_num_seqs,
+        MemoryLimits(
+            memory_frac=pool.memory_frac,
+            max_step_tokens=pool.max_step_tokens,
+            max_num_seqs=pool.max_num_seqs,
+            rules=semantics_of(experiment.engine.semantics, experiment.hardware.family).memory,
+        ),
     )
     limits = _Limits(path=path, pool=pool, model=model, layout=layout, memory=memory)
     kv_blocks = limits.kv_blocks(problems, derived)
@@ -177,10 +182,11 @@ class _Limits:
         memory = self.memory
         one = tokens * memory.kv_bytes_per_token
         need = memory.weight_bytes + memory.buffer_bytes + one
+        seen_gb = memory.usable_bytes / self.pool.memory_frac / GB
         problems.at(
             self.path,
             f"does not fit in a die: {self._sum()} + KV of one sequence of {tokens:,} tokens"
-            f" {one / GB:.2f} GB = {need / GB:.2f} GB, and a die has {memory.hbm_bytes / GB:.2f} GB"
+            f" {one / GB:.2f} GB = {need / GB:.2f} GB, and programs see {seen_gb:.2f} GB"
             f" x memory_frac {self.pool.memory_frac:g} ="
             f" {memory.usable_bytes / GB:.2f} GB",
             hint="more dies (ep, tp), a narrower weight_dtype or kv_dtype, fewer max_step_tokens,"

@@ -238,6 +238,8 @@ class Engine(_Section):
     samples_s: Positive | None = None
     """Record the load of every pool at this interval, in timeseries.parquet; default: never, with
     policies.scaling at its sample_s."""
+    max_graph_tokens: Count | None = None
+    """Largest batch that is captured as a CUDA graph; default: that of the semantics."""
     link_samples_s: Positive | None = None
     """Record the use of the network's links at this interval, in links.parquet; default: never."""
 

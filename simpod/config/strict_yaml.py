@@ -6,6 +6,7 @@
 
 import re
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from pathlib import Path as FilePath
 from typing import Any, Final
 
@@ -59,6 +60,13 @@ def read_yaml(path: FilePath, label: str | None = None, found: list[Problem] | N
     return parse_yaml(text, source, found)
 
 
+@lru_cache(maxsize=64)
+def _compose(text: str) -> yaml.Node | None:
+    """The nodes of a text, which nobody changes: many runs read the same profiles."""
+    node: yaml.Node | None = _Loader(text).get_single_node()
+    return node
+
+
 def parse_yaml(text: str, source: str, found: list[Problem] | None = None) -> Node:
     """The tree of a YAML text; ConfigError with every duplicate key, or the syntax error.
 
@@ -68,7 +76,7 @@ def parse_yaml(text: str, source: str, found: list[Problem] | None = None) -> No
     lines = _LINE_BREAK.split(text)
     builder = _Builder(source, lines)
     try:
-        composed = _Loader(text).get_single_node()
+        composed = _compose(text)
     except yaml.MarkedYAMLError as error:
         raise ConfigError(str(builder.syntax(error))) from None
     except yaml.YAMLError as error:

@@ -11,9 +11,9 @@ from simpod.cost.collectives import (
     window_kv_bytes,
 )
 from simpod.cost.layout import Layout
+from simpod.cost.memory_rules import MemoryLimits
 from simpod.cost.operators import (
     BF16_BYTES,
-    FP32_BYTES,
     attention_matrices,
     expert_slots,
     experts_per_token,
@@ -35,6 +35,7 @@ class MemoryPlan:
     other_bytes: float  # embedding, head, norms, routers
     mtp_bytes: float
     activation_bytes: float
+    engine_bytes: float  # contexts and communicators
     exchange_bytes: float  # dispatch and combine buffers
     window_kv_bytes: float  # KV of layers with a sliding window, of all sequences
     kv_bytes_per_token: float  # on one die
@@ -52,7 +53,8 @@ class MemoryPlan:
     @property
     def buffer_bytes(self) -> float:
         """Everything else that does not grow with the context."""
-        return self.activation_bytes + self.exchange_bytes + self.window_kv_bytes
+        engine = self.activation_bytes + self.engine_bytes
+        return engine + self.exchange_bytes + self.window_kv_bytes
 
     @property
     def kv_bytes(self) -> float:
@@ -64,12 +66,10 @@ def plan_memory(
     model: ModelSpec,
     hardware: HardwareProfile,
     layout: Layout,
-    *,
-    memory_frac: float,
-    max_step_tokens: int,
-    max_num_seqs: int,
+    limits: MemoryLimits,
 ) -> MemoryPlan:
     """Divide a die's memory. Limits are per rank, as in a scheduler's configuration."""
+    rules, max_num_seqs = limits.rules, limits.max_num_seqs
     parts = weight_parts(model, layout.weight_dtype)
     attention = _attention_bytes(model, layout, parts)
     experts = 0.0 if layout.expert_dies else _routed_expert_bytes(model, layout, parts)
@@ -83,13 +83,14 @@ def plan_memory(
         shared_expert_bytes=model.num_moe_layers * shared,
         other_bytes=ends + routers + model.num_layers * parts.norm_bytes,
         mtp_bytes=_mtp_bytes(model, layout, parts),
-        activation_bytes=_activation_bytes(model, layout, max_step_tokens, max_num_seqs),
-        exchange_bytes=_exchange_bytes(model, layout, max_step_tokens, max_num_seqs),
+        activation_bytes=_activation_bytes(model, layout, limits),
+        engine_bytes=rules.context_bytes + (rules.link_bytes if layout.dies > 1 else 0.0),
+        exchange_bytes=_exchange_bytes(model, layout, limits.max_step_tokens, max_num_seqs),
         window_kv_bytes=max_num_seqs * window_kv_bytes(model, layout),
         kv_bytes_per_token=kv_bytes_per_token(model, layout),
         kv_capacity_tokens=0,
         hbm_bytes=hardware.die.hbm_bytes,
-        usable_bytes=hardware.die.hbm_bytes * memory_frac,
+        usable_bytes=hardware.die.hbm_bytes * rules.visible_frac * limits.memory_frac,
     )
     return replace(plan, kv_capacity_tokens=int(plan.kv_bytes // plan.kv_bytes_per_token))
 
@@ -124,20 +125,24 @@ def _mtp_bytes(model: ModelSpec, layout: Layout, parts: WeightBytes) -> float:
     return min(layout.mtp_layers, model.num_mtp_layers) * layer
 
 
-def _activation_bytes(
-    model: ModelSpec, layout: Layout, max_step_tokens: int, max_num_seqs: int
-) -> float:
+def _activation_bytes(model: ModelSpec, layout: Layout, limits: MemoryLimits) -> float:
     """Live at once at the widest point of a layer, and the fp32 logits of the rows that sample.
 
     bf16: residual and hidden state, and the larger of attention's (queries, keys, values, output)
-    and the gated feed-forward's temporaries (gate, up, product). Experts work in pieces.
+    and the gated feed-forward's temporaries (gate, up, product). Experts work in pieces, or keep
+    their outputs until they are summed, as `rules` say.
     """
+    rules = limits.rules
+    if not rules.has_activations:
+        return 0.0
     a, tp = model.attention, layout.tp
     attention = heads_per_die(a, tp) * (3 * a.head_dim + a.value_dim)
     ffn = 3 * ceil(model.intermediate_size / tp) if model.num_dense_layers else 0
     per_token = (2 * model.hidden_size + max(attention, ffn)) * BF16_BYTES
-    rows = max_num_seqs * layout.tokens_per_decode
-    return max_step_tokens * per_token + rows * model.vocab_size * FP32_BYTES
+    rows = limits.max_num_seqs * layout.tokens_per_decode
+    if rules.has_expert_buffers and model.moe is not None:
+        per_token += experts_per_token(model, layout) * model.hidden_size * BF16_BYTES
+    return limits.max_step_tokens * per_token + rows * model.vocab_size * rules.bytes_per_logit
 
 
 def _exchange_bytes(

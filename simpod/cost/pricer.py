@@ -4,6 +4,7 @@ from typing import Protocol
 
 from simpod.cost.expert_imbalance import LoadModel
 from simpod.cost.layout import Layout
+from simpod.cost.semantics import Semantics
 from simpod.cost.split_step import SplitStepPricer
 from simpod.cost.step import Batch, StepPricer, StepPrices
 from simpod.cost.stream_step import StreamStepPricer
@@ -28,7 +29,7 @@ def step_pricer(
     model: ModelSpec,
     hardware: HardwareProfile,
     layout: Layout,
-    semantics: str | None = None,
+    semantics: Semantics | str | None = None,
     loads: LoadModel | None = None,
 ) -> Pricer:
     """Experts on dies of their own, micro-batches on two streams, or one batch on all cores."""

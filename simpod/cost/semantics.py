@@ -8,6 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from simpod.cost.graphs import SGLANG_GRAPHS, TRTLLM_GRAPHS, VLLM_GRAPHS, Graphs
+from simpod.cost.memory_rules import SGLANG_MEMORY, TRTLLM_MEMORY, VLLM_MEMORY, MemoryRules
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Semantics:
@@ -19,11 +22,16 @@ class Semantics:
     """Policy of `policies.batching` unless an experiment names one."""
     launch_frac: float
     """Of a kernel's stand-alone launch, what is left in a replayed graph with dependent launch."""
+    graphs: Graphs | None
+    """Batches that are captured as graphs; None: every batch is, as it is."""
+    memory: MemoryRules
+    """What is set aside before the KV cache."""
+    steps_ahead: int
+    """Steps that are planned when a prompt arrives: it joins the step after them."""
     step_gap_s: float
     """The die waits so long for the host between two steps."""
     eager_launch_s: float
-    """Host time of one kernel in a step that no graph covers, one with prompts: the step takes at
-    least this for each of its kernels."""
+    """Host time of one kernel that no graph covers: a step takes at least this for each such."""
     frontend_s: float
     """From the client to the scheduler, and from the sampled token back: HTTP, detokenisation. In a
     client's TTFT, not in the engine's."""
@@ -47,6 +55,9 @@ SEMANTICS: Final[Mapping[str, Semantics]] = {
             source="vLLM v1: chunked prefill beside decodes, asynchronous scheduling",
             batching="fcfs",
             launch_frac=1.0,
+            graphs=VLLM_GRAPHS,
+            memory=VLLM_MEMORY,
+            steps_ahead=1,
             step_gap_s=0.35e-3,
             eager_launch_s=60e-6,
             frontend_s=20e-3,
@@ -55,10 +66,13 @@ SEMANTICS: Final[Mapping[str, Semantics]] = {
         Semantics(
             name="trtllm",
             source="TensorRT-LLM, PyTorch backend: in-flight batching, overlap scheduler",
-            batching="fcfs",
+            batching="in_flight",
             launch_frac=0.8,
+            graphs=TRTLLM_GRAPHS,
+            memory=TRTLLM_MEMORY,
+            steps_ahead=1,
             step_gap_s=0.1e-3,
-            eager_launch_s=75e-6,
+            eager_launch_s=60e-6,
             frontend_s=20e-3,
             frontend_s_per_token=5e-6,
         ),
@@ -67,6 +81,9 @@ SEMANTICS: Final[Mapping[str, Semantics]] = {
             source="SGLang: prefill first, overlap scheduler",
             batching="prefill_first",
             launch_frac=1.0,
+            graphs=SGLANG_GRAPHS,
+            memory=SGLANG_MEMORY,
+            steps_ahead=1,
             step_gap_s=0.9e-3,
             eager_launch_s=75e-6,
             frontend_s=20e-3,
@@ -77,6 +94,9 @@ SEMANTICS: Final[Mapping[str, Semantics]] = {
             source="xDeepServe 7.1 and figure 20: 2 ms between iterations",
             batching="fcfs",
             launch_frac=1.0,
+            graphs=None,
+            memory=MemoryRules(),
+            steps_ahead=0,
             step_gap_s=2e-3,
             eager_launch_s=0.0,
             frontend_s=0.0,
@@ -89,6 +109,9 @@ SEMANTICS: Final[Mapping[str, Semantics]] = {
             " 0.8 ms for a graph; absorbed prefill: inferred, see docs/experts.md",
             batching="fcfs",
             launch_frac=1.0,
+            graphs=None,
+            memory=MemoryRules(),
+            steps_ahead=0,
             step_gap_s=0.7e-3,
             eager_launch_s=0.0,
             frontend_s=0.0,
@@ -103,6 +126,9 @@ SEMANTICS: Final[Mapping[str, Semantics]] = {
             " (npu_moe_init_routing, npu_moe_finalize_routing); gap as FlowServe's",
             batching="fcfs",
             launch_frac=1.0,
+            graphs=None,
+            memory=MemoryRules(),
+            steps_ahead=0,
             step_gap_s=2e-3,
             eager_launch_s=0.0,
             frontend_s=0.0,
@@ -111,6 +137,14 @@ SEMANTICS: Final[Mapping[str, Semantics]] = {
     )
 }
 """By name, as `engine.semantics` of an experiment takes it."""
+
+
+def semantics_of(chosen: Semantics | str | None, family: str) -> Semantics:
+    """Semantics themselves, those of a name, or the usual ones of a device's family."""
+    if isinstance(chosen, Semantics):
+        return chosen
+    return SEMANTICS[chosen or default_semantics(family)]
+
 
 OF_FAMILY: Final[Mapping[str, str]] = {"ascend": "flowserve"}
 

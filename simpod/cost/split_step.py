@@ -18,7 +18,7 @@ from simpod.cost.layout import Layout
 from simpod.cost.micro_batches import MicroBatches
 from simpod.cost.parts import A2E, DISPATCH_WAIT, E2A, EXPERTS, PartCosts, by_part
 from simpod.cost.pipeline.disaggregated import SplitStages, alike_domain_s
-from simpod.cost.semantics import SEMANTICS, default_semantics
+from simpod.cost.semantics import Semantics, semantics_of
 from simpod.cost.step import Batch, StepPrices
 from simpod.cost.table import Table
 from simpod.cost.uneven import chosen_points
@@ -123,10 +123,10 @@ class SplitStepPricer:
         model: ModelSpec,
         hardware: HardwareProfile,
         layout: Layout,
-        semantics: str | None = None,
+        semantics: Semantics | str | None = None,
         loads: LoadModel | None = None,
     ) -> None:
-        chosen = SEMANTICS[semantics or default_semantics(hardware.family)]
+        chosen = semantics_of(semantics, hardware.family)
         costs = PartCosts(model, hardware, layout, chosen)
         self._micro = MicroBatches(costs, layout.dp, layout.micro_batches)
         self._side = ExpertSide(model, hardware, layout, loads)

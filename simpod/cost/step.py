@@ -27,7 +27,7 @@ from simpod.cost.parts import (
     MTP,
     PartCosts,
 )
-from simpod.cost.semantics import SEMANTICS, default_semantics
+from simpod.cost.semantics import Semantics, semantics_of
 from simpod.cost.stragglers import slowest_of, wait_for_slow_experts
 from simpod.cost.table import ContextTable, PromptTable, Table
 from simpod.cost.work import Floats, Ints
@@ -138,7 +138,7 @@ def breakdown(
 class _Meeting:
     """A step without attention over the cache."""
 
-    base_s: Floats  # [num_ranks] until dispatch
+    base_s: Floats | float  # [num_ranks] until dispatch, or the same for all
     rest_s: float  # from dispatch on
     parts_s: Floats  # [NUM_PARTS] means over ranks
 
@@ -169,14 +169,14 @@ class StepPricer:
         model: ModelSpec,
         hardware: HardwareProfile,
         layout: Layout,
-        semantics: str | None = None,
+        semantics: Semantics | str | None = None,
         loads: LoadModel | None = None,
     ) -> None:
         self.num_ranks = layout.dp
         self.price: Callable[[Batch], StepPrices] = (
             self._price_single if layout.dp == 1 else self._price_group
         )
-        chosen = SEMANTICS[semantics or default_semantics(hardware.family)]
+        chosen = semantics_of(semantics, hardware.family)
         costs = PartCosts(model, hardware, layout, chosen, loads)
         self._costs = costs
         self._tokens_per_decode = layout.tokens_per_decode
@@ -184,7 +184,10 @@ class StepPricer:
         self._attention = ContextTable(costs.decode_attention_s)
         self._prompts = PromptTable(costs.prefill_attention_s)
         self._prompt_s = lru_cache(MAX_COMPOSITIONS)(self._prompts.one)
-        self._eager_s = costs.eager_s
+        self._eager_s, self._pieces_s = costs.eager_s, costs.pieces_s
+        graphs = chosen.graphs
+        self._padded = graphs.padded if graphs else None
+        self._max_graph_tokens = graphs.max_tokens if graphs else 0
         self._rank = Table(costs.tokens)
         late_frac = hardware.calibration.decode_kernel_spread_frac * slowest_of(layout.dp)
         self._late_frac = late_frac if costs.meets else 0.0
@@ -212,6 +215,7 @@ class StepPricer:
         seqs = batch.decode_seqs.item()
         prompt = batch.prefill_tokens.item()
         tokens = rows = seqs * self._tokens_per_decode
+        least_s = 0.0
         attention_s, slope_s, room = 0.0, 0.0, 0
         if seqs:
             context = batch.context_tokens.item() + seqs * batch.gained_tokens
@@ -220,10 +224,13 @@ class StepPricer:
             tokens += prompt
             rows += batch.num_chunks.item()
             attention_s += self._prompt_s(prompt, batch.prefill_pairs.item() / prompt)
+            least_s = self._launches_s(tokens)
+        elif self._padded is not None:
+            tokens, least_s = self._as_graph(tokens)
         fixed_s, parts = self._single_parts(tokens, rows)
-        if prompt and fixed_s + attention_s < self._eager_s:
-            parts = _host_bound(parts, self._eager_s - fixed_s - attention_s)
-            fixed_s = self._eager_s - attention_s
+        if fixed_s + attention_s < least_s:
+            parts = _host_bound(parts, least_s - fixed_s - attention_s)
+            fixed_s = least_s - attention_s
         return StepPrices(
             fixed_s + attention_s,
             slope_s,
@@ -236,6 +243,18 @@ class StepPricer:
             room,
         )
 
+    def _launches_s(self, tokens: int) -> float:
+        """What the host takes to launch a step with prompts."""
+        return self._pieces_s if tokens <= self._max_graph_tokens else self._eager_s
+
+    def _as_graph(self, tokens: int) -> tuple[int, float]:
+        """Tokens that a batch of decodes runs as, and the least time that its launches take."""
+        if self._padded is None:
+            return tokens, 0.0
+        if tokens > self._max_graph_tokens:
+            return tokens, self._eager_s
+        return self._padded[tokens], 0.0
+
     def _add_head(self, tokens: int, rows: int) -> tuple[float, Floats]:
         """Seconds and parts of one rank's step without its reads of KV."""
         seconds = self._single.seconds(tokens) + self._head.seconds(rows)
@@ -246,14 +265,27 @@ class StepPricer:
         if np.count_nonzero(batch.prefill_tokens):
             return self._meet(batch, self._mixed_meeting(batch))
         tokens = batch.decode_seqs * self._tokens_per_decode
-        base_s, mean_parts = self._rank.means(tokens, self._mean)
         fullest = _largest(tokens)
+        if self._padded is not None:
+            return self._meet(batch, self._graph_meeting(fullest))
+        base_s, mean_parts = self._rank.means(tokens, self._mean)
         group_tokens = tokens.dot(self._ones).item()
         rest_s, parts = self._after_meeting(group_tokens, fullest, fullest)
         if self._costs.has_loads:
             rest_s += wait_for_slow_experts(parts, self._late_frac)
         parts += mean_parts
         return self._meet(batch, _Meeting(base_s, rest_s, parts))
+
+    def _graph_meeting(self, fullest: int) -> _Meeting:
+        """All ranks run the graph of the fullest one, which has `fullest` tokens."""
+        padded, least_s = self._as_graph(fullest)
+        base_s = self._rank.seconds(padded)
+        rest_s, parts = self._after_meeting(padded * self.num_ranks, padded, fullest)
+        parts += self._rank.parts[padded]
+        if base_s + rest_s < least_s:
+            parts = _host_bound(parts, least_s - base_s - rest_s)
+            rest_s = least_s - base_s
+        return _Meeting(base_s, rest_s, parts)
 
     def _mixed_meeting(self, batch: Batch) -> _Meeting:
         """Some ranks have prompt chunks."""
@@ -269,7 +301,7 @@ class StepPricer:
         group_tokens = tokens.dot(self._ones).item()
         rest_s, parts = self._after_meeting(group_tokens, _largest(tokens), rows)
         parts += mean_parts
-        host_s = self._eager_s - float(base_s.max()) - rest_s
+        host_s = self._launches_s(_largest(tokens)) - float(base_s.max()) - rest_s
         if host_s > 0.0:
             parts = _host_bound(parts, host_s)
             rest_s += host_s

@@ -13,7 +13,7 @@ from simpod.cost.micro_batches import MicroBatches
 from simpod.cost.parts import PartCosts
 from simpod.cost.pipeline.streams import CoreSplit, alike_s
 from simpod.cost.prompt_streams import PromptStreams
-from simpod.cost.semantics import SEMANTICS, default_semantics
+from simpod.cost.semantics import Semantics, semantics_of
 from simpod.cost.split_step import exposed
 from simpod.cost.step import Batch, StepPrices
 from simpod.cost.table import Table
@@ -30,10 +30,10 @@ class StreamStepPricer:
         model: ModelSpec,
         hardware: HardwareProfile,
         layout: Layout,
-        semantics: str | None = None,
+        semantics: Semantics | str | None = None,
         loads: LoadModel | None = None,
     ) -> None:
-        chosen = SEMANTICS[semantics or default_semantics(hardware.family)]
+        chosen = semantics_of(semantics, hardware.family)
         split = CoreSplit()
         first = share_of_cores(hardware, split.attention_frac)
         second = share_of_cores(hardware, split.expert_frac)

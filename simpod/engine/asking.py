@@ -35,8 +35,10 @@ def ask(rank: "Rank") -> BatchPlan:
         _check_chunks(rank, chunks, decoding if plan.decode else 0, slots)
     elif slots < 0:
         blame(rank, f"{len(plan.resume)} sequences resumed; {rank.free_slots} slots are free")
-    if plan.review_tokens is not None and not _is_count(plan.review_tokens):
-        blame(rank, f"review_tokens {plan.review_tokens!r}; allowed: an integer >= 1")
+    for name in ("review_tokens", "review_steps"):
+        value = getattr(plan, name)
+        if value is not None and not _is_count(value):
+            blame(rank, f"{name} {value!r}; allowed: an integer >= 1")
     return plan
 
 

@@ -201,6 +201,26 @@ class RankFacade:
         return self._rank.group.dispatch.prompt_tokens_per_s
 
     @property
+    def decode_steps(self) -> int:
+        """Decode steps of the group."""
+        return self._rank.group.ledger.num_decode_steps
+
+    @property
+    def num_ranks(self) -> int:
+        """Ranks of the group."""
+        return len(self._rank.group.ranks)
+
+    @property
+    def ranks_prefilling(self) -> int:
+        """Ranks of the group with prompts to compute."""
+        return sum(1 for rank in self._rank.group.ranks if rank.waiting or rank.partial)
+
+    @property
+    def ranks_decoding(self) -> int:
+        """Ranks of the group with running decodes."""
+        return sum(1 for rank in self._rank.group.ranks if rank.num_decoding)
+
+    @property
     def free_seq_slots(self) -> int:
         """How many prompts may take part in this step."""
         return self._rank.free_slots

@@ -12,6 +12,7 @@ from simpod.cost import Pricer, StepPrices
 from simpod.engine.clock import PLAN, STEP_END, Alarm, Clock
 from simpod.engine.dispatch import Dispatcher
 from simpod.engine.idleness import Idleness
+from simpod.engine.intake import Arrival, receive, take_in
 from simpod.engine.layer_streams import LayerStreams
 from simpod.engine.ledger import Ledger
 from simpod.engine.prefix_reads import must_wait
@@ -43,7 +44,7 @@ class Group:
         "_alarm _calendar _due_steps _end_order _joining _reviews _run "
         "batch clock context_tokens dirty dispatch idleness index instance kv ledger "
         "next_tokens num_chunks num_decoding num_preemptions num_pulling prefill_tokens "
-        "pricer prompts ranks renew_prices sim spec tokens"
+        "pricer prompts ranks renew_prices sim spec tokens unseen"
     ).split()
 
     def __init__(
@@ -79,6 +80,7 @@ class Group:
         first = instance * num_ranks
         self.ranks = [Rank(self, r, first + r, make_policy()) for r in range(num_ranks)]
         dispatch.ranks += self.ranks
+        self.unseen: list[Arrival] = []  # prompts that came after the next step was planned
         self.tokens = token_clock(self.spec.layout)
         self.ledger = Ledger(sim.log, index, self.tokens)
         self.dirty: list[Rank] = []
@@ -100,12 +102,11 @@ class Group:
 
     def submit(self, seq: Sequence, rank: Rank) -> None:
         """A request arrives at a rank; it is seen by the step that starts now or next."""
-        (rank.inbox if self.spec.role == "decode" else rank.waiting)[seq.seq_id] = seq
+        later = receive(self, seq, rank, 0 if self.idleness.is_asleep else self._step_at_work())
         self.dispatch.waiting_seqs[rank.target] += 1
         self.dispatch.held_seqs[rank.target] += 1
         self.dispatch.queued_tokens[rank.target] += seq.goal_tokens
-        rank.touch()
-        self.poke()
+        self.poke(later)
 
     def deliver(self, seq: Sequence, rank: Rank) -> None:
         """A prompt's KV has arrived; the sequence decodes from the next step on."""
@@ -119,17 +120,20 @@ class Group:
         if rank.is_dirty:
             self.poke()
 
-    def poke(self) -> None:
-        """Something came: wake from idleness, or from a long sleep at the next step boundary."""
-        if not self.idleness.wake(self.kv_tokens) and self._run is not None:
-            self._cut_short(self._run)
-
-    def _cut_short(self, run: StepRun) -> None:
-        """End a run at the boundary after now."""
-        if run.cut(self.clock.now) and self._alarm is not None:
+    def poke(self, later: int = 0) -> None:
+        """Something came: wake from idleness, or end a long run `later` steps after this one."""
+        run = self._run
+        if self.idleness.wake(self.kv_tokens) or run is None or not run.cut(self.clock.now, later):
+            return
+        if self._alarm is not None:
             waiting = self._alarm.disarm()
             self._alarm = self.clock.alarm_at(run.end_s, self._end_order)
             self._alarm.callbacks = waiting
+
+    def _step_at_work(self) -> int:
+        """The step under way, or the one that begins now, counted from the first of all."""
+        run = self._run
+        return self.ledger.num_steps + (run.step_at(self.clock.now) if run is not None else 1)
 
     @property
     def step_s(self) -> float:
@@ -173,8 +177,7 @@ class Group:
         """Plan, price, advance; sleep while there is nothing to do."""
         clock, ledger, kv, batch = self.clock, self.ledger, self.kv, self.batch
         price, renew_prices = self.pricer.price, self.renew_prices
-        skip_ahead = self.sim.skip_ahead
-        cache = self.sim.cache
+        skip_ahead, cache = self.sim.skip_ahead, self.sim.cache
         layers = cache.layers if cache is not None else None
         begins = self.sim.begins_of(self.spec.role)
         fruitless = 0
@@ -186,7 +189,7 @@ class Group:
                 continue
             decodes = self._plan()
             if not self.num_decoding and not self.prefill_tokens:
-                if not self.dirty:
+                if not self.dirty and not self.unseen:
                     yield self.idleness.begin()
                     fruitless = 0
                 elif (fruitless := fruitless + 1) > MAX_FRUITLESS_PLANS:
@@ -201,7 +204,7 @@ class Group:
                 clock.now,
                 prices,
                 ledger.num_decode_steps,
-                1 if self.prefill_tokens or self.dirty else self._horizon(prices, until_s),
+                self._horizon(prices, until_s),
                 self.tokens,
             )
             if begins is not None and self.prefill_tokens:
@@ -221,6 +224,8 @@ class Group:
 
     def _plan(self) -> bool:
         """Let every rank on which something changed decide; return whether decodes go on."""
+        if self.unseen:
+            take_in(self)
         if not self.dirty and not self._joining and self.kv.surely_fits(self.next_tokens):
             return True
         dirty, self.dirty = self.dirty, []
@@ -279,12 +284,16 @@ class Group:
         return self.tokens.at(self.ledger.num_decode_steps + steps) - self.kv.clock
 
     def _horizon(self, prices: StepPrices, until_s: float) -> int:
-        """Steps until a finish, no more blocks, another slowest rank, or a change of prices."""
+        """Steps until a rank plans, a finish, no room, another slowest rank, or other prices."""
+        if self.prefill_tokens or self.dirty:
+            return 1
         done = self.ledger.num_decode_steps
         due = self._due_steps
         while due[0] not in self._calendar:
             heappop(due)
         steps = due[0] - done
+        if self.unseen:
+            steps = min(steps, self.unseen[0].seen_at - self.ledger.num_steps)
         if self._reviews:
             steps = max(1, min(steps, self.tokens.step_of(self._reviews[0][0]) - done))
         if until_s < inf:  # no step gets shorter, so the last of these starts about then

@@ -15,6 +15,11 @@ class Idleness:
         self._since_s = 0.0
         self._alarm: Alarm | None = None
 
+    @property
+    def is_asleep(self) -> bool:
+        """It has nothing to do."""
+        return self._alarm is not None
+
     def begin(self) -> Alarm:
         """Fall asleep; the alarm goes off when the group is woken."""
         self._alarm = Alarm()

@@ -161,3 +161,23 @@ class PullFacade:
     def prompt_tokens_per_s(self) -> float:
         """Prompt tokens a second of a rank of this pool."""
         return self._rank.view.prompt_tokens_per_s
+
+    @property
+    def decode_steps(self) -> int:
+        """Decode steps of the group."""
+        return self._rank.view.decode_steps
+
+    @property
+    def num_ranks(self) -> int:
+        """Ranks of the group."""
+        return self._rank.view.num_ranks
+
+    @property
+    def ranks_prefilling(self) -> int:
+        """Ranks of the group that compute prompts anew."""
+        return self._rank.view.ranks_prefilling
+
+    @property
+    def ranks_decoding(self) -> int:
+        """Ranks of the group with running decodes."""
+        return self._rank.view.ranks_decoding

@@ -109,6 +109,8 @@ class Rank:
                 is_full = not self._start(self.waiting[seq_id], chunk, whole=not plan.decode)
         if plan.review_tokens is not None:
             self.group.review(self, plan.review_tokens)
+        if plan.review_steps is not None:
+            self.group.review(self, self.group.tokens_after(plan.review_steps))
         return plan.decode or not self.chunks
 
     # --- chunks -------------------------------------------------------------------------------

@@ -94,6 +94,8 @@ class RunInputs:
     migration_law: KvTransfer | None = None
     scaling: ScalingInputs | None = None  # then a pool has the most instances that it can get
     samples_s: float | None = None  # of the load, where no scaling policy takes samples
+    steps_ahead: int = 0
+    """Steps that are planned when a prompt arrives at ranks at work."""
     skip_ahead: bool = True
     duration_s: float | None = None
     on_progress: Progress | None = field(default=None, compare=False)

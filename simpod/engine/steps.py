@@ -91,21 +91,29 @@ class StepRun:
         gained = self._clock.gained_sum(self.first, step) if step > 1 else 0
         return self.start_s + (step * self.prices.base_s + self.prices.slope_s * gained)
 
-    def cut(self, now_s: float) -> bool:
-        """End with the step under way at `now_s`, or ending then; False if that is the last."""
-        if self.steps == 1:
+    def cut(self, now_s: float, more: int = 0) -> bool:
+        """End `more` steps after the one under way at `now_s`, or ending then.
+
+        False if the run does not go on so long.
+        """
+        if self.steps <= 1 + more:
             return False
-        steps = min(self._guess(now_s - self.start_s), self.steps - 1)
-        end_s = self.end_of(steps)
-        while end_s < now_s:
-            steps += 1
-            if steps == self.steps:
-                return False
-            end_s = self.end_of(steps)
-        while steps > 1 and (before_s := self.end_of(steps - 1)) >= now_s:
-            steps, end_s = steps - 1, before_s
-        self.steps, self.end_s = steps, end_s
+        steps = self.step_at(now_s) + more
+        if steps >= self.steps:
+            return False
+        self.steps, self.end_s = steps, self.end_of(steps)
         return True
+
+    def step_at(self, now_s: float) -> int:
+        """The step (1, 2, ...) under way at `now_s`, or ending then."""
+        if self.steps == 1:
+            return 1
+        step = min(self._guess(now_s - self.start_s), self.steps)
+        while step < self.steps and self.end_of(step) < now_s:
+            step += 1
+        while step > 1 and self.end_of(step - 1) >= now_s:
+            step -= 1
+        return step
 
     def steps_by(self, now_s: float) -> int:
         """Steps that are over at `now_s`."""

@@ -10,6 +10,7 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
     "batching": {
         "fcfs": "simpod.policies.batching.fcfs:Fcfs",
         "orca": "simpod.policies.batching.orca:Orca",
+        "in_flight": "simpod.policies.batching.in_flight:InFlight",
         "splitfuse": "simpod.policies.batching.splitfuse:SplitFuse",
         "prefill_first": "simpod.policies.batching.prefill_first:PrefillFirst",
         "decode_first": "simpod.policies.batching.decode_first:DecodeFirst",

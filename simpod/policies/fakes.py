@@ -54,6 +54,10 @@ class FakeBatchView:
     tokens_per_decode: int = 1
     served_tokens: Mapping[int, tuple[int, int]] = field(default_factory=dict)
     prompt_tokens_per_s: float = 0.0
+    decode_steps: int = 0
+    num_ranks: int = 1
+    ranks_prefilling: int = 1
+    ranks_decoding: int = 1
 
     @property
     def decoding(self) -> Iterator[FakeSequence]:

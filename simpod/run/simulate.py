@@ -139,6 +139,7 @@ def run_inputs(
         admission_name=f"{admission.use} (policies.admission)" if admission else "",
         scaling=scaling_inputs(experiment, links.placements),
         samples_s=experiment.samples_s,
+        steps_ahead=experiment.semantics.steps_ahead,
         skip_ahead=experiment.skip_ahead,
         duration_s=experiment.measure.duration_s,
         on_progress=on_progress,
@@ -255,7 +256,7 @@ def _pool(
         experiment.model,
         hardware,
         spec.layout,
-        experiment.semantics.name,
+        experiment.semantics,
         timeline.loads if timeline else None,
     )
     changing = timeline if timeline and not timeline.is_fixed else None

@@ -3,8 +3,8 @@
 Rows are those of AIConfigurator's `silicon` table: InferenceX and NVIDIA runs. What such a run is,
 in InferenceX's own scripts (`benchmarks/*.sh`): `concurrency` clients that each wait for their
 answer, 10 x concurrency requests, all clients starting at once; lengths drawn evenly between 0.8
-and 1.0 of isl and osl (random-range-ratio 0.8), end-of-sequence ignored; no prefix reuse; KV in
-fp8 with 8-bit and 4-bit weights.
+and 1.0 of isl and osl (random-range-ratio 0.8), end-of-sequence ignored; no prefix reuse; the
+engines' flags are in `launches`.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -15,14 +15,15 @@ from typing import Any, Final
 from simpod.config import ResolvedExperiment, resolve_document
 from simpod.errors import ConfigError
 from simpod.units import MS
-from simpod.validate.names import hardware_of, model_of
+from simpod.validate.launches import Launch, launch_of
+from simpod.validate.launches import Row as LaunchRow
+from simpod.validate.names import hardware_of, model_of, short_name
 from simpod.validate.report import Point, Refusal, Report
 from simpod.validate.runs import summaries
 
 LENGTH_FROM: Final = 0.8
 """InferenceX: shortest prompt and output, as a share of the nominal length."""
 REQUESTS_PER_CLIENT: Final = 10
-MEMORY_FRAC: Final = 0.92
 DTYPES: Final[Mapping[str, str]] = {
     "nvfp4": "fp4",
     "mxfp4": "fp4",
@@ -143,11 +144,12 @@ def document_of(row: Mapping[str, Any]) -> dict[str, Any]:
     except ConfigError as error:
         raise _UnexpressedError(str(error)) from error
     roles = ("mixed",) if len(layouts) == 1 else ("prefill", "decode")
+    launches = [_launch(row, model.name, layout) for layout in layouts]
     pools = {
-        role: {"role": role, **layout, **_limits(row, concurrency)}
-        for role, layout in zip(roles, layouts, strict=True)
+        role: {"role": role, **_pool(row, layout, launch)}
+        for role, layout, launch in zip(roles, layouts, launches, strict=True)
     }
-    return {
+    document: dict[str, Any] = {
         "model": model.name,
         "hardware": hardware.name,
         "workload": {
@@ -160,17 +162,24 @@ def document_of(row: Mapping[str, Any]) -> dict[str, Any]:
         "measure": {"warmup_frac": 0.0, "drain_frac": 0.0},
         "engine": {"semantics": ENGINES[row["backend"]]},
     }
+    if launches[0].max_graph_tokens is not None:
+        document["engine"]["max_graph_tokens"] = launches[0].max_graph_tokens
+    if launches[0].batching is not None and len(launches) == 1:
+        document["policies"] = {"batching": dict(launches[0].batching)}
+    return document
 
 
 def _lengths(nominal: int) -> dict[str, Any]:
     return {"distribution": "uniform", "min": int(nominal * LENGTH_FROM), "max": nominal}
 
 
-def _layout(row: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+def _layout(row: Mapping[str, Any], prefix: str) -> dict[str, int]:
     """Dies of one pool.
 
     InferenceX's "tp 8, ep 8" is one server of 8, whose table here says moe_tp 8 x moe_ep 8 and
-    so tp 64 (or attention_dp 64): read back as what the scripts launch, `--tp 8 --ep 8`.
+    so tp 64 (or attention_dp 64): read back as what the scripts launch, `--tp 8 --ep 8`. vLLM's
+    "tp 4, ep 4", `--tensor-parallel-size 4 --enable-expert-parallel`, is one of 4 that the table
+    gives attention_dp 4 as well, and so 16 experts' dies.
     """
     tp, dp, moe_tp, moe_ep = (
         int(row[f"{prefix}{name}"])
@@ -180,7 +189,8 @@ def _layout(row: Mapping[str, Any], prefix: str) -> dict[str, Any]:
         raise _UnexpressedError("pipeline parallelism")
     if moe_tp == moe_ep > 1 and tp * dp == moe_tp * moe_ep:
         tp, dp = (moe_ep, 1) if dp == 1 else (1, moe_ep)
-        moe_tp = 1
+    elif row["backend"] == "vllm" and tp == dp > 1 and moe_ep == tp * dp:
+        dp, moe_ep = 1, tp
     gpus = tp * dp
     workers = int(row[f"{prefix}num_workers"]) if prefix else max(1, int(row["gpus"]) // gpus)
     if not prefix and int(row["gpus"]) == int(row["tp_size"]) * int(row["attention_dp_size"]):
@@ -188,15 +198,36 @@ def _layout(row: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     return {"instances": workers, "dies": gpus, "tp": tp, "dp": dp, "ep": min(moe_ep, gpus)}
 
 
-def _limits(row: Mapping[str, Any], concurrency: int) -> dict[str, Any]:
+def _launch(row: Mapping[str, Any], model: str, layout: Mapping[str, int]) -> Launch:
     dtype = DTYPES.get(str(row["gemm_quant_mode"]))
     if dtype is None:
         raise _UnexpressedError(f"gemm_quant_mode {row['gemm_quant_mode']}")
+    asked = LaunchRow(
+        model=model,
+        version=str(row.get("backend_version", "")),
+        system=short_name(str(row["system"])),
+        dtype=dtype,
+        isl=int(row["isl"]),
+        osl=int(row["osl"]),
+        concurrency=int(row["concurrency"]),
+        tp=layout["tp"],
+        dp=layout["dp"],
+        ep=layout["ep"],
+    )
+    return launch_of(str(row["backend"]), asked)
+
+
+def _pool(row: Mapping[str, Any], layout: Mapping[str, int], launch: Launch) -> dict[str, Any]:
+    ep = layout["dies"] if launch.has_expert_parallel else layout["ep"]
+    drafts = {} if launch.mtp is None else {"mtp": dict(launch.mtp)}
     return {
-        "max_num_seqs": concurrency,
-        "max_step_tokens": max(8192, concurrency),
-        "memory_frac": MEMORY_FRAC,
+        **layout,
+        **drafts,
+        "ep": ep,
+        "max_num_seqs": launch.max_num_seqs,
+        "max_step_tokens": max(launch.max_step_tokens, launch.max_num_seqs),
+        "memory_frac": launch.memory_frac,
         "prefix_caching": False,
-        "weight_dtype": dtype,
-        "kv_dtype": "bf16" if dtype == "bf16" else "fp8",
+        "weight_dtype": DTYPES[str(row["gemm_quant_mode"])],
+        "kv_dtype": launch.kv_dtype,
     }

@@ -7,7 +7,7 @@ from os import cpu_count
 from typing import Any
 
 from simpod.config import ResolvedExperiment
-from simpod.run import run
+from simpod.run.simulate import simulate
 
 Summary = dict[str, Any]
 
@@ -28,7 +28,7 @@ def summaries(
 
 def summary_of(experiment: ResolvedExperiment) -> Summary:
     """Run one experiment."""
-    return run(experiment).summary
+    return simulate(experiment)[1]
 
 
 def _told(on_done: Callable[[], None], summary: Summary) -> Summary:

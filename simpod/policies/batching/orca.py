@@ -18,14 +18,22 @@ class Orca:
     """
 
     def __call__(self, view: BatchView) -> BatchPlan:
-        budget = beside_decodes(view)
-        chunks: dict[int, int] = {}
-        for seq in view.prefilling:
-            if budget <= 0 or len(chunks) >= view.free_seq_slots:
-                break
-            must_be_cut = seq.is_running or seq.uncached_tokens > view.max_step_tokens
-            if seq.uncached_tokens > budget and (chunks or not must_be_cut):
-                break
-            chunks[seq.seq_id] = min(seq.uncached_tokens, budget)
-            budget -= chunks[seq.seq_id]
-        return BatchPlan(chunks)
+        return BatchPlan(whole_prompts(view))
+
+
+def whole_prompts(view: BatchView) -> dict[int, int]:
+    """Prompts, each whole, in their order, in the budget that running decodes leave.
+
+    One longer than a whole step's budget is cut, and has the step's prompts to itself.
+    """
+    budget = beside_decodes(view)
+    chunks: dict[int, int] = {}
+    for seq in view.prefilling:
+        if budget <= 0 or len(chunks) >= view.free_seq_slots:
+            break
+        must_be_cut = seq.is_running or seq.uncached_tokens > view.max_step_tokens
+        if seq.uncached_tokens > budget and (chunks or not must_be_cut):
+            break
+        chunks[seq.seq_id] = min(seq.uncached_tokens, budget)
+        budget -= chunks[seq.seq_id]
+    return chunks

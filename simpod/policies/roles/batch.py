@@ -142,6 +142,22 @@ class BatchView(Protocol):
     def prompt_tokens_per_s(self) -> float:
         """Prompt tokens a second of a rank of this pool, measured so far; 0: none yet."""
 
+    @property
+    def decode_steps(self) -> int:
+        """Steps of the group so far in which decodes went on."""
+
+    @property
+    def num_ranks(self) -> int:
+        """Ranks of the lock-step group, this one included."""
+
+    @property
+    def ranks_prefilling(self) -> int:
+        """Of those, the ranks that have prompts to compute."""
+
+    @property
+    def ranks_decoding(self) -> int:
+        """Of those, the ranks that have running decodes."""
+
 
 @dataclass(slots=True)
 class BatchPlan:
@@ -160,10 +176,16 @@ class BatchPlan:
     """Paused sequences that go on; one that finds no room ends the resumption."""
     review_tokens: int | None = None
     """Ask again once running decodes have gained so many tokens, also if nothing changes."""
+    review_steps: int | None = None
+    """Ask again after so many steps of the running decodes, also if nothing changes."""
 
 
 class BatchScheduler(Protocol):
-    """Chooses the prompts of one step of one rank."""
+    """Chooses the prompts of one step of one rank.
+
+    One whose answer depends on the other ranks of its lock-step group has an attribute
+    `asks_group = True`: a prompt that arrives at one rank then lets all of them plan again.
+    """
 
     def __call__(self, view: BatchView, /) -> BatchPlan:
         """Plan the next step."""

@@ -1,0 +1,115 @@
+"""Captured batches: which sizes there are, and what a padded step costs."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from cost_examples import GPU_NODES, LLAMA_70B, SMALL_MOE, decode_batch
+
+from simpod.config import load_experiment
+from simpod.cost import Batch, Layout, StepPricer
+from simpod.cost.graphs import SGLANG_GRAPHS, TRTLLM_GRAPHS, VLLM_GRAPHS
+from simpod.cost.semantics import SEMANTICS
+from simpod.records.columns import STEP_PARTS
+
+ATTENTION, HOST_GAP = STEP_PARTS.index("attention"), STEP_PARTS.index("host_gap")
+TP8 = Layout(dies=8, tp=8)
+
+
+def test_sizes_of_engines():
+    assert VLLM_GRAPHS.sizes[:6].tolist() == [1, 2, 4, 8, 16, 24]
+    assert VLLM_GRAPHS.sizes[-3:].tolist() == [480, 496, 512]
+    assert len(VLLM_GRAPHS.sizes) == 3 + 31 + 17
+    assert SGLANG_GRAPHS.sizes[:7].tolist() == [1, 2, 4, 8, 12, 16, 24]
+    assert TRTLLM_GRAPHS.sizes[-5:].tolist() == [128, 256, 512, 1024, 2048]
+
+
+@pytest.mark.parametrize("graphs", [VLLM_GRAPHS, SGLANG_GRAPHS, TRTLLM_GRAPHS])
+def test_a_batch_runs_as_the_smallest_graph_that_holds_it(graphs):
+    assert [graphs.padded[n] for n in (1, 3, 4, 9, 128)] == [
+        1,
+        4,
+        4,
+        12 if graphs is SGLANG_GRAPHS else 16,
+        128,
+    ]
+    for tokens in range(1, graphs.max_tokens + 1):
+        padded = graphs.padded[tokens]
+        assert padded >= tokens
+        assert graphs.padded[padded] == padded
+
+
+def test_another_largest_batch_is_captured_too():
+    few = VLLM_GRAPHS.up_to(37)
+    assert few.sizes.tolist() == [1, 2, 4, 8, 16, 24, 32, 37]
+    assert few.padded[33] == 37
+    assert VLLM_GRAPHS.up_to(2048).sizes[-1] == 2048
+
+
+def parts(seqs, layout=TP8, model=LLAMA_70B, semantics="vllm-v1"):
+    pricer = StepPricer(model, GPU_NODES, layout, semantics)
+    return pricer.price(decode_batch(seqs, seqs * 500)).parts()
+
+
+def test_padded_rows_cost_what_rows_cost_but_for_attention_head_and_sampling():
+    """9 sequences run as 16: what is padded costs as 16 of them, attention as of 9."""
+    names = ("projections", "ffn", "elementwise", "all_reduce")
+    nine, sixteen = parts(9), parts(16)
+    plain = replace(SEMANTICS["vllm-v1"], graphs=None)
+    unpadded = parts(9, semantics=plain)
+    for name in names:
+        index = STEP_PARTS.index(name)
+        assert nine[index] == sixteen[index]
+        assert unpadded[index] < nine[index]
+    for name in ("attention", "head", "sampling"):
+        index = STEP_PARTS.index(name)
+        assert nine[index] == unpadded[index] < sixteen[index]
+
+
+def test_ranks_in_lock_step_run_the_graph_of_the_fullest():
+    layout = Layout(dies=4, dp=4, ep=4)
+    pricer = StepPricer(SMALL_MOE, GPU_NODES, layout, "vllm-v1")
+
+    def priced(*seqs):
+        counts = np.array(seqs)
+        return pricer.price(Batch.of(counts, 300 * counts))
+
+    uneven, padded = priced(9, 0, 1, 3), priced(9, 9, 9, 9)
+    assert uneven.base_s == pytest.approx(padded.base_s, rel=1e-12)
+    assert uneven.attention_s < padded.attention_s  # the mean of ranks
+    assert priced(16, 0, 0, 0).base_s > uneven.base_s  # more attention in the same graph
+    assert uneven.rank_busy_s.argmax() == 0
+
+
+def test_beyond_the_largest_graph_every_kernel_is_launched():
+    semantics = replace(SEMANTICS["vllm-v1"], graphs=VLLM_GRAPHS.up_to(16), eager_launch_s=1e-3)
+    pricer = StepPricer(LLAMA_70B, GPU_NODES, TP8, semantics)
+    in_graph, beyond = (pricer.price(decode_batch(n, 500 * n)) for n in (16, 17))
+    assert beyond.base_s == pytest.approx(pricer._eager_s, rel=1e-12)
+    assert beyond.parts()[HOST_GAP] > 0.9 * beyond.base_s
+    assert in_graph.base_s < 0.1 * beyond.base_s
+
+
+def prompt_s(tokens, semantics):
+    batch = decode_batch(1, 500)
+    batch.prefill_tokens[:] = batch.prefill_context[:] = tokens
+    batch.prefill_pairs[:] = tokens * (tokens + 1) / 2
+    batch.num_chunks[:] = 1
+    return StepPricer(LLAMA_70B, GPU_NODES, TP8, semantics).price(batch).base_s
+
+
+def test_vllm_runs_short_prompts_in_pieces():
+    """Of 80 layers, a launch of each piece and of the two kernels of attention is left."""
+    vllm = replace(SEMANTICS["vllm-v1"], eager_launch_s=1e-3)
+    assert prompt_s(100, vllm) == pytest.approx(80 * 3 * 1e-3, rel=1e-9)
+    assert prompt_s(600, vllm) > 3 * prompt_s(100, vllm)
+    wider = replace(vllm, graphs=VLLM_GRAPHS.up_to(1024))
+    assert prompt_s(600, wider) == pytest.approx(80 * 3 * 1e-3, rel=1e-9)
+    sglang = replace(SEMANTICS["sglang"], eager_launch_s=1e-3)
+    assert prompt_s(100, sglang) == prompt_s(50, sglang) > 3 * prompt_s(100, vllm)
+
+
+def test_an_experiment_says_how_large_graphs_are():
+    few = ["workload.num_requests=5", "engine.max_graph_tokens=64"]
+    assert load_experiment("llama70b-h100-colocated", few).semantics.graphs.max_tokens == 64
+    assert load_experiment("quickstart", few).semantics.graphs is None
