@@ -22,9 +22,7 @@ OpenFrac = Annotated[float, Ge(0.01), Le(1)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Mtp(_Section):
@@ -93,7 +91,7 @@ class Pool(_Section):
 class PolicyEntry(BaseModel):
     """A policy and, beside `use`, its parameters."""
 
-    model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="allow", frozen=True)
 
     use: str
     """A built-in's name, package.module:Name, or ./file.py:Name."""

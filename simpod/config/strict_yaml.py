@@ -6,6 +6,7 @@
 
 import re
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from pathlib import Path as FilePath
 from typing import Any, Final
 
@@ -68,7 +69,7 @@ def parse_yaml(text: str, source: str, found: list[Problem] | None = None) -> No
     lines = _LINE_BREAK.split(text)
     builder = _Builder(source, lines)
     try:
-        composed = _Loader(text).get_single_node()
+        composed = _composed(text)
     except yaml.MarkedYAMLError as error:
         raise ConfigError(str(builder.syntax(error))) from None
     except yaml.YAMLError as error:
@@ -82,6 +83,13 @@ def parse_yaml(text: str, source: str, found: list[Problem] | None = None) -> No
     elif builder.problems:
         raise ConfigError([str(problem) for problem in builder.problems])
     return node
+
+
+@lru_cache(maxsize=64)
+def _composed(text: str) -> yaml.Node | None:
+    """Nobody changes what is composed, and a sweep reads the same profile for every run."""
+    root: yaml.Node | None = _Loader(text).get_single_node()
+    return root
 
 
 class _Builder:
