@@ -8,6 +8,7 @@ import ast
 import contextlib
 import functools
 import io
+import os
 import re
 import shlex
 import sys
@@ -87,6 +88,7 @@ def play_command(line: str, exit_code: int) -> None:
 @pytest.mark.parametrize("page", PAGES)
 def test_page_runs_as_a_story(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0}, raising=False)  # no other processes
     story = list(blocks_of(page))
     assert any(block.language == "sh" and "no-run" not in block.options for block in story)
     for block in story:
