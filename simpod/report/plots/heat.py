@@ -173,5 +173,5 @@ def _plane(axes: "Axes", plane: str, rows: dict[str, Floats], most: float) -> An
     axes.set_yticks(np.arange(len(rows)) + 0.5, labels)
     axes.grid(visible=False)
     fullest = 100 * max(float(np.nanmax(use)) for use in rows.values())
-    axes.set_title(f"{plane}: fullest link {fullest:.2g} %", loc="left")
+    axes.set_title(f"{plane}: fullest link {fullest:.3g} %", loc="left")
     return image
