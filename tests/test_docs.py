@@ -24,7 +24,9 @@ from typer.testing import CliRunner
 from simpod.cli.main import app
 from simpod.records.columns import (
     STEP_PARTS,
+    ExpertRecords,
     LinkRecords,
+    PlaneRecords,
     RequestRecords,
     StepRecords,
     TransferRecords,
@@ -179,8 +181,13 @@ def test_every_column_is_documented() -> None:
     assert documented_columns("steps.parquet") == steps
     transfers = {f.name for f in fields(TransferRecords)} - {"plane_names"}
     assert documented_columns("transfers.parquet") == transfers
-    links = {f.name for f in fields(LinkRecords)} - {"plane_names"}
-    assert documented_columns("links.parquet") == links
+    for table, rows in (
+        ("links", LinkRecords),
+        ("planes", PlaneRecords),
+        ("experts", ExpertRecords),
+    ):
+        columns = {f.name for f in fields(rows) if not f.name.endswith("_names")}
+        assert documented_columns(f"{table}.parquet") == columns
 
 
 def test_every_view_property_is_documented() -> None:

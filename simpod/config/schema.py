@@ -237,7 +237,7 @@ class Engine(_Section):
     """Record the load of every pool at this interval, in timeseries.parquet; default: never, with
     policies.scaling at its sample_s."""
     link_samples_s: Positive | None = None
-    """Record the use of the network's links at this interval, in links.parquet; default: never."""
+    """Record the use of links and planes at this interval; default: of links, over the run."""
 
 
 class Experiment(_Section):

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 _BALANCED: Final = "RdBu_r"
 
+COLUMNS: Final = 2
+"""Panels side by side: before and after."""
+
 
 @styled
 def plot_experts(*loads: Any, names: Sequence[str] = (), by: By = "die") -> Any:
@@ -34,10 +37,14 @@ def plot_experts(*loads: Any, names: Sequence[str] = (), by: By = "die") -> Any:
     if not panels:
         raise ConfigError("expert load: no load is given")
     rows = max(len(load) for load in panels.values())
-    figure, axes = new_figure(
-        1, len(panels), width_in=WIDE_IN, height_in=min(1.4 + 0.05 * rows, 4.0)
-    )
-    for each, (name, load) in zip(axes[0], panels.items(), strict=True):
+    columns = min(len(panels), COLUMNS)
+    lines = -(-len(panels) // columns)
+    height_in = lines * min(1.4 + 0.05 * rows, 4.0 if lines == 1 else 3.0)
+    figure, grid = new_figure(lines, columns, width_in=WIDE_IN, height_in=height_in)
+    axes = grid.ravel()[: len(panels)]
+    for spare in grid.ravel()[len(panels) :]:
+        spare.remove()
+    for each, (name, load) in zip(axes, panels.items(), strict=True):
         image = each.imshow(
             relative(load), aspect="auto", cmap=_BALANCED, vmin=0, vmax=2, interpolation="nearest"
         )
@@ -46,9 +53,10 @@ def plot_experts(*loads: Any, names: Sequence[str] = (), by: By = "die") -> Any:
         each.set_xlabel(by if any(map(_is_result, loads)) else "expert")
         each.xaxis.get_major_locator().set_params(integer=True)
         each.yaxis.get_major_locator().set_params(integer=True)
-    axes[0, 0].set_ylabel("sparse layer")
+    for first in axes[::columns]:
+        first.set_ylabel("sparse layer")
     figure.colorbar(image, ax=axes, label="load / mean of the layer", extend="max")
-    return axes[0]
+    return axes
 
 
 def _panels(loads: Sequence[Any], names: Sequence[str], by: By) -> Iterator[tuple[str, Floats]]:
