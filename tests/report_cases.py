@@ -63,7 +63,7 @@ def apart() -> Path:
 @cache
 def uneven(*changes: str) -> Path:
     """A result of one decode pool whose experts have loads of their own."""
-    return _made(UNEVEN, f"uneven-{len(changes)}", *changes)
+    return _made(UNEVEN, f"uneven-{abs(hash(changes))}", *changes)
 
 
 @cache
