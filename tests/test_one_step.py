@@ -93,7 +93,7 @@ def test_what_can_not_be_taken_apart() -> None:
     ):
         with pytest.raises(ConfigError, match=message):
             one_step(result, *arguments)
-    mixed = result_of(together(200))
+    mixed = result_of(together(200, 0))
     rows = mixed.steps[(mixed.steps["instance"] == 0) & (mixed.steps["decode_seqs"] > 0)]
     with_prompt = rows["num_steps"].cumsum()[rows["prefill_tokens"] > 0].iloc[0]
     with pytest.raises(ConfigError, match="prompts beside its decodes"):
