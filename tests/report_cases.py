@@ -49,6 +49,13 @@ expert_routing: {kind: correlated, log_scale: 0.64}
 policies:
   experts: {use: eplb, redundant_slots: 60}
 """
+DRIFT = (
+    "expert_routing.drift_s=0.5",
+    "expert_routing.epoch_s=0.7",
+    "policies.experts.every_s=0.9",
+    "workload.output_tokens.value=120",
+)
+"""Changes of UNEVEN: popularity wanders, and placements follow."""
 _FOLDER = TemporaryDirectory(prefix="simpod-report-")
 RATES = (2, 20, 200)
 SEEDS = (0, 1)

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 from cli_runs import call
-from report_cases import apart, together, uneven
+from report_cases import DRIFT, apart, together, uneven
 
 from simpod.errors import ConfigError
 from simpod.records.columns import STEP_PARTS
@@ -98,4 +98,6 @@ def test_what_can_not_be_taken_apart() -> None:
     with_prompt = rows["num_steps"].cumsum()[rows["prefill_tokens"] > 0].iloc[0]
     with pytest.raises(ConfigError, match="prompts beside its decodes"):
         one_step(mixed, int(with_prompt))
+    with pytest.raises(ConfigError, match="changes over time"):
+        one_step(result_of(uneven(*DRIFT)), 2)
     assert call("explain", "--step", 1).exit_code == 2

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from report_cases import APART, apart, uneven
+from report_cases import APART, DRIFT, apart, uneven
 
 from simpod.config import load_experiment
 from simpod.report.loads import each_load, expert_loads, imbalance_of, link_use
@@ -11,12 +11,6 @@ from simpod.run import run
 
 TOP_K = 8
 FIRST_SPARSE = 3
-DRIFT = (
-    "expert_routing.drift_s=0.5",
-    "expert_routing.epoch_s=0.7",
-    "policies.experts.every_s=0.9",
-    "workload.output_tokens.value=48",
-)
 
 
 def tokens_of_steps(steps) -> float:

@@ -43,7 +43,8 @@ def one_step(result: ResultFiles, step: int, pool: str | None = None, instance: 
     """Take apart the `step`-th decode step (1, 2, ...) of an instance; the last pool by default.
 
     A layer costs what the step would take less without it. Raises ConfigError where there is no
-    such step, where it had prompts beside it, or where a preemption hides who was in it.
+    such step, where it had prompts beside it, where a preemption hides who was in it, and where the
+    popularity of experts changes over time. `start_s` is of the run of like steps that it is in.
     """
     experiment = resolve_document(result.provenance["experiment"])
     spec = _spec(experiment, pool)
@@ -53,14 +54,13 @@ def one_step(result: ResultFiles, step: int, pool: str | None = None, instance: 
     gained = int(seqs.sum()) * (clock.at(step - 1) - clock.at(first - 1))
     if row["decode_seqs"] != seqs.sum() or row["context_tokens"] + gained != context.sum():
         raise ConfigError(f"{result.folder}: step {step}: a preemption hides who was in it")
-    start_s = float(row["start_s"])
-    loads = _loads(experiment, spec, start_s)
+    loads = _loads(experiment, spec)
     batch = Batch.of(seqs, context)
     prices = _pricer(experiment, spec, experiment.model, loads).price(batch)
     busy_s = np.zeros(1) if prices.rank_busy_s is None else prices.rank_busy_s
     tokens = float(seqs.sum() * spec.layout.tokens_per_decode)
     return OneStep(
-        start_s=start_s,
+        start_s=float(row["start_s"]),
         parts_s=prices.parts(),
         layers_s=_layers(experiment, spec, loads, batch),
         rank_seqs=seqs,
@@ -110,11 +110,12 @@ def _batch(
     return np.bincount(rank, minlength=ranks), context
 
 
-def _loads(experiment: ResolvedExperiment, spec: PoolSpec, now_s: float) -> LoadModel | None:
+def _loads(experiment: ResolvedExperiment, spec: PoolSpec) -> LoadModel | None:
     timeline = expert_timeline(experiment, spec, streams(experiment.seed))
     if timeline is None:
         return None
-    timeline.advance(now_s)
+    if not timeline.is_fixed:
+        raise ConfigError("popularity of experts changes over time: no step keeps its loads")
     return timeline.loads
 
 
