@@ -39,8 +39,9 @@ docs: $(STAMP) ## rewrite the generated tables of docs/ and the JSON Schemas
 docs-site: $(STAMP) ## the documentation as a site, in build/site; warnings are errors
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
-pictures: $(STAMP) ## run the notebooks in full and keep their pictures in docs/pictures
+pictures: $(STAMP) ## run the notebooks in full, keep their pictures and those of the report in docs/pictures
 	for notebook in notebooks/[0-9]*.py; do SIMPOD_PICTURES=docs/pictures $(BIN)/python $$notebook || exit 1; done
+	$(BIN)/python docs/screenshots.py docs/pictures
 
 slow: $(STAMP) ## the tests that take minutes; installs Ray and Dask for them
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,engines]'

@@ -145,12 +145,12 @@ def _keys(names: Sequence[str]) -> str:
 
 def _traces() -> str:
     """What traces share, once, then the rest of each format."""
+    from simpod.config.described import described_schema
     from simpod.config.json_schema import experiment_schema
-    from simpod.config.validate import adapter_of
     from simpod.workload.traces.spec import TimedTrace, TraceFile
 
     definitions = experiment_schema()["$defs"]
-    shared = [adapter_of(kind).json_schema() for kind in (TraceFile, TimedTrace)]
+    shared = [described_schema(kind) for kind in (TraceFile, TimedTrace)]
     parts = [shared[0], _without(shared[1], shared[0])]
     parts += [_without(definitions[name], shared[1]) for name in TRACES]
     return "\n".join(_part(part, is_alone=False) for part in parts)

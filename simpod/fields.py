@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final, get_args, get_type_hints
 
 from annotated_types import Ge, Gt, Le
 
-STRICT: Final[Any] = {"extra": "forbid", "allow_inf_nan": False, "use_attribute_docstrings": True}
+STRICT: Final[Any] = {"extra": "forbid", "allow_inf_nan": False}
 
 Positive = Annotated[float, Gt(0)]
 NonNegative = Annotated[float, Ge(0)]

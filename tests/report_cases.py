@@ -34,6 +34,28 @@ deployment:
   server: {role: mixed, instances: 2, dies: 1, max_step_tokens: 1024}
 slo: {ttft_s: 0.3, tpot_s: 0.05}
 """
+UNEVEN = """\
+name: uneven
+model: deepseek-r1
+hardware: cloudmatrix384
+workload:
+  arrivals: {process: closed_loop, concurrency: 256}
+  prompt_tokens: {distribution: constant, value: 1000}
+  output_tokens: {distribution: constant, value: 24}
+  num_requests: 256
+deployment:
+  decode: {role: decode, dies: 32, dp: 32, ep: 32, shared_expert_dies: 4}
+expert_routing: {kind: correlated, log_scale: 0.64}
+policies:
+  experts: {use: eplb, redundant_slots: 60}
+"""
+DRIFT = (
+    "expert_routing.drift_s=0.5",
+    "expert_routing.epoch_s=0.7",
+    "policies.experts.every_s=0.9",
+    "workload.output_tokens.value=120",
+)
+"""Changes of UNEVEN: popularity wanders, and placements follow."""
 _FOLDER = TemporaryDirectory(prefix="simpod-report-")
 RATES = (2, 20, 200)
 SEEDS = (0, 1)
@@ -43,6 +65,12 @@ SEEDS = (0, 1)
 def apart() -> Path:
     """A result of two pools."""
     return _made(APART, "apart")
+
+
+@cache
+def uneven(*changes: str) -> Path:
+    """A result of one decode pool whose experts have loads of their own."""
+    return _made(UNEVEN, f"uneven-{abs(hash(changes))}", *changes)
 
 
 @cache

@@ -16,6 +16,7 @@ from simpod.cluster.experts.routing import (
     RouterDims,
     RoutingSpec,
     ZipfRouting,
+    after,
     inclusion,
     popularity,
     routing_named,
@@ -191,3 +192,11 @@ def test_normal_distribution_and_its_skewed_inverse() -> None:
     for skew in (0.0, 0.4, -0.3):
         x = z + skew / 6.0 * (z * z - 1.0)
         assert standard_normal_of(x, np.full(11, skew)) == pytest.approx(z)
+
+
+def test_the_next_multiple_is_later_whatever_the_rounding() -> None:
+    moment_s = 0.0
+    for _ in range(100):
+        later_s = after(moment_s, 0.3)
+        assert moment_s < later_s <= moment_s + 0.3 + 1e-9
+        moment_s = later_s

@@ -106,10 +106,10 @@ def test_a_run_with_losses_completes(load: Load, loss: str) -> None:
         np.testing.assert_allclose(rate, 49e9, rtol=0.01)
 
 
-def test_links_over_time_are_in_the_result(load: Load, tmp_path: Path) -> None:
+def test_planes_over_time_are_in_the_result(load: Load, tmp_path: Path) -> None:
     got = run(load("engine.link_samples_s=0.05"))
     folder = write_results(tmp_path / "r", got.records, got.summary, got.provenance)
-    links = read_results(folder).links
+    links = read_results(folder).planes
     assert links is not None
     assert set(links["plane"]) == {"scale_up", "scale_out", "vpc", "peer"}
     mine = links[links["plane"] == "scale_up"]
@@ -118,8 +118,8 @@ def test_links_over_time_are_in_the_result(load: Load, tmp_path: Path) -> None:
     assert (links[["share_frac", "busiest_frac"]] <= 1 + 1e-9).all().all()
     assert 0 < mine["share_frac"].max() < mine["busiest_frac"].max()
     again = write_results(tmp_path / "r", got.records, got.summary, got.provenance, overwrite=True)
-    assert read_results(again).links is not None
-    assert run(load()).records.links is None
+    assert read_results(again).planes is not None
+    assert run(load()).records.planes is None
 
 
 @pytest.mark.parametrize(

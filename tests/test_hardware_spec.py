@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
+from simpod.config.described import described_schema
 from simpod.hardware import HardwareProfile, merge_base
 
 PLANE = {
@@ -87,7 +88,7 @@ def test_profile_needs_bf16_and_scale_up() -> None:
 
 
 def test_every_field_is_documented_in_the_schema() -> None:
-    schema = TypeAdapter(HardwareProfile).json_schema()
+    schema = described_schema(HardwareProfile)
     properties = {
         key: value
         for part in (schema, *schema["$defs"].values())

@@ -1,15 +1,18 @@
 """The page: one file, small, and alive in a browser."""
 
+import contextlib
+import functools
 import json
 import re
-import shutil
-from importlib.util import find_spec
+from dataclasses import replace
+from importlib import util
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from cli_runs import call
-from report_cases import apart, curve, together
+from report_cases import apart, curve, together, uneven
 
 from simpod.report.html import write_report
 from simpod.report.html.many import many_payload
@@ -42,7 +45,7 @@ def test_a_run_has_figures_with_intervals_and_every_chart(tmp_path) -> None:
         100 * summary["slo_attainment"], rel=1e-4
     )
     wanted = {"ttft-parts", "e2e-parts", "steps", "cdf-ttft", "cdf-tpot", "scatter", "arrivals"}
-    wanted |= {"waiting", "running", "kv", "transfers", "traffic"}
+    wanted |= {"waiting", "running", "kv", "transfers", "traffic", "links-scale_up"}
     assert set(charts_of(data)) == wanted
     assert json.loads(data["experiment"])["name"] == "apart"
     assert ["seed", "0"] in data["provenance"]
@@ -117,6 +120,7 @@ def test_heat_maps_from_files(tmp_path) -> None:
     charts = charts_of(data_of(out))
     assert charts["links-up"]["values"] == [[50.0]]
     assert len(charts["experts-0"]["values"][0]) == 256  # cut, its largest values kept
+    assert charts["experts-0"]["counts"] == [300, 300]
     assert charts["experts-0"]["max"] == pytest.approx(300 / 150.5, rel=1e-4)
     assert call("report", together(), "-o", out).exit_code == 2
 
@@ -127,20 +131,28 @@ def test_shortening_keeps_the_hottest() -> None:
     assert shortened(values, 10).tolist() == [0, 0, 0, 0, 0, 0, 0, 3, 0, 0]
 
 
-def test_the_page_does_not_grow_with_the_requests() -> None:
+def of_100_000():
     """A run of 100,000 requests: the same one, repeated."""
     result = result_of(together())
     many = pd.concat([result.requests] * 834, ignore_index=True)
-    big = type(result)(
-        folder=result.folder,
-        summary=result.summary,
-        provenance=result.provenance,
-        requests=many,
-        steps=result.steps,
-        transfers=result.transfers,
-    )
     assert len(many) > 100_000
-    assert len(page(run_payload(big)).encode()) < 1_000_000
+    return replace(result, requests=many)
+
+
+def test_the_page_does_not_grow_with_the_requests() -> None:
+    assert len(page(run_payload(of_100_000())).encode()) < 1_000_000
+
+
+def test_loads_and_links_of_a_result_are_on_its_page() -> None:
+    charts = charts_of(run_payload(result_of(uneven())))
+    before, after = charts["experts-0"], charts["experts-1"]
+    assert before["title"] == "Load of dies, before balancing"
+    assert before["max"] == after["max"] <= 3.0
+    assert max(map(max, after["values"])) < max(map(max, before["values"]))
+    assert len(before["rows"]) == 58
+    assert before["counts"] == [32] * 58
+    links = charts_of(run_payload(result_of(apart())))["links-scale_up"]
+    assert max(map(max, links["values"])) == pytest.approx(links["max"])
 
 
 def test_text_cannot_leave_its_place() -> None:
@@ -149,43 +161,75 @@ def test_text_cannot_leave_its_place() -> None:
     assert "<script>alert" not in page(payload)
 
 
+@contextlib.contextmanager
 def browser():
     """Headless Chromium, or a skip that says what is missing."""
-    if find_spec("playwright") is None:
-        pytest.skip("needs playwright: pip install 'simpod[browser]'")
-    if shutil.which("chromium") is None:
-        pytest.skip("needs chromium on the path")
+    path = screenshots().browser_path()
+    if path is None:
+        pytest.skip("needs a Chromium or Chrome, and playwright: pip install 'simpod[browser]'")
     from playwright.sync_api import sync_playwright
 
-    return sync_playwright()
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(
+            executable_path=path, args=["--no-sandbox", "--disable-gpu"]
+        )
+        yield chromium
+        chromium.close()
+
+
+@functools.cache
+def screenshots():
+    """docs/screenshots.py, which finds a browser."""
+    file = Path(__file__).resolve().parent.parent / "docs" / "screenshots.py"
+    spec = util.spec_from_file_location("screenshots", file)
+    module = util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def test_it_is_alive_in_a_browser(tmp_path) -> None:
-    write_report([apart()], tmp_path / "run.html")
-    write_report(curve(), tmp_path / "many.html")
-    with browser() as playwright:
-        chromium = playwright.chromium.launch(
-            executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"]
-        )
+    pages = {name: tmp_path / f"{name}.html" for name in ("run", "many", "uneven", "big")}
+    write_report([apart()], pages["run"])
+    write_report(curve(), pages["many"])
+    write_report([uneven()], pages["uneven"])
+    pages["big"].write_text(page(run_payload(of_100_000())), encoding="utf-8")
+    with browser() as chromium:
         tab = chromium.new_page(color_scheme="dark", viewport={"width": 1240, "height": 900})
         said: list[str] = []
         asked: list[str] = []
         tab.on("console", lambda message: said.append(message.text))
         tab.on("pageerror", lambda error: said.append(str(error)))
         tab.on("request", lambda request: asked.append(request.url))
-        tab.goto((tmp_path / "run.html").as_uri())
-        tab.wait_for_selector("body[data-ready]")
+        open_page(tab, pages["run"])
         check_charts(tab)
         check_zoom_and_hover(tab)
         check_sorting(tab)
         check_explorer(tab)
         check_themes(tab)
-        tab.goto((tmp_path / "many.html").as_uri())
-        tab.wait_for_selector("body[data-ready]")
-        assert all(chart.query_selector(".series") for chart in tab.query_selector_all(".chart"))
+        for name in ("many", "uneven"):
+            open_page(tab, pages[name])
+            charts = tab.query_selector_all(".chart")
+            assert all(chart.query_selector(".series") for chart in charts)
+        check_heat(tab)
+        assert min(open_page(tab, pages["big"]) for _ in range(2)) < 2.0
         assert said == []
-        assert asked == [(tmp_path / name).as_uri() for name in ("run.html", "many.html")]
-        chromium.close()
+        assert set(asked) == {path.as_uri() for path in pages.values()}
+
+
+def open_page(tab, path) -> float:
+    """Seconds until all is drawn, as the page sees it."""
+    tab.goto(path.as_uri())
+    tab.wait_for_selector("body[data-ready]")
+    return tab.evaluate("performance.now()") / 1e3
+
+
+def check_heat(tab) -> None:
+    cell = tab.locator("#experts-0 rect.series").first
+    cell.scroll_into_view_if_needed()
+    cell.hover()
+    assert re.fullmatch(r"layer 0, 0\n[\d.]+ x the layer's mean", tab.inner_text("#experts-0 .tip"))
+    cells = tab.eval_on_selector_all("#experts-1 rect.series", "cells => cells.length")
+    assert cells == 58 * 32
 
 
 def check_charts(tab) -> None:
@@ -227,9 +271,15 @@ def check_zoom_and_hover(tab) -> None:
 
 def check_sorting(tab) -> None:
     def column() -> list[float]:
-        cells = tab.query_selector_all("#slowest tbody tr td:nth-child(3)")
-        return [float(cell.inner_text().replace(",", "")) for cell in cells]
+        texts = tab.eval_on_selector_all(
+            "#slowest tbody tr td:nth-child(3)", "cells => cells.map(cell => cell.textContent)"
+        )
+        return [float(text.replace(",", "")) for text in texts]
 
+    tab.click("#slowest th:nth-child(3) button")
+    assert column() == sorted(column(), reverse=True)
+    tab.keyboard.press("Enter")
+    assert column() == sorted(column())
     for down in (True, False):
         tab.click("#slowest th:nth-child(3) button")
         assert column() == sorted(column(), reverse=down)
@@ -253,7 +303,11 @@ def check_themes(tab) -> None:
     dark = background()
     tab.click("#theme")
     assert background() == "rgb(255, 255, 255)" != dark
-    tab.click("#theme")
+    tab.focus("#theme")
+    tab.keyboard.press("Enter")
+    assert background() == dark
     tab.emulate_media(media="print")
     assert background() == "rgb(255, 255, 255)"
+    assert not tab.is_visible("#theme")
+    assert tab.is_visible("#steps rect.series")
     tab.emulate_media(media="screen")

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from cli_runs import call
-from report_cases import apart, curve, together
+from report_cases import apart, curve, together, uneven
 
 from simpod import report
 from simpod.errors import ConfigError
@@ -103,6 +103,26 @@ def test_expert_loads_say_how_uneven_they_are(tmp_path) -> None:
             report.plot_experts(bad)
 
 
+def test_a_result_gives_its_loads_and_links(tmp_path) -> None:
+    axes = report.plot_experts(uneven())
+    titles = [each.get_title(loc="left") for each in axes]
+    assert titles[0].startswith("before balancing: max / mean 2.")
+    assert titles[1].startswith("after: max / mean 1.")
+    assert axes[0].get_xlabel() == "die"
+    (up,) = report.plot_links(apart())
+    assert up.get_title(loc="left").startswith("scale_up: fullest link")
+    for kind, source, missing in (
+        ("experts", apart(), "experts.parquet"),
+        ("links", uneven(), "links.parquet"),
+    ):
+        done = call("plot", kind, source, "-o", tmp_path / "x.png")
+        assert done.exit_code == 2
+        assert missing in done.output
+    done = call("plot", "experts", uneven(), "--by", "rank", "-o", tmp_path / "x.png")
+    assert done.exit_code == 2
+    assert "die, slot, expert" in done.output
+
+
 def test_links_by_plane() -> None:
     table = pd.DataFrame(
         {
@@ -112,7 +132,7 @@ def test_links_by_plane() -> None:
         }
     )
     axes = report.plot_links(table)
-    assert [each.get_title(loc="left") for each in axes] == ["up: fullest link 100%"]
+    assert [each.get_title(loc="left") for each in axes] == ["up: fullest link 100 %"]
     assert "nothing carried: vpc" in axes[0].get_xlabel()
     with pytest.raises(ConfigError, match="no link carried"):
         report.plot_links(table.assign(used_frac=0.0))

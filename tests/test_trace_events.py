@@ -138,7 +138,7 @@ def test_the_command_writes_the_same_bytes_each_time(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("{apart}", "-o", "t.txt"), ".json or .json.gz"),
+        (("{apart}", "-o", "t.txt"), ".json, .json.gz or .pftrace"),
         (("{apart}", "-o", "t.json", "--request", "1", "--from", "0"), "exclude each other"),
         (("nowhere", "-o", "t.json"), "there is no such folder"),
     ],
@@ -178,3 +178,33 @@ def test_perfetto_loads_every_slice(tmp_path) -> None:
     )
     (row,) = json.loads(seen.stdout)["rows"]
     assert row == [str(counts.slices), str(counts.flows), "0"]
+
+
+def test_protobuf_has_the_same_slices_flows_and_counters(tmp_path) -> None:
+    builder = pytest.importorskip("perfetto.protos.perfetto.trace.perfetto_trace_pb2")
+    counts = write_trace(apart(), tmp_path / "t.pftrace")
+    trace = builder.Trace.FromString((tmp_path / "t.pftrace").read_bytes())
+    tracked = [p.track_event for p in trace.packet if p.HasField("track_event")]
+    kinds = Counter(event.type for event in tracked)
+    types = builder.TrackEvent
+    events = events_of(apart())
+    assert kinds[types.TYPE_SLICE_BEGIN] == kinds[types.TYPE_SLICE_END] == counts.slices
+    assert kinds[types.TYPE_COUNTER] == len(of_phase(events, "C"))
+    assert sum(len(event.flow_ids) for event in tracked) == len(of_phase(events, "s"))
+    assert sum(len(e.terminating_flow_ids) for e in tracked) == len(of_phase(events, "f"))
+    known = [p.track_descriptor.uuid for p in trace.packet if p.HasField("track_descriptor")]
+    assert len(set(known)) == len(known)
+    assert {event.track_uuid for event in tracked} <= set(known)
+    open_slices: Counter[int] = Counter()
+    for event in tracked:
+        open_slices[event.track_uuid] += event.type == types.TYPE_SLICE_BEGIN
+        open_slices[event.track_uuid] -= event.type == types.TYPE_SLICE_END
+        assert open_slices[event.track_uuid] >= 0
+    assert set(open_slices.values()) == {0}
+
+
+def test_protobuf_without_its_library_says_what_to_install(tmp_path, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "perfetto", None)
+    with pytest.raises(ConfigError, match=r"pip install 'simpod\[perfetto\]'"):
+        write_trace(apart(), tmp_path / "t.pftrace")
+    assert list(tmp_path.iterdir()) == []

@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from simpod.cli.explain_collective import Asked, explain_collective
+from simpod.cli.explain_step import explain_step
 from simpod.cli.listing import in_words
 from simpod.cli.options import JsonOption, SetOption
 from simpod.cli.output import add_rows, in_yaml, leaves, plain_table, print_json, show
@@ -28,6 +30,8 @@ simpod explain deepseek-r1 --json
 simpod explain path/to/config.json   (a HuggingFace model)
 
 simpod explain hardware:h100   (prefixes: experiment:, model:, hardware:)
+
+simpod explain results/chat --step 500   (one decode step by part, layer and rank)
 
 simpod explain --collective dispatch --hardware cloudmatrix384 --ep 288 --tokens 60
 
@@ -59,8 +63,9 @@ def explain_command(
     subject: Annotated[
         str | None,
         typer.Argument(
-            metavar="EXPERIMENT|MODEL|HARDWARE",
-            help="A shipped name or a file, looked for as an experiment, a model, then hardware.",
+            metavar="EXPERIMENT|MODEL|HARDWARE|RESULT",
+            help="A shipped name or a file, looked for as an experiment, a model, then hardware;"
+            " a result with --step.",
             show_default=False,
         ),
     ] = None,
@@ -102,6 +107,12 @@ def explain_command(
     domains: Annotated[
         Count, _priced("--domains", "N", "Attention domains in turn; default 3.")
     ] = None,
+    step: Annotated[
+        int | None,
+        typer.Option("--step", metavar="N", help="Of a result: take apart a decode step, 1, 2..."),
+    ] = None,
+    pool: Annotated[str | None, typer.Option("--pool", help="With --step.")] = None,
+    instance: Annotated[int, typer.Option("--instance", help="With --step.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Show every resolved value and its origin, memory included; counts of a model; a profile.
@@ -132,11 +143,20 @@ def explain_command(
         explain_collective(asked, as_json=as_json)
         return
     _refuse(asked)
+    if step is not None:
+        if subject is None or overrides:
+            raise ConfigError("--step takes a result folder, and no --set")
+        explain_step(Path(subject), step, pool, instance, as_json=as_json)
+        return
     if subject is None:
         raise ConfigError("give an experiment, a model or a profile, or --collective OPERATION")
+    _explain_file(subject, overrides or (), as_json=as_json)
+
+
+def _explain_file(subject: str, overrides: Sequence[str], *, as_json: bool) -> None:
     kind, name = _kind_and_name(subject)
     if kind == "experiment":
-        _explain_experiment(name, overrides or (), as_json=as_json)
+        _explain_experiment(name, overrides, as_json=as_json)
         return
     if overrides:
         raise ConfigError(f"--set changes experiments only, {name} is a {kind} file")

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, cast
 
 import typer
 
@@ -138,27 +138,36 @@ def timeline(result: OneResult, out: OutOption, overwrite: OverwriteOption = Fal
 def experts(
     loads: Annotated[
         list[Path],
-        _argument("LOAD...", "Files [layers, experts] (.npy, .csv, .parquet): before, after."),
+        _argument("RESULT|LOAD...", "A result; or files [layers, n] (.npy, .csv, .parquet)."),
     ],
     out: OutOption,
+    by: Annotated[
+        str, typer.Option("--by", metavar="WHAT", help="Of a result: die, slot or expert.")
+    ] = "die",
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Load of each expert by layer, over the layer's mean."""
+    """Load of experts by layer, over the layer's mean, before and after balancing."""
     from simpod.report import plot_experts
 
-    _draw(out, lambda: plot_experts(*loads), overwrite=overwrite)
+    _draw(out, lambda: plot_experts(*loads, by=cast(Any, by)), overwrite=overwrite)
 
 
 @app.command()
 def links(
-    table: Annotated[Path, _argument("TABLE", "Columns plane, link, used_frac (.csv, .parquet).")],
+    source: Annotated[
+        Path,
+        _argument("RESULT|TABLE", "A result; or columns plane, link, used_frac (.csv, .parquet)."),
+    ],
     out: OutOption,
+    peak: Annotated[
+        bool, typer.Option("--peak", help="Of a result: in the interval of most use, not the mean.")
+    ] = False,
     overwrite: OverwriteOption = False,
 ) -> None:
     """How much of each link was used, by plane."""
     from simpod.report import plot_links
 
-    _draw(out, lambda: plot_links(table), overwrite=overwrite)
+    _draw(out, lambda: plot_links(source, peak=peak), overwrite=overwrite)
 
 
 @app.command()

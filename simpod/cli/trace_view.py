@@ -16,6 +16,8 @@ simpod trace-view results/chat -o slow.json.gz --request 4711
 
 simpod trace-view results/chat -o minute.json.gz --from 600 --to 660
 
+A .pftrace (Perfetto's own format, opens faster) needs the extra `perfetto`.
+
 Open the file at https://ui.perfetto.dev (nothing is uploaded) or in chrome://tracing."""
 
 _ALL = float("inf")
@@ -26,7 +28,11 @@ def trace_view_command(
     out: Annotated[
         Path,
         typer.Option(
-            "--out", "-o", metavar="FILE", help="A .json.gz or .json file.", show_default=False
+            "--out",
+            "-o",
+            metavar="FILE",
+            help="A .json.gz, .json, .pftrace file.",
+            show_default=False,
         ),
     ],
     request: Annotated[

@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from simpod.config.aliases import INVERTED, POLICY_KEYS, POOL_ALIASES
+from simpod.config.described import described_schema
 from simpod.config.presets import SLO_PRESETS
 from simpod.config.schema import Experiment
-from simpod.config.validate import adapter_of
 from simpod.hardware.spec import HardwareProfile
 from simpod.model.spec import ModelSpec
 
@@ -18,7 +18,7 @@ _DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 
 def experiment_schema() -> Schema:
     """Of experiments/*.yaml, aliases and short forms included."""
-    schema = _headed(adapter_of(Experiment).json_schema(), "simpod experiment")
+    schema = _headed(described_schema(Experiment), "simpod experiment")
     properties, definitions = schema["properties"], schema["$defs"]
     for key in ("model", "hardware", "workload"):
         properties[key] = _or_text(properties[key])
@@ -41,12 +41,15 @@ def experiment_schema() -> Schema:
 
 def model_schema() -> Schema:
     """Of models/*.yaml."""
-    return _headed(adapter_of(ModelSpec).json_schema(), "simpod model")
+    return _headed(described_schema(ModelSpec), "simpod model")
 
 
 def hardware_schema() -> Schema:
     """Of hardware_profiles/*.yaml; with `base:` nothing else is required."""
-    schema = _headed(adapter_of(HardwareProfile).json_schema(), "simpod hardware profile")
+    schema = _headed(
+        described_schema(HardwareProfile),
+        "simpod hardware profile",
+    )
     schema["properties"]["base"] = {
         "type": "string",
         "description": "A profile, by name or path, that this one changes.",

@@ -22,9 +22,7 @@ OpenFrac = Annotated[float, Ge(0.01), Le(1)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Mtp(_Section):
@@ -93,7 +91,7 @@ class Pool(_Section):
 class PolicyEntry(BaseModel):
     """A policy and, beside `use`, its parameters."""
 
-    model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="allow", frozen=True)
 
     use: str
     """A built-in's name, package.module:Name, or ./file.py:Name."""
@@ -241,7 +239,7 @@ class Engine(_Section):
     max_graph_tokens: Count | None = None
     """Largest batch that is captured as a CUDA graph; default: that of the semantics."""
     link_samples_s: Positive | None = None
-    """Record the use of the network's links at this interval, in links.parquet; default: never."""
+    """Record the use of links and planes at this interval; default: of links, over the run."""
 
 
 class Experiment(_Section):

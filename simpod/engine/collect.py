@@ -5,15 +5,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from simpod.cluster.fabric import LINK_KINDS
 from simpod.cost import breakdown
 from simpod.engine.ledger import ROW
+from simpod.engine.link_use import link_records, plane_records
 from simpod.records.columns import (
     REFUSED,
     Floats,
     GroupRecords,
     Ints,
-    LinkRecords,
     PoolRecords,
     RequestRecords,
     RunRecords,
@@ -62,7 +61,8 @@ def collect(sim: "Simulation") -> RunRecords:
         requests=requests,
         steps=_steps(sim),
         transfers=sim.transfers.records(),
-        links=_links(sim),
+        links=link_records(sim.network) if sim.network else None,
+        planes=plane_records(sim.network) if sim.network and sim.inputs.link_samples_s else None,
         shared_memory=sim.cache.records() if sim.cache else None,
         timeseries=sim.samples.records() if sim.samples else None,
         scaling=sim.scaler.records() if sim.scaler else None,
@@ -133,27 +133,6 @@ def _parts(group: "Group", table: Floats) -> Floats:
         total_s=columns["base_s"] * steps + columns["slope_s"] * gained,
         num_steps=steps,
         mtp_share=group.pricer.mtp_share,
-    )
-
-
-def _links(sim: "Simulation") -> LinkRecords | None:
-    """Samples of the links, one row a plane and interval."""
-    network = sim.network
-    if network is None or sim.inputs.link_samples_s is None:
-        return None
-    fabric, samples = network.fabric, network.samples
-    planes = len(fabric.plane_names)
-    shape = len(samples.time_s), planes
-    sent = np.array(samples.sent_bytes_per_s).reshape(shape)
-    is_up = fabric.link_kind == LINK_KINDS.index("up")
-    most = np.bincount(fabric.link_plane[is_up], fabric.link_bytes_per_s[is_up], planes)
-    return LinkRecords(
-        time_s=np.repeat(np.array(samples.time_s, dtype=np.float64), planes),
-        plane=np.tile(np.arange(planes), shape[0]),
-        bytes_per_s=sent.ravel(),
-        share_frac=(sent / most).ravel(),
-        busiest_frac=np.array(samples.busiest_frac).reshape(shape).ravel(),
-        plane_names=fabric.plane_names,
     )
 
 

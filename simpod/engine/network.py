@@ -8,7 +8,7 @@ transfer that meets no other little more than one alarm.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from math import inf
 
@@ -84,6 +84,11 @@ class Network:
         self._next_s = inf
         self._is_settling = False
         self._sampler = _Sampler(self, sample_s) if sample_s else None
+
+    @property
+    def now_s(self) -> float:
+        """Of its clock."""
+        return self._clock.now
 
     @property
     def samples(self) -> "LinkSamples":
@@ -282,6 +287,9 @@ class LinkSamples:
     time_s: list[float]  # end of the interval
     sent_bytes_per_s: list[Floats]  # [planes] what endpoints sent into each
     busiest_frac: list[Floats]  # [planes] of the link that was used most
+    busy: list[tuple[NDArray[np.intp], Floats]] = field(default_factory=list)
+    """Links that carried something, and their bytes/s."""
+    carried_bytes: Floats | None = None  # [L] up to the end of the last interval
 
 
 class _Sampler:
@@ -305,6 +313,9 @@ class _Sampler:
             share = rates / fabric.link_bytes_per_s
             mine = [fabric.link_plane == plane for plane in planes]
             self.samples.time_s.append(time_s)
+            busy = np.flatnonzero(rates > 0.0)
+            self.samples.busy.append((busy, rates[busy]))
+            self.samples.carried_bytes = carried
             self.samples.sent_bytes_per_s.append(
                 np.array([rates[is_up & here].sum() for here in mine])
             )

@@ -151,7 +151,21 @@ class TransferRecords:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class LinkRecords:
-    """One row a plane and interval, [k]; empty if no samples were asked for."""
+    """One row an interval and link that carried something in it, [k]; one a link that never did."""
+
+    start_s: Floats
+    time_s: Floats  # end of the interval
+    plane: Ints  # place in `plane_names`
+    link: Ints  # place in `link_names`
+    bytes_per_s: Floats  # mean of the interval
+    used_frac: Floats  # of the link's rate
+    plane_names: tuple[str, ...] = ()
+    link_names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PlaneRecords:
+    """One row a plane and interval, [k]; only if samples were asked for."""
 
     time_s: Floats  # end of the interval
     plane: Ints  # place in `plane_names`
@@ -159,6 +173,23 @@ class LinkRecords:
     share_frac: Floats  # of what they could send
     busiest_frac: Floats  # of the rate of the link that carried most of its own
     plane_names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ExpertRecords:
+    """One row a placement that served, sparse layer and slot, [k]; loads are expected values."""
+
+    pool: Ints  # place in `pool_names`
+    start_s: Floats  # from when on the placement served
+    end_s: Floats
+    layer: Ints  # of the model, dense ones counted
+    slot: Ints  # -1: the copy of the shared expert of a die
+    die: Ints  # of the group that shares the experts
+    expert: Ints  # that the slot held; -1: none, or the shared one
+    tokens: Floats  # that reached the slot, of all instances
+    expert_before: Ints  # that it would have held without a balancer
+    tokens_before: Floats  # and what would have reached it
+    pool_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,7 +258,9 @@ class RunRecords:
     groups: tuple[GroupRecords, ...]
     pools: tuple[PoolRecords, ...]
     end_s: float  # when the simulation stopped
-    links: LinkRecords | None = None  # if it was asked for
+    links: LinkRecords | None = None  # if there is a fabric
+    planes: PlaneRecords | None = None  # if it was asked for
+    experts: ExpertRecords | None = None  # if experts have loads of their own
     shared_memory: SharedMemoryRecords | None = None  # if there is one
     timeseries: TimeSeriesRecords | None = None  # with a scaling policy, or if asked for
     scaling: ScalingRecords | None = None

@@ -16,6 +16,7 @@ from simpod.errors import ConfigError
 from simpod.run.results import (
     ResultFiles,
     is_result,
+    optional_columns,
     read_results,
     request_columns,
     step_columns,
@@ -61,6 +62,7 @@ def _in_memory(result: Result) -> ResultFiles:
         requests=_frame(request_columns(records)),
         steps=_frame(step_columns(records)),
         transfers=_frame(transfer_columns(records)),
+        **{name: _frame(columns) for name, columns in optional_columns(records)},
     )
 
 

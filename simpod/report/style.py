@@ -118,6 +118,17 @@ def new_figure(
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
+def plain_log(axis: Any) -> None:
+    """A logarithmic axis with plain numbers at 1, 2 and 5 (over more than 3 decades: at 1)."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    low, high = axis.get_view_interval()
+    subs = (1.0,) if high > 1e3 * low > 0.0 else (1.0, 2.0, 5.0)
+    axis.set_major_locator(LogLocator(subs=subs))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
 def axes_or_new(axes: "Axes | None", *, width_in: float = PAPER_WIDTH_IN) -> "Axes":
     """The axes given, or those of a new figure of paper width."""
     if axes is not None:

@@ -13,7 +13,7 @@ seems to begin before the one ahead of it has ended.
 import gzip
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ from simpod.errors import ConfigError
 from simpod.records.columns import STEP_PARTS
 from simpod.report.series import count_between
 from simpod.report.sources import Source, result_of
+from simpod.report.trace_proto import write_proto
 from simpod.run.results import ResultFiles
 
 if TYPE_CHECKING:
@@ -70,19 +71,32 @@ class TraceCounts:
 
 
 def write_trace(source: Source, path: Path, window: Window | None = None) -> TraceCounts:
-    """Write a result as `.json` or `.json.gz`; the same bytes for the same run."""
-    if not path.name.endswith((".json", ".json.gz")):
-        raise ConfigError(f"{path}: a trace is called .json or .json.gz")
+    """Write a result as `.json`, `.json.gz` or `.pftrace`; the same bytes for the same run."""
+    if not path.name.endswith((".json", ".json.gz", ".pftrace")):
+        raise ConfigError(f"{path}: a trace is called .json, .json.gz or .pftrace")
     trace = _trace_of(result_of(source), window or Window())
     phases: Counter[str] = Counter()
-    with _opened(path) as file:
-        file.write(b'{"displayTimeUnit":"ms","traceEvents":[')
+
+    def counted() -> Iterator[Event]:
         for event in trace.events():
-            separator = b",\n" if phases.total() else b"\n"
-            file.write(separator + json.dumps(event, separators=(",", ":")).encode())
             phases[event["ph"]] += 1
-        file.write(b"\n]}\n")
+            yield event
+
+    if path.suffix == ".pftrace":
+        write_proto(path, counted())
+    else:
+        with _opened(path) as file:
+            _write_json(file, counted())
     return TraceCounts(slices=phases["X"] + phases["b"], flows=phases["s"], events=phases.total())
+
+
+def _write_json(file: IO[bytes], events: Iterable[Event]) -> None:
+    separator = b"\n"
+    file.write(b'{"displayTimeUnit":"ms","traceEvents":[')
+    for event in events:
+        file.write(separator + json.dumps(event, separators=(",", ":")).encode())
+        separator = b",\n"
+    file.write(b"\n]}\n")
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """The experts of a pool: from routing and balancer to the loads that its steps are priced with."""
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import inf
 
@@ -83,6 +83,11 @@ class ExpertTimeline:
         self._stages: deque[_Stage] = deque()  # what is still to serve, once the weights are there
         self._until_s = -inf  # the present stage
         self._loads = self._draw()
+        self.start = start
+        """What would serve if nobody balanced."""
+        self.history = [(0.0, self._shares, self._placement)]
+        """From when on which popularity [num_layers, num_experts] and placement served; waves of a
+        change count to the placement before it."""
 
     @property
     def loads(self) -> DrawnLoads:
@@ -145,6 +150,8 @@ class ExpertTimeline:
         if shares is self._shares and placement is self._placement:
             return False
         self._loads = self._draw()
+        stable = self.history[-1][2] if self._stages else self._placement
+        self.history.append((now_s, self._shares, stable))
         return True
 
     def _count(self, now_s: float) -> None:
@@ -162,6 +169,15 @@ class ExpertTimeline:
     def _draw(self) -> DrawnLoads:
         self._drawn_from = (self._shares, self._placement)
         return DrawnLoads.of(self._placement, self._shares, self._seed)
+
+
+Timelines = Mapping[str, ExpertTimeline | None]
+"""By pool."""
+
+
+def expert_timelines(experiment: ResolvedExperiment, stream: Stream) -> Timelines:
+    """Of every pool."""
+    return {spec.name: expert_timeline(experiment, spec, stream) for spec in experiment.pools}
 
 
 def expert_timeline(

@@ -18,8 +18,10 @@ from simpod.records.columns import (
     STATUS_NAMES,
     STEP_PARTS,
     TRANSFER_KINDS,
+    ExpertRecords,
     Ints,
     LinkRecords,
+    PlaneRecords,
     RequestRecords,
     RunRecords,
     TimeSeriesRecords,
@@ -29,11 +31,20 @@ from simpod.records.columns import (
 if TYPE_CHECKING:
     import pandas as pd
 
+_Rows = (
+    RequestRecords
+    | TransferRecords
+    | ExpertRecords
+    | LinkRecords
+    | PlaneRecords
+    | TimeSeriesRecords
+)
+
 PROVENANCE, SUMMARY = "provenance.json", "summary.json"
 TABLES = ("requests", "steps", "transfers")
 FILES = (PROVENANCE, SUMMARY, *(f"{table}.parquet" for table in TABLES))
-LINKS = "links.parquet"  # only if samples of the links were asked for
-TIMESERIES = "timeseries.parquet"  # only with a scaling policy, or if asked for
+OPTIONAL = ("experts", "links", "planes", "timeseries")
+"""Tables of runs whose experts have loads, with a fabric, with samples of it; of load over time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -46,7 +57,9 @@ class ResultFiles:
     requests: "pd.DataFrame"
     steps: "pd.DataFrame"
     transfers: "pd.DataFrame"
+    experts: "pd.DataFrame | None" = None
     links: "pd.DataFrame | None" = None
+    planes: "pd.DataFrame | None" = None
     timeseries: "pd.DataFrame | None" = None
 
 
@@ -70,10 +83,8 @@ def write_results(
         _write_table(draft / "requests.parquet", request_columns(records))
         _write_table(draft / "steps.parquet", step_columns(records))
         _write_table(draft / "transfers.parquet", transfer_columns(records))
-        if records.links is not None:
-            _write_table(draft / LINKS, link_columns(records.links))
-        if records.timeseries is not None:
-            _write_table(draft / TIMESERIES, timeseries_columns(records.timeseries))
+        for name, columns in optional_columns(records):
+            _write_table(draft / f"{name}.parquet", columns)
     return folder
 
 
@@ -89,7 +100,8 @@ def check_target(folder: Path, *, overwrite: bool) -> None:
         raise ConfigError(f"{folder}: exists and is no result of simpod; choose another folder")
     if not overwrite:
         raise ConfigError(f"{folder}: holds a result already; choose another, or overwrite it")
-    foreign = [name for name in found if name not in (*FILES, LINKS, TIMESERIES)]
+    own = (*FILES, *(f"{table}.parquet" for table in OPTIONAL))
+    foreign = [name for name in found if name not in own]
     if foreign:
         more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
         raise ConfigError(
@@ -121,9 +133,8 @@ def read_results(folder: Path) -> ResultFiles:
 
     summary, provenance = read_summary(folder), _read_json(folder / PROVENANCE)
     tables = {name: pd.read_parquet(folder / f"{name}.parquet") for name in TABLES}
-    more = {"links": LINKS, "timeseries": TIMESERIES}
-    found = {name: folder / file for name, file in more.items() if (folder / file).is_file()}
-    tables |= {name: pd.read_parquet(file) for name, file in found.items()}
+    more = (name for name in OPTIONAL if (folder / f"{name}.parquet").is_file())
+    tables.update({name: pd.read_parquet(folder / f"{name}.parquet") for name in more})
     return ResultFiles(folder=folder, summary=summary, provenance=provenance, **tables)
 
 
@@ -187,30 +198,33 @@ def transfer_columns(records: RunRecords) -> dict[str, Any]:
     }
 
 
-def link_columns(links: LinkRecords) -> dict[str, Any]:
-    """Columns of links.parquet: one row a plane and interval."""
-    return {**_columns(links), "plane": _named(links.plane, links.plane_names)}
-
-
-def timeseries_columns(rows: TimeSeriesRecords) -> dict[str, Any]:
-    """Columns of timeseries.parquet: one row a sample and pool."""
-    columns = _columns(rows)
-    del columns["pool_names"]
-    return {**columns, "pool": _named(rows.pool, rows.pool_names)}
+def optional_columns(records: RunRecords) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Name and columns of each table of `OPTIONAL` that the run has."""
+    experts, links, planes = records.experts, records.links, records.planes
+    if experts is not None:
+        yield "experts", {**_columns(experts), "pool": _named(experts.pool, experts.pool_names)}
+    if links is not None:
+        names = {
+            "plane": _named(links.plane, links.plane_names),
+            "link": _named(links.link, links.link_names),
+        }
+        yield "links", {**_columns(links), **names}
+    if planes is not None:
+        yield "planes", {**_columns(planes), "plane": _named(planes.plane, planes.plane_names)}
+    if (rows := records.timeseries) is not None:
+        yield "timeseries", {**_columns(rows), "pool": _named(rows.pool, rows.pool_names)}
 
 
 def _named(codes: Ints, names: Sequence[str]) -> Any:
     import pyarrow as pa
 
     return pa.DictionaryArray.from_arrays(
-        pa.array(codes.astype(np.int8)), pa.array(names, pa.string())
+        pa.array(codes.astype(np.int32)), pa.array(names, pa.string())
     )
 
 
-def _columns(
-    rows: RequestRecords | TransferRecords | LinkRecords | TimeSeriesRecords,
-) -> dict[str, Any]:
-    names = (field.name for field in fields(rows) if field.name != "plane_names")
+def _columns(rows: _Rows) -> dict[str, Any]:
+    names = (field.name for field in fields(rows) if not field.name.endswith("_names"))
     return {name: getattr(rows, name) for name in names}
 
 

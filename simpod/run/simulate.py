@@ -3,7 +3,7 @@
 import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
@@ -21,7 +21,8 @@ from simpod.policies import IN_ORDER_OF_ARRIVAL, Migration, PolicyRef, Predictio
 from simpod.policies.checks import prediction_problems
 from simpod.policies.roles import Ints
 from simpod.records.columns import RunRecords
-from simpod.run.experts import expert_path, expert_timeline, renewal
+from simpod.run.expert_loads import expert_records
+from simpod.run.experts import ExpertTimeline, Timelines, expert_path, expert_timelines, renewal
 from simpod.run.network import links_of
 from simpod.run.provenance import provenance
 from simpod.run.scaling import largest, scaling_inputs
@@ -77,7 +78,10 @@ def simulate(
     requests = build(experiment.workload, stream)
     # BLAS threads would spin beside the simulation
     with threadpool_limits(1, user_api="blas"), _rare_collections():
-        records = Simulation(run_inputs(experiment, requests, stream, on_progress)).run()
+        timelines = expert_timelines(experiment, stream)
+        inputs = run_inputs(experiment, requests, stream, on_progress, timelines)
+        records = Simulation(inputs).run()
+        records = replace(records, experts=expert_records(experiment, timelines, records))
         return records, summarise(experiment, requests, records)
 
 
@@ -100,12 +104,18 @@ def run_inputs(
     requests: Requests,
     stream: Stream,
     on_progress: Progress | None = None,
+    timelines: Timelines | None = None,
 ) -> RunInputs:
-    """What the engine needs of an experiment: prices, policies, random streams."""
+    """What the engine needs of an experiment: prices, policies, random streams.
+
+    timelines: of `expert_timelines`; made here by default.
+    """
+    if timelines is None:
+        timelines = expert_timelines(experiment, stream)
     links = links_of(experiment)
     keys = _router_keys(experiment)
     entry, *rest = (
-        _pool(experiment, spec, key, placement, stream)
+        _pool(experiment, spec, key, placement, stream, timelines[spec.name])
         for spec, key, placement in zip(largest(experiment), keys, links.placements, strict=True)
     )
     batching = experiment.policies["batching"]
@@ -247,11 +257,15 @@ def _router_keys(experiment: ResolvedExperiment) -> tuple[str, ...]:
 
 
 def _pool(
-    experiment: ResolvedExperiment, spec: PoolSpec, key: str, placement: Placement, stream: Stream
+    experiment: ResolvedExperiment,
+    spec: PoolSpec,
+    key: str,
+    placement: Placement,
+    stream: Stream,
+    timeline: ExpertTimeline | None,
 ) -> PoolInputs:
     hardware = experiment.hardware[spec.name]
     ref = experiment.policies[key]
-    timeline = expert_timeline(experiment, spec, stream)
     pricer = step_pricer(
         experiment.model,
         hardware,

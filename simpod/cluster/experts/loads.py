@@ -20,31 +20,29 @@ class DrawnLoads:
     """Loads of `DRAWS` steps, from moments; the same draws for every number of tokens."""
 
     placement: ExpertPlacement
-    shares: Floats
-    """Popularity [num_layers, num_experts]."""
+    ordered: Floats
+    """[num_layers, num_dies, slots of a die]: means per token of the group, fullest slot first."""
     moments: DieMoments
     seed: int
 
     @classmethod
     def of(cls, placement: ExpertPlacement, shares: Floats, seed: int) -> "DrawnLoads":
         """For a placement and a popularity [num_layers, num_experts]."""
+        means = placement.table(placement.slot_tokens(shares), tokens=1.0)
         moments = DieMoments.of(placement, shares)
-        return cls(placement=placement, shares=shares, moments=moments, seed=seed)
+        ordered = -np.sort(-means, axis=-1)
+        return cls(placement=placement, ordered=ordered, moments=moments, seed=seed)
 
     def __call__(self, group_tokens: float) -> LayerLoads:
         """[DRAWS x num_layers]: the fullest die's slots in proportion to their means."""
         rng = np.random.default_rng(self.seed)
-        means = self.placement.table(
-            self.placement.slot_tokens(self.shares * group_tokens), group_tokens
-        )
-        ordered = -np.sort(-means, axis=-1)
-        totals = np.maximum(ordered.sum(axis=-1), 1e-300)
-        mean = ordered.mean(axis=1)
-        row = np.arange(len(ordered))
+        row = np.arange(len(self.ordered))
         fullest = []
         for _ in range(DRAWS):
             drawn = self.moments.sample(group_tokens, rng)
             die = drawn.argmax(axis=1)
-            scale = drawn[row, die] / totals[row, die]
-            fullest.append(ordered[row, die] * scale[:, np.newaxis])
+            slots = self.ordered[row, die]
+            total = np.maximum(slots.sum(axis=1), 1e-300)
+            fullest.append(slots * (drawn[row, die] / total)[:, np.newaxis])
+        mean = group_tokens * self.ordered.mean(axis=1)
         return LayerLoads(fullest=np.concatenate(fullest), mean=np.tile(mean, (DRAWS, 1)))

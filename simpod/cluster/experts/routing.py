@@ -145,7 +145,10 @@ class RouterDims:
 
 def after(now_s: float, every_s: float) -> float:
     """The first multiple of `every_s` after now."""
-    return (now_s // every_s + 1.0) * every_s
+    count = now_s // every_s + 1.0
+    if count * every_s <= now_s:  # rounding: 0.9 // 0.3 is 2
+        count += 1.0
+    return count * every_s
 
 
 def inclusion(weights: Floats, top_k: int) -> Floats:

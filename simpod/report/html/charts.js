@@ -24,7 +24,7 @@ function number(value) {
   if (value === null || value === undefined) return "–";
   if (typeof value !== "number") return String(value);
   const size = Math.abs(value);
-  if (size >= 1e4) return Math.round(value).toLocaleString("en");
+  if (size >= 1e3) return Math.round(value).toLocaleString("en");
   if (size >= 1e-3 || size === 0) return String(parseFloat(value.toPrecision(4)));
   return value.toExponential(2);
 }
@@ -37,7 +37,7 @@ function ticks(low, high, log, count) {
         const t = m * Math.pow(10, e);
         if (t >= low * 0.999 && t <= high * 1.001) found.push(t);
       }
-    return found;
+    return found.length > 2 ? found : ticks(low, high, false, count);
   }
   const raw = (high - low) / count, base = Math.pow(10, Math.floor(Math.log10(raw)));
   const step = [1, 2, 5, 10].map(m => m * base).find(s => s >= raw);
@@ -195,7 +195,7 @@ class Chart {
     for (const m of this.spec.marks || []) {
       const along = m.x !== undefined ? { x1: this.x.at(m.x), x2: this.x.at(m.x), y1: MARGIN.top, y2: this.height - MARGIN.bottom } : { x1: MARGIN.left, x2: this.width - MARGIN.right, y1: this.y.at(m.y), y2: this.y.at(m.y) };
       element("line", { ...along, stroke: m.colour || "var(--soft)", "stroke-dasharray": "5 4" }, this.plot);
-      element("text", m.x !== undefined ? this.beside(along.x1, MARGIN.top + 10 + 13 * (m.row || 0)) : { x: this.width - MARGIN.right - 4, y: along.y1 - 4, "text-anchor": "end" }, this.plot, m.label);
+      element("text", m.x !== undefined ? this.beside(along.x1, m.low ? this.height - MARGIN.bottom - 7 : MARGIN.top + 10 + 13 * (m.row || 0)) : { x: this.width - MARGIN.right - 4, y: along.y1 - 4, "text-anchor": "end" }, this.plot, m.label);
     }
   }
   beside(x, y) {
@@ -226,18 +226,22 @@ class Chart {
     });
   }
   drawHeat() {
-    const { rows, values, xlabel, unit, max } = this.spec, left = 118, right = this.width - MARGIN.right;
+    const { rows, values, counts, xlabel, unit, max } = this.spec, left = 118, right = this.width - MARGIN.right;
     const top = 8, bottom = this.height - 40, h = (bottom - top) / rows.length;
+    if (counts.every(n => n === counts[0])) for (const t of ticks(0, counts[0], false, 8)) {
+      if (t < counts[0]) element("text", { x: left + (right - left) * (t + 0.5) / counts[0], y: bottom + 13, "text-anchor": "middle" }, this.svg, number(t));
+    }
     rows.forEach((name, r) => {
-      const w = (right - left) / values[r].length;
+      const k = values[r].length, w = (right - left) / k, each = Math.floor(counts[r] / k), more = counts[r] % k;
+      const span = c => { const a = c * each + Math.min(c, more), b = a + each - (c < more ? 0 : 1); return b > a ? `${a} to ${b}, most` : `${a}`; };
       if (rows.length <= 40 || r % 10 === 0) element("text", { x: left - 8, y: top + h * (r + 0.5) + 4, "text-anchor": "end" }, this.svg, name);
       values[r].forEach((v, c) => {
         const share = Math.min(v / max, 1);
-        const rect = element("rect", { x: left + w * c, y: top + h * r, width: w + 0.3, height: Math.max(h - 1, 0.8), fill: `hsl(${28 - 16 * share} 92% ${93 - 60 * share}%)`, class: "series" }, this.svg);
-        rect.addEventListener("mousemove", e => this.say(`${name}, ${c}\n${number(v)} ${unit}`, e));
+        const rect = element("rect", { x: left + w * c, y: top + h * r, width: w + 0.3, height: rows.length > 20 ? h + 0.3 : h - 1, "shape-rendering": "crispEdges", fill: `hsl(${28 - 16 * share} 92% ${93 - 60 * share}%)`, class: "series" }, this.svg);
+        rect.addEventListener("mousemove", e => this.say(`${name}, ${span(c)}\n${number(v)} ${unit}`, e));
       });
     });
-    element("text", { x: (left + right) / 2, y: this.height - 10, "text-anchor": "middle" }, this.svg, `${xlabel}; darkest: ${number(max)} ${unit}`);
+    element("text", { x: (left + right) / 2, y: this.height - 10, "text-anchor": "middle" }, this.svg, `${xlabel}; darkest: ${number(max)} ${unit}${values.some(row => row.some(v => v > 1.001 * max)) ? " or more" : ""}`);
   }
   place(event) {
     const r = this.svg.getBoundingClientRect();

@@ -90,6 +90,7 @@ def heat(
         "title": title,
         "rows": list(shown),
         "values": list(shown.values()),
+        "counts": [len(values) for values in rows.values()],
         "xlabel": xlabel,
         "unit": unit,
         "max": largest or 1.0,

@@ -10,6 +10,7 @@ import numpy as np
 from simpod.metrics.interval import batch_interval
 from simpod.records.columns import Floats
 from simpod.report.html.parts import Json, axis, bars, figure, heat, lines, sampled, table
+from simpod.report.loads import each_load, imbalance_of, relative
 from simpod.report.plots.heat import links_by_kind, load_array
 from simpod.report.series import timeline_of
 from simpod.report.shares import DECODE, PARTS, mean_and_tail, request_parts, step_shares
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
 MOST_POINTS: Final = 2000
 MOST_SLOW: Final = 150
 CDF_POINTS: Final = 240
+NARROW: Final = "\u00a0"
+"""A space at which no line ends."""
+HOTTEST: Final = 3.0
+"""Times the mean load of a layer: what has more is not shown darker."""
 _COLOURS: Final = {**TTFT_COLOURS, DECODE: "#6fbfa3"}
 _VERDICTS: Final = {
     "BACKLOGGED": "Not stationary: the queue grew, more was offered than served. Every latency"
@@ -78,7 +83,11 @@ def _figures(summary: Json, rows: "pd.DataFrame", done: "pd.DataFrame") -> Itera
     yield figure("p99 TPOT", summary["p99_tpot_ms"], "ms")
     slo = summary["slo"]
     if summary["slo_attainment"] is not None:
-        targets = [f"{k[:-2].upper()} ≤ {v:g} s" for k, v in slo.items() if v is not None]
+        targets = [
+            f"{k[:-2].upper()} ≤ {v:g} s".replace(" ", NARROW)
+            for k, v in slo.items()
+            if v is not None
+        ]
         good = (rows["status"] == "finished").to_numpy(float)
         for key, limit_s in slo.items():
             if limit_s is not None:
@@ -102,7 +111,7 @@ def _groups(
     yield {"id": "where", "title": "Where the time went", "charts": list(_spent(result, done))}
     yield {"id": "latency", "title": "Latencies", "charts": list(_latencies(result, done))}
     yield {"id": "time", "title": "Over time", "charts": list(_timeline(result))}
-    heats = [*_traffic(result), *_experts(experts), *_links(links)]
+    heats = [*_traffic(result), *_experts(result, experts), *_links(result, links)]
     yield {"id": "heat", "title": "Heat maps", "charts": heats}
 
 
@@ -138,19 +147,26 @@ def _spent(result: ResultFiles, done: "pd.DataFrame") -> Iterator[Json]:
 def _latencies(result: ResultFiles, done: "pd.DataFrame") -> Iterator[Json]:
     many = done[done["output_tokens"] > 1]
     slo = result.summary["slo"]
-    for ident, key, rows in (("ttft", "ttft_s", done), ("tpot", "tpot_s", many)):
+    for ident, key, unit, scale, rows in (
+        ("ttft", "ttft_s", "s", 1.0, done),
+        ("tpot", "tpot_s", "ms", 1e3, many),
+    ):
         if not len(rows):
             continue
         name = ident.upper()
-        marks = [] if slo[key] is None else [{"x": slo[key], "label": f"SLO {slo[key]:g} s"}]
-        values = np.sort(rows[key].to_numpy())
+        marks = []
+        if slo[key] is not None:
+            limit = scale * slo[key]
+            marks.append({"x": limit, "label": f"SLO {limit:g} {unit}", "low": True})
+        values = scale * np.sort(rows[key].to_numpy())
         shares = 1 - np.geomspace(1, max(1 / len(values), 1e-5), CDF_POINTS)
         x = np.quantile(values, shares)
+        longer = axis("share that took longer", log=True, max=1.0)
         yield lines(
             f"cdf-{ident}",
             f"{name}: share of requests that took longer",
             {name: (x, 1 - shares)},
-            (axis(f"{name} (s)", log=True), axis("share that took longer", log=True, max=1.0)),
+            (axis(f"{name} ({unit})", log=True), longer),
             marks=marks,
             colours={name: PALETTE[0 if ident == "ttft" else 2]},
         )
@@ -174,7 +190,7 @@ def _scatter(many: "pd.DataFrame", slo: Json) -> Json:
     made["box"] = {"x": None if slo["tpot_s"] is None else 1e3 * slo["tpot_s"], "y": slo["ttft_s"]}
     limits = np.quantile(some["prompt_tokens"], [0, 0.25, 0.5, 0.75, 1])
     place = np.clip(np.searchsorted(limits, some["prompt_tokens"], "left") - 1, 0, 3)
-    for quarter, colour in enumerate(("#c7b3e5", "#9a7fd1", "#6b4bb0", "#3a1d78")):
+    for quarter, colour in enumerate(("#efb549", "#dd7358", "#ad4f8f", "#6a53bd")):
         rows = some[place == quarter]
         made["series"].append(
             {
@@ -230,6 +246,18 @@ def _timeline(result: ResultFiles) -> Iterator[Json]:
         if any(np.any(each) for each in values.values()):
             shown = {name: (series.time_s, each) for name, each in values.items()}
             yield lines(ident, title, shown, (x, axis(label)), colours=palette, **options)
+    if result.planes is not None:
+        yield _planes(result.planes, x, options)
+
+
+def _planes(rows: "pd.DataFrame", x: Json, options: Json) -> Json:
+    busiest = {
+        str(plane): (mine["time_s"].to_numpy(), 100 * mine["busiest_frac"].to_numpy())
+        for plane, mine in rows.groupby("plane", observed=True, sort=False)
+        if mine["bytes_per_s"].any()
+    }
+    title = "Busiest link of each plane"
+    return lines("planes", title, busiest, (x, axis("% of its rate")), **options)
 
 
 def _traffic(result: ResultFiles) -> Iterator[Json]:
@@ -250,22 +278,31 @@ def _traffic(result: ResultFiles) -> Iterator[Json]:
     )
 
 
-def _experts(files: Sequence[Path]) -> Iterator[Json]:
-    for number, path in enumerate(files):
-        load = load_array(path)
-        means = load.mean(axis=1, keepdims=True)
-        relative = np.divide(load, means, out=np.ones_like(load), where=means > 0)
-        rows = {f"layer {i}": each for i, each in enumerate(relative)}
-        title = f"Expert load, {path.stem}: max / mean {relative.max(axis=1).mean():.2f}"
-        yield heat(f"experts-{number}", title, rows, "expert", "x the layer's mean")
+def _experts(result: ResultFiles, files: Sequence[Path]) -> Iterator[Json]:
+    """Loads of dies before and after balancing, on one scale; those of files, of experts."""
+    loads = {} if result.experts is None else dict(each_load(result))
+    named = [(f"Load of dies, {title}", load, "die") for title, load in loads.items()]
+    named += [(f"Expert load, {path.stem}", load_array(path), "expert") for path in files]
+    most = max((float(relative(load).max()) for _, load, _ in named), default=0.0)
+    most = min(most, HOTTEST)
+    for number, (title, load, of) in enumerate(named):
+        rows = {f"layer {i}": each for i, each in enumerate(relative(load))}
+        said = f"By sparse layer. Most over mean, mean over layers: {imbalance_of(load):.2f}."
+        options = {"max": most, "wide": False, "help": said}
+        yield heat(f"experts-{number}", title, rows, of, "x the layer's mean", **options)
 
 
-def _links(path: Path | None) -> Iterator[Json]:
-    if path is None:
+def _links(result: ResultFiles, path: Path | None) -> Iterator[Json]:
+    """Mean use over the run by plane, on one scale."""
+    has_links = result.links is not None and bool((result.links["bytes_per_s"] > 0).any())
+    if path is None and not has_links:
         return
-    for plane, kinds in links_by_kind(path)[0].items():
+    planes = links_by_kind(result if path is None else path)[0]
+    most = 100 * max(float(np.nanmax(use)) for kinds in planes.values() for use in kinds.values())
+    for plane, kinds in planes.items():
         rows = {kind.rpartition("/")[2].replace("_", " "): 100 * use for kind, use in kinds.items()}
-        yield heat(f"links-{plane}", f"Links of {plane}", rows, "link, by number", "% of its rate")
+        title = f"Links of {plane}: mean use over the run"
+        yield heat(f"links-{plane}", title, rows, "link, by number", "% of its rate", max=most)
 
 
 def _latency_table(summary: Json) -> Json:
@@ -286,7 +323,8 @@ def _pool_table(summary: Json) -> Json:
         [name, pool["role"], *(pool[n] for n in numbers), *(_percent(pool[s]) for s in shares)]
         for name, pool in pools.items()
     ]
-    return table("pools", "Pools", [c.replace("_", " ") for c in columns], rows)
+    names = [c.removeprefix("num_").replace("_", " ").replace("kv", "KV") for c in columns]
+    return table("pools", "Pools", names, rows)
 
 
 def _percent(share: float | None) -> float | None:

@@ -13,6 +13,7 @@ from simpod.report.style import (
     axes_or_new,
     colour_of,
     new_figure,
+    plain_log,
     styled,
 )
 
@@ -59,8 +60,9 @@ def plot_scatter(
         linewidths=0,
         rasterized=True,
     )
-    axes.figure.colorbar(shown, ax=axes, label="prompt tokens")
+    plain_log(axes.figure.colorbar(shown, ax=axes, label="prompt tokens").ax.yaxis)
     axes.set_yscale("log")
+    plain_log(axes.yaxis)
     _draw_box(axes, rows, ttft_s, tpot_s)
     axes.set_xlabel("TPOT (ms)")
     axes.set_ylabel("TTFT (s)")
@@ -166,4 +168,5 @@ def _cdf(source: Source, metric: str) -> tuple[Any, Any]:
 
 def _axis_of_time(axes: "Axes", metric: str) -> None:
     axes.set_xscale("log")
+    plain_log(axes.xaxis)
     axes.set_xlabel(f"{LATENCIES[metric]} (s)")

@@ -148,7 +148,7 @@ def plot_pareto(
         )
     axes.set_xlabel("output tokens/s per user (1 / mean TPOT)")
     axes.set_ylabel("output tokens/s per NPU")
-    axes.legend(loc="lower left", bbox_to_anchor=(0.0, 0.06))
+    axes.legend(loc="upper left", bbox_to_anchor=(-0.02, -0.2), borderaxespad=0)
     return axes
 
 

@@ -1,27 +1,37 @@
 """The cluster over time: arrivals, who waits, who runs, KV in use, KV transfers."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from simpod.records.columns import Floats
 from simpod.report.series import Timeline, timeline_of
 from simpod.report.sources import Source, result_of
-from simpod.report.style import MUTED, PALETTE, ROLE_COLOURS, WIDE_IN, new_figure, styled
+from simpod.report.style import MUTED, PALETTE, ROLE_COLOURS, WIDE_IN, colour_of, new_figure, styled
 from simpod.units import GB
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.axes import Axes
+
+
+_Panel = Callable[["Axes", Timeline, Mapping[str, str]], None]
 
 
 @styled
 def plot_timeline(source: Source) -> Any:
-    """Panels one above the other with one time axis, [p] axes; the measured window is shaded."""
+    """Panels one above the other with one time axis, [p] axes; the measured window is shaded.
+
+    Links only of a run that sampled them (`engine.link_samples_s`).
+    """
     result = result_of(source)
     series = timeline_of(result)
     pools = result.provenance["experiment"]["deployment"]
     colours = {name: ROLE_COLOURS[pool["role"]] for name, pool in pools.items()}
     has_transfers = bool(series.transfer_bytes_per_s.any())
-    panels = [_arrivals, _waiting, _running, _kv] + ([_transfers] if has_transfers else [])
+    panels: list[_Panel] = [_arrivals, _waiting, _running, _kv]
+    panels += [_transfers] if has_transfers else []
+    panels += [partial(_planes, result.planes)] if result.planes is not None else []
     _, grid = new_figure(len(panels), 1, width_in=WIDE_IN, height_in=1.15 * len(panels) + 0.3)
     axes = grid[:, 0]
     window_s = result.summary["window"]["arrivals_s"]
@@ -67,6 +77,18 @@ def _transfers(axes: "Axes", series: Timeline, colours: Mapping[str, str]) -> No
         series.time_s, series.transfer_bytes_per_s / GB, color=PALETTE[1], step="mid", linewidth=0
     )
     axes.set_ylabel("KV transfers\n(GB/s)")
+
+
+def _planes(
+    rows: "pd.DataFrame", axes: "Axes", series: Timeline, colours: Mapping[str, str]
+) -> None:
+    for number, (plane, mine) in enumerate(rows.groupby("plane", observed=True, sort=False)):
+        if mine["bytes_per_s"].any():
+            share = 100 * mine["busiest_frac"]
+            colour = colour_of(number)
+            axes.plot(mine["time_s"], share, color=colour, label=plane, linewidth=1)
+    axes.set_ylabel("busiest link\n(% of its rate)")
+    axes.legend(loc="upper right", ncols=2)
 
 
 def _lines(

@@ -1,0 +1,78 @@
+"""`simpod explain RESULT --step N`: one decode step by part, layer and rank."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from simpod.cli.output import add_rows, plain_table, print_json, show
+
+if TYPE_CHECKING:
+    from simpod.report.one_step import OneStep
+
+MOST_RANKS: Final = 8
+"""Rows of the table of ranks: the slowest; --json has all."""
+
+
+def explain_step(
+    folder: Path, step: int, pool: str | None, instance: int, *, as_json: bool
+) -> None:
+    """Print it."""
+    from simpod.report import one_step
+    from simpod.run import read_results
+
+    found = one_step.one_step(read_results(folder), step, pool, instance)
+    if as_json:
+        print_json(one_step.as_json(found))
+        return
+    total_s = float(found.parts_s.sum())
+    show(f"Decode step {step}, from {found.start_s:.3f} s on: {1e3 * total_s:.2f} ms\n")
+    _parts(found, total_s)
+    _ranks(found)
+    if (uneven := found.layer_imbalance) is not None:
+        worst = int(uneven.argmax())
+        show(
+            f"\nFullest die over mean: {uneven.mean():.2f}, mean of {len(uneven)} sparse layers;"
+            f" {uneven[worst]:.2f} in the {worst + 1}th"
+        )
+
+
+def _parts(found: "OneStep", total_s: float) -> None:
+    from simpod.records.columns import STEP_PARTS
+
+    kinds = [f"{kind} layer (us), {count} of them" for kind, (count, _) in found.layers_s.items()]
+    numbers = ("ms", "share", *kinds)
+    table = plain_table("Part", *numbers, right=numbers)
+    rows = []
+    for place, part in enumerate(STEP_PARTS):
+        seconds = float(found.parts_s[place])
+        if seconds > 0.0:
+            layers = (f"{1e6 * parts_s[place]:,.1f}" for _, parts_s in found.layers_s.values())
+            share = f"{seconds / total_s:.1%}"
+            rows.append((part.replace("_", " "), f"{1e3 * seconds:.3f}", share, *layers))
+    sums = (f"{1e6 * parts_s.sum():,.1f}" for _, parts_s in found.layers_s.values())
+    rows.append(("= step", f"{1e3 * total_s:.3f}", "", *sums))
+    show(add_rows(table, rows))
+
+
+def _ranks(found: "OneStep") -> None:
+    if len(found.rank_busy_s) == 1:
+        return
+    numbers = ("sequences", "context tokens", "busy (ms)", "wait (ms)")
+    table = plain_table("\nRank", *numbers, right=numbers)
+    slowest = np.argsort(-found.rank_busy_s, kind="stable")[:MOST_RANKS]
+    rows = [
+        (
+            str(rank),
+            f"{found.rank_seqs[rank]:,}",
+            f"{found.rank_context_tokens[rank]:,}",
+            f"{1e3 * found.rank_busy_s[rank]:.3f}",
+            f"{1e3 * found.rank_wait_s[rank]:.3f}",
+        )
+        for rank in slowest.tolist()
+    ]
+    mean_s = float(found.rank_wait_s.mean())
+    show(add_rows(table, rows))
+    show(
+        f"The slowest of {len(found.rank_busy_s)} ranks; they wait {1e3 * mean_s:.3f} ms on average"
+    )

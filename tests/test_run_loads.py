@@ -1,0 +1,85 @@
+"""Loads of experts and use of links in the result: nothing is lost, and balancing shows."""
+
+import numpy as np
+import pytest
+from report_cases import APART, DRIFT, apart, uneven
+
+from simpod.config import load_experiment
+from simpod.report.loads import each_load, expert_loads, imbalance_of, link_use
+from simpod.report.sources import result_of
+from simpod.run import run
+
+TOP_K = 8
+FIRST_SPARSE = 3
+
+
+def tokens_of_steps(steps) -> float:
+    return float((steps["decode_seqs"] * steps["num_steps"] + steps["prefill_tokens"]).sum())
+
+
+@pytest.mark.parametrize("changes", [(), DRIFT], ids=["steady", "drift"])
+def test_every_token_reaches_top_k_slots_in_every_layer(changes) -> None:
+    result = result_of(uneven(*changes))
+    rows, tokens = result.experts, tokens_of_steps(result.steps)
+    routed, shared = rows[rows["slot"] >= 0], rows[rows["slot"] < 0]
+    assert sorted(rows["layer"].unique()) == list(range(FIRST_SPARSE, 61))
+    for column in ("tokens", "tokens_before"):
+        by_layer = routed.groupby("layer")[column].sum()
+        np.testing.assert_allclose(by_layer, TOP_K * tokens, rtol=1e-9)
+        np.testing.assert_allclose(shared.groupby("layer")[column].sum(), tokens, rtol=1e-9)
+
+
+def test_a_slot_has_its_share_of_its_expert() -> None:
+    """Copies of an expert get alike; experts get the same before and after."""
+    rows = result_of(uneven()).experts
+    layer = rows[(rows["layer"] == 10) & (rows["slot"] >= 0)]
+    spread = layer.groupby("expert")["tokens"].agg(["min", "max", "sum"])
+    np.testing.assert_allclose(spread["min"], spread["max"])
+    before = layer.groupby("expert_before")["tokens_before"].sum()
+    np.testing.assert_allclose(spread["sum"], before)
+    assert len(spread) == 256
+    assert layer.groupby("die").size().sum() == 256 + 60
+
+
+def test_balancing_flattens_the_dies() -> None:
+    ((pool, loads),) = expert_loads(result_of(uneven())).items()
+    assert pool == "decode"
+    before, after = loads.values()
+    assert before.shape == after.shape == (58, 32)
+    assert 1.0 < imbalance_of(after) < 0.7 * imbalance_of(before)
+    assert list(each_load(result_of(uneven()), "expert")) == ["all slots"]
+    plain = result_of(uneven("policies.experts.use=none"))
+    assert list(each_load(plain)) == ["not balanced"]
+
+
+def test_placements_follow_one_another_without_a_gap() -> None:
+    result = result_of(uneven(*DRIFT))
+    spans = result.experts[["start_s", "end_s"]].drop_duplicates().to_numpy()
+    assert len(spans) > 1
+    assert spans[0, 0] == 0.0
+    assert spans[-1, 1] == pytest.approx(result.summary["simulated_s"])
+    np.testing.assert_array_equal(spans[1:, 0], spans[:-1, 1])
+
+
+def test_links_carry_what_was_sent_with_and_without_samples(tmp_path) -> None:
+    path = tmp_path / "apart.yaml"
+    path.write_text(APART)
+    sampled = run(load_experiment(str(path), ["engine.link_samples_s=0.5"]))
+    whole, parts = result_of(apart()), result_of(sampled)
+    sent = float(whole.transfers["size_bytes"].sum())
+    for result in (whole, parts):
+        rows = result.links
+        carried = rows["bytes_per_s"] * (rows["time_s"] - rows["start_s"])
+        for kind in ("scale_up/up/", "scale_up/down/"):
+            mine = rows["link"].astype(str).str.startswith(kind)
+            assert carried[mine].sum() == pytest.approx(sent, rel=1e-9)
+        assert rows["used_frac"].between(0, 1 + 1e-9).all()
+    assert whole.planes is None
+    assert len(parts.links) > len(whole.links) == whole.links["link"].nunique()
+    mean, same = (link_use(each).set_index("link")["used_frac"] for each in (whole, parts))
+    np.testing.assert_allclose(same[mean.index], mean, atol=1e-12)
+    assert (link_use(parts, peak=True).set_index("link")["used_frac"] >= same - 1e-12).all()
+
+
+def test_without_uneven_experts_there_is_no_table() -> None:
+    assert result_of(apart()).experts is None
