@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import numpy as np
-
 from simpod.cli.output import add_rows, plain_table, print_json, show
 
 if TYPE_CHECKING:
@@ -60,7 +58,7 @@ def _ranks(found: "OneStep") -> None:
         return
     numbers = ("sequences", "context tokens", "busy (ms)", "wait (ms)")
     table = plain_table("\nRank", *numbers, right=numbers)
-    slowest = np.argsort(-found.rank_busy_s, kind="stable")[:MOST_RANKS]
+    slowest = (-found.rank_busy_s).argsort(kind="stable")[:MOST_RANKS]
     rows = [
         (
             str(rank),
