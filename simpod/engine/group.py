@@ -102,11 +102,11 @@ class Group:
 
     def submit(self, seq: Sequence, rank: Rank) -> None:
         """A request arrives at a rank; it is seen by the step that starts now or next."""
-        later = receive(self, seq, rank, 0 if self.idleness.is_asleep else self._step_at_work())
-        self.dispatch.waiting_seqs[rank.target] += 1
-        self.dispatch.held_seqs[rank.target] += 1
-        self.dispatch.queued_tokens[rank.target] += seq.goal_tokens
-        self.poke(later)
+        dispatch, target = self.dispatch, rank.target
+        dispatch.waiting_seqs[target] += 1
+        dispatch.held_seqs[target] += 1
+        dispatch.queued_tokens[target] += seq.goal_tokens
+        self.poke(receive(self, seq, rank))
 
     def deliver(self, seq: Sequence, rank: Rank) -> None:
         """A prompt's KV has arrived; the sequence decodes from the next step on."""
@@ -120,18 +120,24 @@ class Group:
         if rank.is_dirty:
             self.poke()
 
-    def poke(self, later: int = 0) -> None:
-        """Something came: wake from idleness, or end a long run `later` steps after this one."""
-        run = self._run
-        if self.idleness.wake(self.kv_tokens) or run is None or not run.cut(self.clock.now, later):
+    def poke(self, last_step: int = 0) -> None:
+        """Something came: wake up, or end a long run with a step, by default the one under way."""
+        if self.idleness.alarm is not None:
+            self.idleness.wake(self.kv_tokens)
             return
-        if self._alarm is not None:
+        run = self._run
+        if run is None or run.steps == 1:
+            return
+        last = last_step - self.ledger.num_steps if last_step else run.step_at(self.clock.now)
+        if run.cut(last) and self._alarm is not None:
             waiting = self._alarm.disarm()
             self._alarm = self.clock.alarm_at(run.end_s, self._end_order)
             self._alarm.callbacks = waiting
 
-    def _step_at_work(self) -> int:
-        """The step under way, or the one that begins now, counted from the first of all."""
+    def step_at_work(self) -> int:
+        """The step under way, or the one that begins now, counted from the first; 0: idle."""
+        if self.idleness.alarm is not None:
+            return 0
         run = self._run
         return self.ledger.num_steps + (run.step_at(self.clock.now) if run is not None else 1)
 
@@ -163,7 +169,7 @@ class Group:
         """The simulation ends here: enter the steps of the run under way that are over."""
         run = self._run
         if run is not None and run.end_s >= self.clock.now:
-            run.cut(self.clock.now)
+            run.cut(run.step_at(self.clock.now))
             run.steps -= 1
             if run.steps:
                 run.end_s = run.end_of(run.steps)

@@ -26,23 +26,23 @@ class Arrival:
     """Steps of the group that are over when it is seen."""
 
 
-def receive(group: "Group", seq: Sequence, rank: "Rank", step: int) -> int:
+def receive(group: "Group", seq: Sequence, rank: "Rank") -> int:
     """A prompt arrives: its rank sees it now, or, at work, when steps planned before are over.
 
-    step: the one of the group that is under way, or begins now; 0: nothing is planned. Returns how
-    many steps there are after it before the prompt is seen. Ranks that only decode are not kept
-    waiting: what comes to them was computed elsewhere.
+    Returns the last step before it is seen; 0: it is seen already. Ranks that only decode are not
+    kept waiting: what comes to them was computed elsewhere.
     """
-    ahead = group.sim.inputs.steps_ahead
     if group.spec.role == "decode":
         rank.inbox[seq.seq_id] = seq
         rank.touch()
-    elif ahead and step:
-        group.unseen.append(Arrival(seq, rank, step + ahead))
-        return ahead
-    else:
+        return 0
+    ahead = group.sim.inputs.steps_ahead
+    step = group.step_at_work() if ahead else 0
+    if not step:
         _show(group, seq, rank)
-    return 0
+        return 0
+    group.unseen.append(Arrival(seq, rank, step + ahead))
+    return step + ahead
 
 
 def take_in(group: "Group") -> None:

@@ -9,7 +9,6 @@ transfer that meets no other little more than one alarm.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from math import inf
 
 import numpy as np
@@ -29,9 +28,6 @@ STRIPES = 8
 GRAIN_FRAC = 0.01
 """Ends of stripes are seen with a delay of this share of their time: ends close together count as
 one. Until then they keep the bandwidth that they do not need any more."""
-
-MAX_WAYS = 2**16
-"""Pairs of ends whose links are kept at hand."""
 
 FULL = 1.0 + 1e-9
 """A link may be promised this share of its rate: rounding."""
@@ -75,7 +71,6 @@ class Network:
         self._table = FlowTable(fabric)
         self._capacity: list[float] = fabric.link_bytes_per_s.tolist()
         self._most: list[float] = [rate * FULL for rate in self._capacity]
-        self._way = lru_cache(MAX_WAYS)(self._look_up_way)
         self._promised = [0.0] * fabric.num_links
         self._users: list[dict[Part, Operation]] = [{} for _ in self._promised]
         self._carried_bytes = [0.0] * fabric.num_links  # by parts while outside the table
@@ -99,18 +94,12 @@ class Network:
         self, source: int, destination: int, plane: str, size_bytes: float, most: float
     ) -> Part:
         """A flow to be sent, at most as fast as `most` and as its path can carry."""
-        used, path, rate = self._way(source, destination, plane)
-        return Part(source, destination, size_bytes, used, path, min(most, rate))
-
-    def _look_up_way(
-        self, source: int, destination: int, plane: str
-    ) -> tuple[str, tuple[int, ...], float]:
-        """Plane and links between two ends, and the most that they carry for one transfer."""
-        fabric = self.fabric
-        path = fabric.route(source, destination, plane)
-        rate = fabric.path_bytes_per_s(source, destination, plane)
-        rate = min(rate, *(self._capacity[link] for link in path))
-        return fabric.plane_of(source, destination, plane), path, rate
+        used, path, rate = self.fabric.way(source, destination, plane)
+        most = min(most, rate)
+        capacity = self._capacity
+        for link in path:
+            most = min(most, capacity[link])
+        return Part(source, destination, size_bytes, used, path, most)
 
     def send(
         self, parts: Sequence[Part], start_up_s: float, on_done: Callable[[Operation], None]

@@ -129,6 +129,14 @@ class Fabric:
             raise ConfigError(self._no_path(source, destination, plane))
         return rate
 
+    def way(self, source: int, destination: int, plane: str) -> tuple[str, tuple[int, ...], float]:
+        """The plane that a transfer takes, its links, and the most that these carry for it."""
+        used = self.plane_of(source, destination, plane)
+        path = self.route(source, destination, used)
+        if self.planes[used].is_whole:
+            return used, path, inf
+        return used, path, self.path_bytes_per_s(source, destination, used)
+
     def routes(self, sources: Sequence[int], destinations: Sequence[int], plane: str) -> Ints:
         """Links of many transfers, [4, n]; `num_links` stands for none."""
         table = np.full((4, len(sources)), self.num_links, dtype=np.int64)

@@ -114,9 +114,7 @@ class FlowTable:
         self, source: int, destination: int, plane: str
     ) -> tuple[PlaneFlows, tuple[int, ...], float]:
         """Whose links a transfer takes, which, and the most that they carry together."""
-        used = self.fabric.plane_of(source, destination, plane)
-        path = self.fabric.route(source, destination, plane)
-        most = self.fabric.path_bytes_per_s(source, destination, plane)
+        used, path, most = self.fabric.way(source, destination, plane)
         return self._planes[self._position[used]], path, most
 
     def _move_to(self, now_s: float) -> None:
