@@ -118,11 +118,11 @@ def inter_token_gaps(records: RunRecords, ledgers: Ledgers, chosen: Bools) -> tu
     """
     all_stretches = decode_stretches(records, ledgers)
     inside = _cover(all_stretches, chosen, len(ledgers.end_s))
-    used = inside > 0
-    gaps_s = np.diff(ledgers.end_s, prepend=np.nan)[used]
     before_s = _gaps_before(records, ledgers, all_stretches, chosen)
+    used = inside[1:] > 0  # nothing is before the first step
+    gaps_s = np.diff(ledgers.end_s)[used]
     ones = np.ones(len(before_s), dtype=np.int64)
-    return np.concatenate([gaps_s, before_s]), np.concatenate([inside[used], ones])
+    return np.concatenate([gaps_s, before_s]), np.concatenate([inside[1:][used], ones])
 
 
 def token_times(records: RunRecords, request_id: int) -> Floats:
@@ -204,6 +204,11 @@ def _gaps_before(
 def _cover(stretches: Stretches, chosen: Bools, length: int) -> Ints:
     """[length]: chosen sequences that decode in this step and in the one before."""
     is_chosen = chosen[stretches.row]
-    edges = np.bincount(stretches.start[is_chosen] + 1, minlength=length + 1)
-    edges -= np.bincount(stretches.stop[is_chosen], minlength=length + 1)
-    return np.cumsum(edges[:length], out=edges[:length])
+    begin, end = stretches.start[is_chosen] + 1, stretches.stop[is_chosen]
+    change = np.concatenate([begin, end, [length]])
+    order = np.argsort(change, kind="stable")
+    gain = np.concatenate([np.ones(len(begin), dtype=np.int64), np.full(len(end) + 1, -1)])
+    gain[-1] = 0
+    lasts = np.diff(change[order], prepend=0)
+    before = np.cumsum(gain[order]) - gain[order]  # in the steps up to each change
+    return np.repeat(before, lasts)
