@@ -38,6 +38,11 @@ MAX_COMPOSITIONS = 4096  # of one rank's steps, kept because most of them come a
 MAX_GROUP_TABLE_TOKENS = 2**18  # steps of more tokens are long and rare: priced one by one
 
 
+NO_WAIT = np.zeros(1)
+"""Of the one rank of a group."""
+NO_WAIT.flags.writeable = False
+
+
 @dataclass(slots=True, eq=False)
 class Batch:
     """What the ranks of a group hold in one step; every array is [num_ranks], updated in place.
@@ -115,7 +120,7 @@ class StepPrices:
     def rank_wait_s(self) -> Floats:
         """[num_ranks]: wait of each rank for the slowest, first step, all layers."""
         if self.rank_busy_s is None:
-            return np.zeros(1)
+            return NO_WAIT
         slowest_s: float = self.rank_busy_s.max()
         return slowest_s - self.rank_busy_s
 

@@ -123,8 +123,7 @@ class Rank:
         prompt that had to make way before needs room for the `whole` of it all the same: else two
         ranks of a group could in turn start and drop theirs, and no decode would ever end.
         """
-        group = self.group
-        kv = group.kv
+        group, kv = self.group, self.group.kv
         hit = self.hit_units(seq.prefix_hashes, seq.goal_tokens) if seq.prefix_hashes else 0
         resident = hit * kv.unit_tokens
         self._check_chunk(seq, chunk, seq.goal_tokens - resident)
@@ -149,7 +148,8 @@ class Rank:
         ids = seq.prefix_hashes[:hit]
         shared = kv.blocks_to_pin(self.index, ids) if hit else 0
         need = own + shared
-        if group.spec.reserve_full_prompt or (whole and seq.num_preemptions):
+        reserves = group.spec.reserve_full_prompt or (whole and seq.num_preemptions)
+        if reserves and tokens < seq.goal_tokens:
             need += kv.blocks_for(seq.goal_tokens) - kv.blocks_for(tokens)
         if not kv.fits(self.index, need, group.next_tokens):
             return False

@@ -1,5 +1,6 @@
 """Mean, spread and percentiles of a sample, plain or weighted."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,7 @@ from simpod.records.columns import Floats, Ints
 PERCENTILES = (50, 90, 95, 99)
 
 NUM_BINS = 4096  # smaller samples are sorted
+AT_ONCE = 2**14
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,8 +42,8 @@ def describe_weighted(values: Floats, weights: Ints) -> Distribution:
     total = int(weights.sum())
     if total == 0:
         return describe(np.empty(0))
-    mean = float(np.dot(values, weights) / total)
-    variance = float(np.dot((values - mean) ** 2, weights) / total)
+    mean = _weighted_sum(values, weights) / total
+    variance = _weighted_sum(values, weights, about=mean) / total
     points = weighted_percentiles(values, weights, PERCENTILES)
     return _distribution(total, mean, variance**0.5, points)
 
@@ -66,15 +68,47 @@ def _at_ranks(values: Floats, weights: Ints, ranks: Ints) -> Floats:
         order = np.argsort(values)
         last_index = np.cumsum(weights[order])  # exclusive: entries up to and including each value
         return values[order][np.searchsorted(last_index, ranks, side="right")]
-    bins = ((values - low) * ((NUM_BINS - 1) / (high - low))).astype(np.int64)
-    upto = np.cumsum(np.bincount(bins, weights, minlength=NUM_BINS)).astype(np.int64)
+    scale = (NUM_BINS - 1) / (high - low)
+    held = np.zeros(NUM_BINS)
+    for piece in _pieces(values):
+        bins = ((values[piece] - low) * scale).astype(np.int64)
+        held += np.bincount(bins, weights[piece], minlength=NUM_BINS)
+    upto = np.cumsum(held).astype(np.int64)
     places = np.searchsorted(upto, ranks, side="right")
     found = np.empty(len(ranks))
+    kept = _in_bins(values, low, scale, places)
+    kept_bins = ((values[kept] - low) * scale).astype(np.int64)
     for place in np.unique(places):
-        here, inside = places == place, bins == place
+        here, inside = places == place, kept[kept_bins == place]
         before = upto[place - 1] if place else 0
         found[here] = _at_ranks(values[inside], weights[inside], ranks[here] - before)
     return found
+
+
+def _in_bins(values: Floats, low: float, scale: float, places: Ints) -> Ints:
+    """Where the values of some bins are."""
+    is_wanted = np.zeros(NUM_BINS, dtype=bool)
+    is_wanted[places] = True
+    found = [
+        piece.start + np.flatnonzero(is_wanted[((values[piece] - low) * scale).astype(np.int64)])
+        for piece in _pieces(values)
+    ]
+    return np.concatenate(found)
+
+
+def _weighted_sum(values: Floats, weights: Ints, about: float | None = None) -> float:
+    """Of the values, or of their squared distances from `about`."""
+    total = 0.0
+    for piece in _pieces(values):
+        some = values[piece] if about is None else (values[piece] - about) ** 2
+        total += float(np.dot(some, weights[piece]))
+    return total
+
+
+def _pieces(values: Floats) -> Iterator[slice]:
+    """Parts of a long sample whose temporary arrays stay in the cache."""
+    for first in range(0, len(values), AT_ONCE):
+        yield slice(first, first + AT_ONCE)
 
 
 def _distribution(count: int, mean: float, std: float, points: Floats) -> Distribution:

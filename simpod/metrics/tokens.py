@@ -119,10 +119,15 @@ def inter_token_gaps(records: RunRecords, ledgers: Ledgers, chosen: Bools) -> tu
     all_stretches = decode_stretches(records, ledgers)
     inside = _cover(all_stretches, chosen, len(ledgers.end_s))
     before_s = _gaps_before(records, ledgers, all_stretches, chosen)
-    used = inside[1:] > 0  # nothing is before the first step
-    gaps_s = np.diff(ledgers.end_s)[used]
-    ones = np.ones(len(before_s), dtype=np.int64)
-    return np.concatenate([gaps_s, before_s]), np.concatenate([inside[1:][used], ones])
+    gaps_s, weights = [before_s], [np.ones(len(before_s), dtype=inside.dtype)]
+    ends_s = ledgers.end_s
+    for first in range(1, len(inside), AT_ONCE):  # nothing is before the first step
+        end = min(first + AT_ONCE, len(inside))
+        often = inside[first:end]
+        used = often > 0
+        gaps_s.append((ends_s[first:end] - ends_s[first - 1 : end - 1])[used])
+        weights.append(often[used])
+    return np.concatenate(gaps_s), np.concatenate(weights)
 
 
 def token_times(records: RunRecords, request_id: int) -> Floats:
@@ -211,4 +216,4 @@ def _cover(stretches: Stretches, chosen: Bools, length: int) -> Ints:
     gain[-1] = 0
     lasts = np.diff(change[order], prepend=0)
     before = np.cumsum(gain[order]) - gain[order]  # in the steps up to each change
-    return np.repeat(before, lasts)
+    return np.repeat(before.astype(np.int32), lasts)  # few sequences, and many steps
