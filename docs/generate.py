@@ -28,7 +28,7 @@ Json = dict[str, Any]
 
 SECTIONS: Mapping[str, Sequence[str]] = {
     "experiment": (),
-    "pool": ("Pool", "Mtp"),
+    "pool": ("Pool", "Mtp", "LaunchJitter", "HostPause"),
     "workload": ("WorkloadSpec",),
     "arrivals": (
         "ConstantArrivals",

@@ -90,6 +90,7 @@ def pool_inputs(
         dies_per_npu=1,
         make_router=make,
         router_name=name,
+        pause_rng=np.random.default_rng(1),
         router_rng=np.random.default_rng(11),
     )
 

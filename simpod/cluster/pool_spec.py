@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from simpod.cost.layout import Layout
+from simpod.cost.pipeline.jitter import HostPause
 
 Role = Literal["mixed", "prefill", "decode"]
 
@@ -24,3 +25,4 @@ class PoolSpec:
     prefix_caching: bool
     reserve_full_prompt: bool  # a waiting prompt starts only where all of it would fit
     host_bytes_per_s: float | None = None  # of one die to host memory; None: no swapping
+    pauses: tuple[HostPause, ...] = ()  # of every die's host before a launch

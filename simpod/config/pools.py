@@ -11,6 +11,7 @@ from simpod.config.schema import Experiment, Pool
 from simpod.cost.layout import Layout
 from simpod.cost.memory import MemoryPlan, plan_memory
 from simpod.cost.memory_rules import MemoryLimits
+from simpod.cost.pipeline.jitter import left
 from simpod.cost.semantics import semantics_of
 from simpod.hardware.spec import HardwareProfile
 from simpod.model.spec import ModelSpec
@@ -72,6 +73,7 @@ def _resolve_pool(
     max_model_len = limits.max_model_len(kv_blocks, problems, derived)
     if not kv_blocks or not max_model_len:
         return None
+    jitter = pool.launch_jitter
     spec = PoolSpec(
         name=name,
         role=pool.role,
@@ -85,6 +87,7 @@ def _resolve_pool(
         prefix_caching=pool.prefix_caching,
         reserve_full_prompt=pool.reserve_full_prompt,
         host_bytes_per_s=pool.host_bytes_per_s,
+        pauses=left(jitter.causes, jitter.mitigations) if jitter is not None else (),
     )
     return ResolvedPool(spec=spec, memory=memory, derived=derived)
 

@@ -10,6 +10,7 @@ from annotated_types import Ge, Le
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from simpod.cluster.experts.routing import RoutingSpec
+from simpod.cost.pipeline.jitter import UNMITIGATED, HostPause
 from simpod.fields import Count, Index, NonNegative, Positive
 from simpod.hardware.spec import HardwareProfile
 from simpod.model.spec import ModelSpec
@@ -32,6 +33,16 @@ class Mtp(_Section):
     """Draft tokens per decode step; 0: none."""
     acceptance: Annotated[float, Ge(0), Le(1)] = 0.9
     """Share of draft tokens that are kept."""
+
+
+class LaunchJitter(_Section):
+    """Pauses of the dies' hosts before a launch; the longest of all dies holds up a step."""
+
+    mitigations: tuple[Literal["gc", "pinning", "graph_cache"], ...] = ()
+    """What is done about it (xDeepServe 4.4): garbage is collected by hand, hosts are pinned to
+    cores, graphs are reused without guards."""
+    causes: tuple[HostPause, ...] = UNMITIGATED
+    """Rate, length and remedy of each kind of pause; default: orders of magnitude, not measured."""
 
 
 class Pool(_Section):
@@ -84,6 +95,8 @@ class Pool(_Section):
     expert_dies on two streams that split the cores of each die, 2 : 1."""
     mtp: Mtp = Mtp(layers=0, acceptance=0.0)
     """Multi-token prediction in decode steps."""
+    launch_jitter: LaunchJitter | None = None
+    """Pauses of hosts that hold up steps; null: all of them are mitigated."""
     hardware: HardwareProfile | None = None
     """Hardware of this pool where it is not the experiment's: heterogeneous prefill and decode."""
 

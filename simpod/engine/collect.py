@@ -130,7 +130,9 @@ def _parts(group: "Group", table: Floats) -> Floats:
     return breakdown(
         fixed_s=group.ledger.fixed_s,
         attention_s=columns["attention_s"] * steps + columns["attention_slope_s"] * gained,
-        total_s=columns["base_s"] * steps + columns["slope_s"] * gained,
+        total_s=columns["base_s"] * steps
+        + columns["slope_s"] * gained
+        + group.ledger.run_pauses_s(),
         num_steps=steps,
         mtp_share=group.pricer.mtp_share,
     )

@@ -183,6 +183,7 @@ class Group:
         """Plan, price, advance; sleep while there is nothing to do."""
         clock, ledger, kv, batch = self.clock, self.ledger, self.kv, self.batch
         price, renew_prices = self.pricer.price, self.renew_prices
+        begin = StepRun if ledger.pauses is None else ledger.paused_run
         skip_ahead, cache = self.sim.skip_ahead, self.sim.cache
         layers = cache.layers if cache is not None else None
         begins = self.sim.begins_of(self.spec.role)
@@ -206,7 +207,7 @@ class Group:
             batch.gained_tokens = kv.clock
             until_s = renew_prices(clock.now) if renew_prices else inf
             prices = price(batch if decodes else batch.without_decodes())
-            self._run = run = StepRun(
+            self._run = run = begin(
                 clock.now,
                 prices,
                 ledger.num_decode_steps,

@@ -5,7 +5,10 @@ from struct import Struct
 import numpy as np
 from numpy.typing import NDArray
 
+from simpod.cost import StepPrices
+from simpod.engine.pauses import PausedRun, StepPauses
 from simpod.engine.steps import StepRun, TokenClock
+from simpod.errors import InvariantError
 from simpod.records.columns import STEP_PARTS
 
 Floats = NDArray[np.float64]
@@ -67,6 +70,7 @@ class Ledger:
 
     def __init__(self, log: RunLog, group: int, clock: TokenClock) -> None:
         self.clock = clock
+        self.pauses: StepPauses | None = None
         self.num_decode_steps = 0
         self.num_steps = 0
         self.busy_s = 0.0
@@ -75,6 +79,15 @@ class Ledger:
         self._group = group
         self._rows = log.rows
         self._fixed = log.fixed_s
+
+    def paused_run(
+        self, start_s: float, prices: StepPrices, first: int, steps: int, clock: TokenClock
+    ) -> StepRun:
+        """A run that begins with the next step, and its pauses."""
+        if self.pauses is None:
+            raise InvariantError("a ledger without pauses")
+        held_s = self.pauses.since(self.num_steps)
+        return PausedRun(start_s, prices, first, steps, clock, held_s)
 
     def close(self, table: Floats, fixed_s: Floats) -> None:
         """Keep the group's part of the log.
@@ -116,10 +129,11 @@ class Ledger:
         """[num_decode_steps] end of each decode step, by the formula of `StepRun`."""
         table = self._decoding()
         ends = np.empty(self.num_decode_steps)
-        counts, firsts = (
+        counts, firsts, numbers = (
             table[:, ROW.index(name)].astype(np.int64)
-            for name in ("num_steps", "first_decode_step")
+            for name in ("num_steps", "first_decode_step", "first_step")
         )
+        paused_s = self.pauses.sums(self.num_steps) if self.pauses is not None else None
         start_s, base_s, slope_s = (
             table[:, ROW.index(n)] for n in ("start_s", "base_s", "slope_s")
         )
@@ -129,10 +143,22 @@ class Ledger:
                 row = np.repeat(part, counts[part])
                 done = np.arange(firsts[part[0]], firsts[part[0]] + len(row)) + 1 - firsts[row]
                 gained = self.clock.running_sums(firsts[row], done)
-                ends[firsts[part[0]] :][: len(row)] = start_s[row] + (
-                    done * base_s[row] + slope_s[row] * gained
-                )
+                end_s = start_s[row] + (done * base_s[row] + slope_s[row] * gained)
+                if paused_s is not None:
+                    end_s += paused_s[numbers[row] + done] - paused_s[numbers[row]]
+                ends[firsts[part[0]] :][: len(row)] = end_s
         return ends
+
+    def run_pauses_s(self) -> Floats:
+        """[num_runs] seconds by which the steps of each run are held up."""
+        if self.pauses is None:
+            return np.zeros(len(self.table))
+        number, steps = (
+            self.table[:, ROW.index(name)].astype(np.int64) for name in ("first_step", "num_steps")
+        )
+        sums_s = self.pauses.sums(self.num_steps)
+        held_s: Floats = sums_s[number + steps] - sums_s[number]
+        return held_s
 
     def decode_seqs(self) -> Ints:
         """[num_decode_steps] sequences in each decode step."""

@@ -41,7 +41,7 @@ ROW: Final = (
     "spare_dies",
 )
 _REQUEST: Final = Struct(f"{len(REQUEST_FIELDS)}d")
-_RUN: Final = ("group", "first_decode_step", "start_s", "base_s", "slope_s")
+_RUN: Final = ("group", "first_decode_step", "first_step", "start_s", "base_s", "slope_s")
 
 
 class LoadSamples:
@@ -134,7 +134,7 @@ class Finishes:
         self._read_rows = self._read_runs = self._read_segments = 0
         self._recent: deque[tuple[float, float, float, int, int]] = deque()
         self._firsts: dict[int, list[int]] = defaultdict(list)  # group -> first step of each run
-        self._runs: dict[int, list[tuple[float, float, float]]] = defaultdict(list)
+        self._runs: dict[int, list[tuple[int, float, float, float]]] = defaultdict(list)
         self._first_segment: dict[int, tuple[int, int]] = {}  # request -> group, step
 
     def catch_up(self) -> None:
@@ -162,10 +162,12 @@ class Finishes:
         table = np.frombuffer(bytes(log.rows[self._read_runs :])).reshape(-1, len(STEP_ROW))
         self._read_runs = len(log.rows)
         decoding = table[table[:, STEP_ROW.index("decode_seqs")] > 0]
-        for group, first, *times_s in decoding[:, [STEP_ROW.index(n) for n in _RUN]].tolist():
+        for group, first, number, *times_s in decoding[
+            :, [STEP_ROW.index(n) for n in _RUN]
+        ].tolist():
             self._firsts[int(group)].append(int(first))
             start_s, base_s, slope_s = times_s
-            self._runs[int(group)].append((start_s, base_s, slope_s))
+            self._runs[int(group)].append((int(number), start_s, base_s, slope_s))
 
     def _note(self, row: dict[str, float]) -> None:
         if row["status"] != FINISHED:
@@ -187,7 +189,10 @@ class Finishes:
         """End of a decode step: the formula of `steps.StepRun`."""
         place = bisect_right(self._firsts[group], step) - 1
         first = self._firsts[group][place]
-        start_s, base_s, slope_s = self._runs[group][place]
+        number, start_s, base_s, slope_s = self._runs[group][place]
         done = step - first + 1
-        gained = self._sim.groups[group].tokens.gained_sum(first, done)
-        return start_s + (done * base_s + slope_s * gained)
+        ledger = self._sim.groups[group].ledger
+        end_s = start_s + (done * base_s + slope_s * ledger.clock.gained_sum(first, done))
+        if ledger.pauses is not None:
+            end_s += ledger.pauses.before(number + done) - ledger.pauses.before(number)
+        return end_s

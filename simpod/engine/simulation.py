@@ -25,6 +25,7 @@ from simpod.engine.ledger import RunLog
 from simpod.engine.load_watch import LoadWatch
 from simpod.engine.migration import Migrator
 from simpod.engine.network import Network
+from simpod.engine.pauses import StepPauses
 from simpod.engine.pausing import HostLink
 from simpod.engine.pull_order import PullOrder
 from simpod.engine.rank import Rank
@@ -61,6 +62,7 @@ class PoolInputs:
     make_router: Callable[[], Router]
     router_name: str
     router_rng: np.random.Generator
+    pause_rng: np.random.Generator
     expert_path: ExpertPath | None = None  # None: placements of experts stay
     host_link: KvTransfer | None = None  # of one rank to host memory; None: no swapping
 
@@ -127,6 +129,10 @@ class Pool:
                 rank.pulls = PullOrder(rank, sim.inputs.make_batching())
         for group in self.groups:
             group.renew_prices = inputs.renew_prices
+        if spec.pauses:
+            streams = inputs.pause_rng.spawn(spec.instances)
+            for group, rng in zip(self.groups, streams, strict=True):
+                group.ledger.pauses = StepPauses(spec.pauses, spec.layout.all_dies, rng)
 
     def _dispatcher(self, sim: "Simulation") -> Dispatcher:
         inputs = self.inputs

@@ -43,11 +43,14 @@ def one_step(result: ResultFiles, step: int, pool: str | None = None, instance: 
     """Take apart the `step`-th decode step (1, 2, ...) of an instance; the last pool by default.
 
     A layer costs what the step would take less without it. Raises ConfigError where there is no
-    such step, where it had prompts beside it, where a preemption hides who was in it, and where the
-    popularity of experts changes over time. `start_s` is of the run of like steps that it is in.
+    such step, where it had prompts beside it, where a preemption hides who was in it, where hosts
+    pause, and where the popularity of experts changes over time. `start_s` is of the run of like
+    steps that it is in.
     """
     experiment = resolve_document(result.provenance["experiment"])
     spec = _spec(experiment, pool)
+    if spec.pauses:
+        raise ConfigError(f"{result.folder}: launch_jitter: pauses belong to no layer or rank")
     clock = token_clock(spec.layout)
     row, first = _row_of(result.steps, spec.name, instance, step)
     seqs, context = _batch(result, spec, instance, step, clock)

@@ -283,6 +283,7 @@ def _pool(
         make_router=resolve(key, ref),
         router_name=f"{ref.use} (policies.{key})",
         router_rng=stream(key),
+        pause_rng=stream(f"launch_jitter of {spec.name}"),
         host_link=_host_link(experiment, spec),
     )
 

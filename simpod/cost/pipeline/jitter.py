@@ -31,8 +31,8 @@ class HostPause:
     """Share of the launches that are paused."""
     mean_s: Positive
     """Of the exponential length of a pause."""
-    mitigated_by: str
-    """What takes it away."""
+    mitigated_by: str = ""
+    """What takes it away; empty: nothing that is known."""
 
 
 UNMITIGATED: Final = (
