@@ -151,7 +151,7 @@ def validation(tmp_path):
 def test_parity_names_each_group_with_its_error(tmp_path) -> None:
     axes = report.plot_parity(validation(tmp_path))
     assert axes.get_xlim() == axes.get_ylim()
-    assert labels(axes)[0].endswith("median 10%)")
+    assert labels(axes)[0].endswith(" (10%)")
     assert len(labels(axes)) == 8
     assert any(text.startswith("others") for text in labels(axes))
     with pytest.raises(ConfigError, match="validate --json"):

@@ -130,11 +130,6 @@ class Scaler:
         self._load_s: list[float] = []
         self._call_next()
 
-    @property
-    def num_free_dies(self) -> int:
-        """Dies that nobody has, and that nobody waits for."""
-        return len(self._free)
-
     def _start(self) -> list[ElasticPool]:
         """Give the first instances the first dies, pool by pool."""
         inputs, first = self._inputs, 0

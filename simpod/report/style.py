@@ -66,6 +66,9 @@ ROLE_COLOURS: Final[Mapping[str, str]] = {
     "mixed": "#7F3C8D",
 }
 
+LEGEND_BELOW_IN: Final = 0.45
+"""Room for the ticks and the label of an axis."""
+
 _RC: Final[Any] = {
     "font.size": 8,
     "axes.titlesize": 8.5,
@@ -94,6 +97,19 @@ def words(name: str) -> str:
 def colour_of(index: int) -> str:
     """Of the variant with this number."""
     return PALETTE[index % len(PALETTE)]
+
+
+def legend_below(axes: "Axes") -> None:
+    """Under the label of the axis, however high the axes are."""
+    from matplotlib.transforms import ScaledTranslation
+
+    down = ScaledTranslation(0.0, -LEGEND_BELOW_IN, axes.figure.dpi_scale_trans)
+    axes.legend(
+        loc="upper left",
+        bbox_to_anchor=(-0.02, 0.0),
+        bbox_transform=axes.transAxes + down,
+        borderaxespad=0,
+    )
 
 
 def styled(plot: Callable[P, R]) -> Callable[P, R]:

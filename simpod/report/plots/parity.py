@@ -21,6 +21,8 @@ BAND_FRAC: Final = 0.2
 def plot_parity(source: Any, *, axes: "Axes | None" = None) -> "Axes":
     """Simulated over measured for every point, both axes logarithmic; the band is +-20 %.
 
+    Beside the name of a group: the median of its absolute errors.
+
     source: the file that `simpod validate --json` printed, its value, or its points as a table.
     """
     points = _points(source)
@@ -40,13 +42,13 @@ def plot_parity(source: Any, *, axes: "Axes | None" = None) -> "Axes":
             color=colour_of(index),
             markersize=3.5,
             alpha=0.8,
-            label=f"{name} ({len(rows)}; median {error:.0%})",
+            label=f"{name.removeprefix('points/')} ({error:.0%})",
         )
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlabel("measured (unit of each metric)")
     axes.set_ylabel("simulated")
-    axes.legend(loc="best", fontsize=6)
+    axes.legend(loc="lower right", fontsize=5)  # points are near the diagonal
     return axes
 
 

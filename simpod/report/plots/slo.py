@@ -13,6 +13,7 @@ from simpod.report.style import (
     WIDE_IN,
     axes_or_new,
     colour_of,
+    legend_below,
     new_figure,
     styled,
 )
@@ -59,7 +60,7 @@ def plot_slo_curve(
     axes.set_ylim(bottom=0)
     axes.set_xlabel("offered rate (requests/s)")
     axes.set_ylabel(label)
-    axes.legend(loc="upper left", bbox_to_anchor=(-0.02, -0.2), borderaxespad=0)
+    legend_below(axes)
     return axes
 
 
@@ -148,7 +149,7 @@ def plot_pareto(
         )
     axes.set_xlabel("output tokens/s per user (1 / mean TPOT)")
     axes.set_ylabel("output tokens/s per NPU")
-    axes.legend(loc="upper left", bbox_to_anchor=(-0.02, -0.2), borderaxespad=0)
+    legend_below(axes)
     return axes
 
 
