@@ -31,7 +31,7 @@ def explain_step(
         worst = int(uneven.argmax())
         show(
             f"\nFullest die over mean: {uneven.mean():.2f}, mean of {len(uneven)} sparse layers;"
-            f" {uneven[worst]:.2f} in the {worst + 1}th"
+            f" {uneven[worst]:.2f} in number {worst + 1}"
         )
 
 
