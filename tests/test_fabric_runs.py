@@ -95,6 +95,9 @@ def inputs(case: Case, **changes: Any) -> RunInputs:
             layerwise=case.layerwise,
             num_layers=NUM_LAYERS,
         )
+    if base.migration_law is not None:
+        more["migration_law"] = replace(base.migration_law, bytes_per_token=8 * GB)
+        more["migration_over"] = transfer_law("scale_up", 150 * GB, 0.1)
     if case.reads != "none":
         split = base.decode is not None
         block_tokens = max(HASH_BLOCK_TOKENS, case.experiment.block_tokens)

@@ -48,11 +48,13 @@ class ResolvedNetwork:
     link_samples_s: float | None = None
     shared_memory: ResolvedSharedMemory | None = None
     moves_experts: bool = False
+    migrates: bool = False
 
     @property
     def needs_fabric(self) -> bool:
         """Something is moved over links that are shared."""
-        return self.contends or self.shared_memory is not None or self.moves_experts
+        users = (self.contends, self.shared_memory, self.moves_experts, self.migrates)
+        return any(users)
 
 
 def resolve_network(
@@ -71,6 +73,10 @@ def resolve_network(
         link_samples_s=experiment.engine.link_samples_s,
         shared_memory=_shared_memory(experiment, pools[0], profile, problems, derived),
         moves_experts=may_change(experiment.expert_routing),
+        migrates=experiment.policies.migration is not None
+        and experiment.kv_transfer.contention != "none"
+        and hardware[pools[-1].name] == profile
+        and bool(profile.topology.planes),
     )
     if network.moves_experts and any(hardware[pool.name] != profile for pool in pools):
         problems.at(
@@ -88,7 +94,7 @@ def resolve_network(
             problems.at(
                 path,
                 "nothing runs over the fabric here: no KV transfer that shares links, no"
-                " shared_memory, no experts whose popularity changes",
+                " shared_memory, no experts whose popularity changes, no migration",
                 show_value=False,
             )
     _check_degrade(network.degrade, profile, problems)

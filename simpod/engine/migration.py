@@ -7,21 +7,22 @@ the next step on. A sequence that ends or is preempted on the way, or has gained
 room for, stays, and its room is given back: no token, block or request is lost (Llumnix, 4.2).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from simpod.engine.clock import DELIVER
 from simpod.engine.facades import DecodingFacade
+from simpod.engine.network import Operation
 from simpod.engine.sequence import Sequence
+from simpod.engine.transfer_log import MIGRATION, NOWHERE
 from simpod.errors import PolicyError
 from simpod.policies import Migration, Move, RouterView
 
 if TYPE_CHECKING:
     from simpod.cost import KvTransfer
-    from simpod.engine.clock import Clock
     from simpod.engine.rank import Rank
-    from simpod.engine.simulation import Pool
+    from simpod.engine.simulation import Pool, Simulation
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,13 +64,14 @@ class Migrator:
     """Asks the policy every so often and carries its moves out."""
 
     def __init__(
-        self, pool: "Pool", clock: "Clock", law: "KvTransfer", policy: Migration, name: str
+        self, sim: "Simulation", pool: "Pool", law: "KvTransfer", policy: Migration
     ) -> None:
+        self._sim = sim
         self._dispatch = pool.dispatch
-        self._clock = clock
-        self._law = law
+        self._clock = clock = sim.clock
+        self._law = law  # on idle links
         self._policy = policy
-        self._name = name
+        self._name = sim.inputs.migration_name
         self._flights: dict[int, Flight] = {}
         self._view = MigrationFacade(self, pool.dispatch.view)
         self.num_done = 0
@@ -120,8 +122,7 @@ class Migrator:
         destination.num_pulling += 1
         destination.group.num_pulling += 1
         destination.report_kv()
-        end_s = self._clock.now + self._law.seconds(flight.copied_tokens)
-        self._clock.call_at(end_s, DELIVER, lambda: self._copied(flight))
+        self._send(flight, flight.copied_tokens, lambda: self._copied(flight))
 
     def _checked(self, move: Move) -> Sequence:
         ranks = self._dispatch.ranks
@@ -169,8 +170,48 @@ class Migrator:
         seq.decode_target = destination.target
         self._dispatch.running_seqs[destination.target] += 1
         self._dispatch.held_seqs[destination.target] += 1
-        end_s = now_s + self._law.seconds(tokens - flight.copied_tokens)
-        self._clock.call_at(end_s, DELIVER, lambda: self._arrive(flight))
+        self._send(flight, tokens - flight.copied_tokens, lambda: self._arrive(flight))
+
+    def _send(self, flight: Flight, tokens: int, then: Callable[[], None]) -> None:
+        """Copy the KV of so many tokens, die to die: over the fabric, or over links of its own."""
+        network, law = self._sim.network, self._sim.inputs.migration_over
+        start_s, alone_s = self._clock.now, self._law.seconds(tokens)
+        size_bytes = self._law.size_bytes(tokens)
+        placement = self._sim.kv.path.routes.decode
+        ends = [placement.dies(rank.target) for rank in (flight.source, flight.destination)]
+        pairs = list(zip(*ends, strict=True))
+        if network is None or law is None:
+
+            def arrived() -> None:
+                for pair in pairs:
+                    figures = (start_s, self._clock.now, size_bytes / len(pairs), 0.0, alone_s)
+                    self._note(flight, self._sim.inputs.migration_plane, pair, figures)
+                then()
+
+            self._clock.call_at(start_s + alone_s, DELIVER, arrived)
+            return
+        parts, start_up_s = [], 0.0
+        for source, destination in pairs:
+            same_node = network.fabric.node_of[source] == network.fabric.node_of[destination]
+            most = law.bytes_per_s(same_node=same_node)
+            start_up_s = max(start_up_s, law.start_s(same_node=same_node))
+            share = size_bytes / len(pairs)
+            parts.append(network.part(source, destination, law.plane, share, most))
+
+        def done(operation: Operation) -> None:
+            for part in operation.parts:
+                end_s = min(part.end_s, operation.end_s)
+                figures = (start_s, end_s, part.size_bytes, 0.0, operation.alone_s)
+                self._note(flight, part.plane, (part.source, part.destination), figures)
+            then()
+
+        network.send(parts, start_up_s, done)
+
+    def _note(
+        self, flight: Flight, plane: str, dies: tuple[int, int], figures: tuple[float, ...]
+    ) -> None:
+        where = (flight.source.target, flight.destination.target, *dies, NOWHERE)
+        self._sim.transfers.add(flight.seq.seq_id, MIGRATION, plane, where, figures)
 
     def _arrive(self, flight: Flight) -> None:
         seq, source, destination = flight.seq, flight.source, flight.destination

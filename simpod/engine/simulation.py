@@ -36,6 +36,7 @@ from simpod.engine.source import Source
 from simpod.engine.steps import StepRun
 from simpod.engine.transfer_log import TransferLog
 from simpod.errors import InvariantError
+from simpod.hardware import TransferLaw
 from simpod.policies import (
     Admission,
     BatchScheduler,
@@ -93,7 +94,9 @@ class RunInputs:
     eviction_name: str = ""
     make_migration: Callable[[], Migration] | None = None  # in the pool that decodes
     migration_name: str = ""
-    migration_law: KvTransfer | None = None
+    migration_law: KvTransfer | None = None  # on idle links
+    migration_plane: str = "scale_up"
+    migration_over: TransferLaw | None = None  # over the fabric; None: over links of its own
     scaling: ScalingInputs | None = None  # then a pool has the most instances that it can get
     samples_s: float | None = None  # of the load, where no scaling policy takes samples
     steps_ahead: int = 0
@@ -175,9 +178,8 @@ class Simulation:
         self.pools = [self.entry] + ([self.decode] if self.decode else [])
         self.groups = [group for pool in self.pools for group in pool.groups]
         self.kv = KvMover(self)
-        self.transfers = TransferLog(
-            inputs.fabric.plane_names if inputs.fabric else (self.kv.path.plane,)
-        )
+        planes = sorted({self.kv.path.plane, inputs.migration_plane})
+        self.transfers = TransferLog(inputs.fabric.plane_names if inputs.fabric else planes)
         self.source = Source(
             inputs.requests, self.clock, self.prefix_unit_tokens(inputs.entry.spec)
         )
@@ -275,8 +277,7 @@ class Simulation:
         pool = self.decode or self.entry
         if inputs.make_migration is None or inputs.migration_law is None:
             return None
-        policy = inputs.make_migration()
-        return Migrator(pool, self.clock, inputs.migration_law, policy, inputs.migration_name)
+        return Migrator(self, pool, inputs.migration_law, inputs.make_migration())
 
     def make_prefix_cache(self) -> PrefixCache:
         """An empty prefix cache of a rank."""

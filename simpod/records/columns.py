@@ -31,8 +31,8 @@ STEP_PARTS = (
 LIVE, FINISHED, REFUSED = 0, 1, 2
 STATUS_NAMES = ("live", "finished", "refused")
 
-TRANSFER_KINDS = ("kv", "cache_read", "write_back", "expert_weights")
-"""Prefill to decode; shared memory to prefill; prefill to shared memory; between expert dies."""
+TRANSFER_KINDS = ("kv", "cache_read", "write_back", "expert_weights", "migration")
+"""Prefill to decode; shared memory to prefill and back; between dies of experts; of a sequence."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -136,7 +136,9 @@ class TransferRecords:
     request_id: Ints  # -1: of no request
     kind: Ints  # place in TRANSFER_KINDS
     plane: Ints  # place in `plane_names`
-    source: Ints  # target index in the prefill or mixed pool
+    source: (
+        Ints  # target index in the prefill or mixed pool; of a migration in the pool that decodes
+    )
     destination: Ints  # target index in the decode pool, or where a cached prefix is read to
     source_die: Ints
     destination_die: Ints

@@ -14,6 +14,7 @@ from simpod.cluster import (
 from simpod.cluster.fabric import Fabric, build_graph, degraded, freeze, transfer_law, whole_fabric
 from simpod.config import ResolvedExperiment
 from simpod.cost import KvTransfer, kv_bytes_per_token, kv_transfer
+from simpod.cost.collectives import group_plane
 from simpod.engine import CacheInputs, KvPath
 from simpod.errors import ConfigError
 from simpod.hardware import HardwareProfile, TransferLaw
@@ -32,6 +33,8 @@ class Links:
     kv_path: KvPath | None
     fabric: Fabric | None
     cache: CacheInputs | None
+    migration_plane: str
+    migration_law: TransferLaw | None
 
 
 def links_of(experiment: ResolvedExperiment) -> Links:
@@ -39,13 +42,24 @@ def links_of(experiment: ResolvedExperiment) -> Links:
     placements = _placements(experiment)
     fabric = _fabric(experiment) if experiment.network.needs_fabric else None
     _check_ends(experiment, fabric, placements)
+    profile = experiment.hardware[experiment.pools[-1].name]
+    plane = migration_plane(experiment) if "migration" in experiment.policies else "scale_up"
     return Links(
         placements=placements,
         transfer=_transfer(experiment),
         kv_path=_kv_path(experiment, placements),
         fabric=fabric,
         cache=_cache(experiment, placements[0]),
+        migration_plane=plane,
+        migration_law=kv_law(profile, plane) if experiment.network.migrates else None,
     )
+
+
+def migration_plane(experiment: ResolvedExperiment) -> str:
+    """What joins all dies of the pool that decodes."""
+    pool = experiment.pools[-1]
+    num_dies = pool.instances * pool.layout.all_dies
+    return group_plane(experiment.hardware[pool.name], num_dies).name
 
 
 def kv_law(profile: HardwareProfile, plane: str) -> TransferLaw:

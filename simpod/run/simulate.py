@@ -140,7 +140,9 @@ def run_inputs(
         cache=links.cache,
         make_migration=_migration(migration) if migration else None,
         migration_name=f"{migration.use} (policies.migration)" if migration else "",
-        migration_law=_migration_law(experiment) if migration else None,
+        migration_law=_migration_law(experiment, links.migration_plane) if migration else None,
+        migration_plane=links.migration_plane,
+        migration_over=links.migration_law,
         first_token_from_decode=experiment.first_token_from == "decode",
         ttft_target_s=float("inf") if slo.ttft_s is None else slo.ttft_s,
         tpot_target_s=float("inf") if slo.tpot_s is None else slo.tpot_s,
@@ -305,9 +307,8 @@ def _migration(ref: PolicyRef) -> Callable[[], Migration]:
     return lambda: cast(Migration, make())
 
 
-def _migration_law(experiment: ResolvedExperiment) -> KvTransfer:
-    """Between ranks of the pool that decodes: over the fastest plane of its hardware."""
+def _migration_law(experiment: ResolvedExperiment, plane: str) -> KvTransfer:
+    """Between ranks of the pool that decodes, alone."""
     pool = experiment.pools[-1]
     hardware = experiment.hardware[pool.name]
-    plane = max(hardware.planes, key=lambda name: hardware.planes[name].bytes_per_s)
     return kv_transfer(experiment.model, hardware, plane, pool.layout, pool.layout)
