@@ -1,6 +1,6 @@
 """Simulated time: a SimPy environment, absolute alarms, the order of things at one instant."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from heapq import heappop, heappush
 from math import inf
 from operator import attrgetter
@@ -69,6 +69,22 @@ class Clock(simpy.Environment):
         if waiting is not None:
             waiting.append(lambda _: call())
 
+    def spawn(self, alarms: Generator[simpy.Event, object, None]) -> None:
+        """Let a generator run from alarm to alarm, from now on: a SimPy process that nobody awaits.
+
+        What it yields has not gone off yet, and brings nothing.
+        """
+        send = alarms.send
+
+        def resume(_: simpy.Event | None) -> None:
+            try:
+                alarm = send(None)
+            except StopIteration:
+                return
+            alarm.callbacks.append(resume)
+
+        self.call_at(self.now, 0, lambda: resume(None))
+
     def run(self, until: float | None = None) -> None:  # type: ignore[override]
         """Let happen what is due before `until`, or everything.
 
@@ -81,8 +97,6 @@ class Clock(simpy.Environment):
             callbacks, event.callbacks = event.callbacks, None  # type: ignore[assignment]
             for callback in callbacks:
                 callback(event)
-            if not event._ok:
-                raise event._value
         if until is not None:
             self._now = until
 

@@ -1,4 +1,4 @@
-"""A lock-step group: one SimPy process that loops plan -> price -> advance."""
+"""A lock-step group: one process that loops plan -> price -> advance."""
 
 from collections.abc import Callable, Generator
 from heapq import heappop, heappush

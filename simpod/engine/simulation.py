@@ -200,7 +200,7 @@ class Simulation:
     def run(self) -> RunRecords:
         """Simulate to the end, or to `duration_s`; raise InvariantError if something got stuck."""
         for group in self.groups:
-            self.clock.process(group.run())
+            self.clock.spawn(group.run())
         arrive = self._arrive
         self.source.start(self.samples.counting(arrive) if self.samples else arrive)
         for mover in self._expert_movers:

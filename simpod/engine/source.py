@@ -43,7 +43,7 @@ class Source:
             for _ in range(min(requests.concurrency or 0, len(requests))):
                 self._send_next()
         else:
-            self._clock.process(self._send_on_time())
+            self._clock.spawn(self._send_on_time())
 
     def on_end(self, seq_id: int) -> None:
         """A request has ended: its followers and the next waiting client may send."""
