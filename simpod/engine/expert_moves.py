@@ -67,16 +67,13 @@ class ExpertMover:
 
     def _send(self, pairs: Sequence[DiePair]) -> None:
         """Every set of experts of the pool changes alike."""
-        network, law = self._network, self._path.law
-        is_near = network.fabric.node_of
-        parts, start_up_s = [], 0.0
-        for dies in self._path.dies:
-            for source, destination, size_bytes in pairs:
-                ends = dies[source], dies[destination]
-                same_node = is_near[ends[0]] == is_near[ends[1]]
-                most = law.bytes_per_s(same_node=same_node)
-                start_up_s = max(start_up_s, law.start_s(same_node=same_node))
-                parts.append(network.part(*ends, law.plane, size_bytes, most))
+        network = self._network
+        moves = (
+            (dies[source], dies[destination], size_bytes)
+            for dies in self._path.dies
+            for source, destination, size_bytes in pairs
+        )
+        parts, start_up_s = network.parts_under(self._path.law, moves)
         network.send(parts, start_up_s, self._arrived)
 
     def _arrived(self, operation: Operation) -> None:

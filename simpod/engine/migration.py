@@ -190,13 +190,8 @@ class Migrator:
 
             self._clock.call_at(start_s + alone_s, DELIVER, arrived)
             return
-        parts, start_up_s = [], 0.0
-        for source, destination in pairs:
-            same_node = network.fabric.node_of[source] == network.fabric.node_of[destination]
-            most = law.bytes_per_s(same_node=same_node)
-            start_up_s = max(start_up_s, law.start_s(same_node=same_node))
-            share = size_bytes / len(pairs)
-            parts.append(network.part(source, destination, law.plane, share, most))
+        moves = ((*pair, size_bytes / len(pairs)) for pair in pairs)
+        parts, start_up_s = network.parts_under(law, moves)
 
         def done(operation: Operation) -> None:
             for part in operation.parts:

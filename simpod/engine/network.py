@@ -7,7 +7,7 @@ left, and share there by max-min fairness; nobody else can notice. This is exact
 transfer that meets no other little more than one alarm.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from math import inf
 
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from simpod.cluster.fabric import Fabric, Flow, FlowTable
 from simpod.engine.clock import DELIVER, PLAN, Alarm, Clock
+from simpod.hardware import TransferLaw
 
 Floats = NDArray[np.float64]
 
@@ -100,6 +101,18 @@ class Network:
         for link in path:
             most = min(most, capacity[link])
         return Part(source, destination, size_bytes, used, path, most)
+
+    def parts_under(
+        self, law: TransferLaw, moves: Iterable[tuple[int, int, float]]
+    ) -> tuple[list[Part], float]:
+        """Flows of (source, destination, bytes), as fast as a law lets each; and their start-up."""
+        parts, start_up_s = [], 0.0
+        for source, destination, size_bytes in moves:
+            same_node = self.fabric.node_of[source] == self.fabric.node_of[destination]
+            most = law.bytes_per_s(same_node=same_node)
+            start_up_s = max(start_up_s, law.start_s(same_node=same_node))
+            parts.append(self.part(source, destination, law.plane, size_bytes, most))
+        return parts, start_up_s
 
     def send(
         self, parts: Sequence[Part], start_up_s: float, on_done: Callable[[Operation], None]
