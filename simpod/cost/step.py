@@ -12,6 +12,7 @@ slowest rank, and the wait for it is booked under `dispatch_wait` all the same.
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -139,8 +140,7 @@ def breakdown(
     return parts
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Meeting:
+class _Meeting(NamedTuple):
     """A step without attention over the cache."""
 
     base_s: Floats | float  # [num_ranks] until dispatch, or the same for all
