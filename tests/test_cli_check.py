@@ -14,7 +14,7 @@ def test_a_users_scheduler_passes() -> None:
     done = call("check", f"{DATA / 'my_edf.py'}:EarliestDeadline")
     assert done.exit_code == 0
     assert done.stdout.startswith("OK: ")
-    assert "batching policy on 500 random views" in done.stdout
+    assert "role batching on 500 random views" in done.stdout
 
 
 REQUIRED = {
@@ -55,7 +55,7 @@ def test_a_broken_contract_is_3_with_the_rule(name: str, role: str, word: str) -
     done = call("check", f"{BAD}:{name}")
     assert done.exit_code == 3
     assert done.stdout == ""
-    assert f"contract of a {role} policy" in done.stderr
+    assert f"contract of the role {role}" in done.stderr
     assert word in done.stderr
     assert len(done.stderr.splitlines()) <= 12
     as_json = call("check", f"{BAD}:{name}", "--json")

@@ -37,6 +37,7 @@ PAGES = (
     "README.md",
     "CONTRIBUTING.md",
     "docs/tutorial.md",
+    "docs/howto.md",
     "docs/fabric.md",
     "docs/shared-memory.md",
     "docs/calibration.md",

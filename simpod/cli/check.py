@@ -82,7 +82,7 @@ def check_command(
         report = {"policy": policy, "role": chosen, "views": views, "problems": problems}
         print_json(report)
     elif not problems:
-        typer.echo(f"OK: {policy} keeps the contract of a {chosen} policy on {views} random views")
+        typer.echo(f"OK: {policy} keeps the contract of the role {chosen} on {views} random views")
     if problems:
         if not as_json:
             typer.echo(_complaint(policy, chosen, problems), err=True)
@@ -140,7 +140,7 @@ def _problems(
 
 
 def _complaint(policy: str, role: str, problems: list[str]) -> str:
-    lines = [f"error: policy {policy} breaks the contract of a {role} policy"]
+    lines = [f"error: policy {policy} breaks the contract of the role {role}"]
     lines += [f"  {problem}" for problem in problems[:_SHOWN]]
     if len(problems) > _SHOWN:
         lines.append(f"  and {len(problems) - _SHOWN:,} more")
