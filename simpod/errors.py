@@ -7,6 +7,7 @@ SimpodError
 """
 
 from collections.abc import Sequence
+from types import TracebackType
 from typing import Final
 
 INTERRUPTED: Final = 130
@@ -43,6 +44,23 @@ class PolicyError(SimpodError):
 
     def __str__(self) -> str:
         return f"policy {self.policy}: {self.rule}"
+
+
+class blaming:  # noqa: N801  # reads as a statement
+    """Whatever a policy's code raises in the block, the policy is to blame."""
+
+    def __init__(self, policy: str, when: str = "") -> None:
+        self._policy = policy
+        self._when = when
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: object, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if isinstance(error, Exception):
+            raise PolicyError(self._policy, f"raised {error!r}{self._when}") from error
 
 
 class InvariantError(SimpodError):

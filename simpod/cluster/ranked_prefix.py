@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from math import inf
 
 from simpod.cluster.prefix import PrefixCache
-from simpod.errors import PolicyError
+from simpod.errors import PolicyError, blaming
 
 Evict = Callable[["CacheFacade"], int]
 """Chooses the idle unit that goes: `policies.CachePolicy`."""
@@ -109,10 +109,8 @@ class RankedPrefixCache(PrefixCache):
 
     def evict(self) -> None:
         """Drop the idle unit that the policy names."""
-        try:
+        with blaming(self._name, " while evicting"):
             unit = self._policy(self._view)
-        except Exception as error:  # the policy's code: whatever it raises, the policy is to blame
-            raise PolicyError(self._name, f"raised {error!r} while evicting") from error
         if unit not in self._idle:
             raise PolicyError(self._name, f"evicts {unit!r}, which is not idle here")
         self._uncount(unit)

@@ -5,7 +5,7 @@ is said here, once for each engine, with its source.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from simpod.cost.graphs import SGLANG_GRAPHS, TRTLLM_GRAPHS, VLLM_GRAPHS, Graphs
@@ -46,6 +46,21 @@ class Semantics:
     """mla: prompts attend to latents, as decoding does, instead of to keys and values of their own
     heads."""
 
+
+FLOWSERVE: Final = Semantics(
+    name="flowserve",
+    source="xDeepServe 7.1 and figure 20: 2 ms between iterations",
+    batching="fcfs",
+    launch_frac=1.0,
+    graphs=None,
+    memory=MemoryRules(),
+    steps_ahead=0,
+    step_gap_s=2e-3,
+    eager_launch_s=0.0,
+    frontend_s=0.0,
+    frontend_s_per_token=0.0,
+    arranges_rows=True,
+)
 
 SEMANTICS: Final[Mapping[str, Semantics]] = {
     each.name: each
@@ -89,50 +104,22 @@ SEMANTICS: Final[Mapping[str, Semantics]] = {
             frontend_s=20e-3,
             frontend_s_per_token=5e-6,
         ),
-        Semantics(
-            name="flowserve",
-            source="xDeepServe 7.1 and figure 20: 2 ms between iterations",
-            batching="fcfs",
-            launch_frac=1.0,
-            graphs=None,
-            memory=MemoryRules(),
-            steps_ahead=0,
-            step_gap_s=2e-3,
-            eager_launch_s=0.0,
-            frontend_s=0.0,
-            frontend_s_per_token=0.0,
-            arranges_rows=True,
-        ),
-        Semantics(
+        FLOWSERVE,
+        replace(
+            FLOWSERVE,
             name="cloudmatrix-infer",
             source="CloudMatrix-Infer 4.2: fused dispatch and combine by remote writes, 0.6 to"
             " 0.8 ms for a graph; absorbed prefill: inferred, see docs/experts.md",
-            batching="fcfs",
-            launch_frac=1.0,
-            graphs=None,
-            memory=MemoryRules(),
-            steps_ahead=0,
             step_gap_s=0.7e-3,
-            eager_launch_s=0.0,
-            frontend_s=0.0,
-            frontend_s_per_token=0.0,
-            arranges_rows=True,
             exchange="fused_push",
             absorbs_prefill=True,
         ),
-        Semantics(
+        replace(
+            FLOWSERVE,
             name="vllm-ascend",
             source="vLLM on Ascend: tokens are permuted and summed by kernels of their own"
             " (npu_moe_init_routing, npu_moe_finalize_routing); gap as FlowServe's",
-            batching="fcfs",
-            launch_frac=1.0,
-            graphs=None,
-            memory=MemoryRules(),
-            steps_ahead=0,
-            step_gap_s=2e-3,
-            eager_launch_s=0.0,
-            frontend_s=0.0,
-            frontend_s_per_token=0.0,
+            arranges_rows=False,
         ),
     )
 }

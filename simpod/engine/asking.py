@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from numbers import Integral
 from typing import TYPE_CHECKING, NoReturn
 
+from simpod.engine.sequence import Sequence
 from simpod.errors import PolicyError
 from simpod.policies import BatchPlan
 
@@ -58,6 +59,12 @@ def _check_chunks(rank: "Rank", chunks: Mapping[int, int], decoding: int, slots:
         blame(rank, f"chunks of {total} tokens in all; {budget} of {spec.max_step_tokens} are left")
     if len(chunks) > slots:
         blame(rank, f"{len(chunks)} prompts in one step; {slots} slots are free")
+
+
+def check_chunk(rank: "Rank", seq: Sequence, chunk: int, uncached: int) -> None:
+    """When a chunk is granted, it is no longer than what is left to compute."""
+    if chunk > uncached:
+        blame(rank, f"chunk of {chunk} tokens for sequence {seq.seq_id}; {uncached} are uncomputed")
 
 
 def _check_pauses(rank: "Rank", plan: BatchPlan) -> None:

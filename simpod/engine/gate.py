@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from simpod.engine.clock import DELIVER, Clock
 from simpod.engine.facades import SequenceFacade
 from simpod.engine.sequence import Sequence
-from simpod.errors import PolicyError
+from simpod.errors import PolicyError, blaming
 from simpod.policies import RouterView
 
 if TYPE_CHECKING:
@@ -80,10 +80,8 @@ class Gate:
     def _admits(self, seq: Sequence) -> bool:
         if self._policy is None:
             return True
-        try:
+        with blaming(self._name, f" on request {seq.seq_id}"):
             answer = self._policy(self._view, SequenceFacade(seq))
-        except Exception as error:  # the policy's code: whatever it raises, the policy is to blame
-            raise PolicyError(self._name, f"raised {error!r} on request {seq.seq_id}") from error
         if not isinstance(answer, bool | np.bool_):
             raise PolicyError(
                 self._name, f"returned {answer!r} for request {seq.seq_id}; allowed: True, False"

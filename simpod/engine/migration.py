@@ -16,7 +16,7 @@ from simpod.engine.facades import DecodingFacade
 from simpod.engine.network import Operation
 from simpod.engine.sequence import Sequence
 from simpod.engine.transfer_log import MIGRATION, NOWHERE
-from simpod.errors import PolicyError
+from simpod.errors import PolicyError, blaming
 from simpod.policies import Migration, Move, RouterView
 
 if TYPE_CHECKING:
@@ -86,10 +86,8 @@ class Migrator:
                 yield DecodingFacade(seq, block_tokens, clock - seq.join_clock)
 
     def _tick(self) -> None:
-        try:
+        with blaming(self._name):
             moves = list(self._policy(self._view))
-        except Exception as error:  # the policy's code: whatever it raises, the policy is to blame
-            raise PolicyError(self._name, f"raised {error!r}") from error
         for move in moves:
             self._ask_for_room(move)
         if self._clock.is_busy:  # else nothing would ever happen again

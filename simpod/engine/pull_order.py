@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from simpod.engine.asking import blame
 from simpod.engine.facades import SequenceFacade
 from simpod.engine.sequence import Sequence
-from simpod.errors import PolicyError
+from simpod.errors import PolicyError, blaming
 from simpod.policies import BatchPlan, BatchScheduler
 
 if TYPE_CHECKING:
@@ -39,10 +39,8 @@ class PullOrder:
             return  # nothing is pulled
         known = {seq_id: seq for seq_id, seq in self.queue.items() if seq_id in inbox}
         self.queue = known | inbox
-        try:
+        with blaming(rank.group.sim.batching_name):
             plan = self._policy(self._view)
-        except Exception as error:  # the policy's code: whatever it raises, the policy is to blame
-            raise PolicyError(rank.group.sim.batching_name, f"raised {error!r}") from error
         if not isinstance(plan, BatchPlan):
             raise PolicyError(rank.group.sim.batching_name, f"returned {plan!r}, not a BatchPlan")
         first = plan.prefill_chunks

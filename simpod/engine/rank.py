@@ -6,7 +6,7 @@ from collections.abc import Sequence as ReadOnly
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from simpod.engine.asking import ask, blame
+from simpod.engine.asking import ask, check_chunk
 from simpod.engine.facades import RankFacade
 from simpod.engine.pausing import HostLink, switch
 from simpod.engine.prefix_reads import PrefixReads
@@ -126,7 +126,7 @@ class Rank:
         group, kv = self.group, self.group.kv
         hit = self.hit_units(seq.prefix_hashes, seq.goal_tokens) if seq.prefix_hashes else 0
         resident = hit * kv.unit_tokens
-        self._check_chunk(seq, chunk, seq.goal_tokens - resident)
+        check_chunk(self, seq, chunk, seq.goal_tokens - resident)
         if not self.admit(seq, hit, resident, resident + chunk, whole=whole):
             return False
         if seq.scheduled_s != seq.scheduled_s:
@@ -171,7 +171,7 @@ class Rank:
     def _extend(self, seq: Sequence, chunk: int) -> bool:
         """Grant a further chunk to a prompt computed in part, preempting the newest if it must."""
         kv = self.group.kv
-        self._check_chunk(seq, chunk, seq.goal_tokens - seq.resident_tokens)
+        check_chunk(self, seq, chunk, seq.goal_tokens - seq.resident_tokens)
         held = seq.own_blocks + len(seq.units) * kv.unit_blocks
         more = kv.blocks_for(seq.resident_tokens + chunk) - held
         while not kv.fits(self.index, more, self.group.next_tokens):
@@ -183,13 +183,6 @@ class Rank:
             seq.scheduled_s = self.group.clock.now
         self._enter(seq, chunk)
         return True
-
-    def _check_chunk(self, seq: Sequence, chunk: int, uncached: int) -> None:
-        if chunk > uncached:
-            blame(
-                self,
-                f"chunk of {chunk} tokens for sequence {seq.seq_id}; {uncached} are uncomputed",
-            )
 
     def _enter(self, seq: Sequence, chunk: int) -> None:
         """Put a granted chunk into the group's batch."""

@@ -19,7 +19,7 @@ from simpod.engine.handing_over import hand_over_waiting, send_on, take_out
 from simpod.engine.load_samples import Finishes, LoadSamples
 from simpod.engine.scaling_view import PoolFacade, ScalingFacade
 from simpod.engine.sequence import Sequence as Request
-from simpod.errors import InvariantError, PolicyError
+from simpod.errors import InvariantError, PolicyError, blaming
 from simpod.policies import AddInstance, Scaling, SwitchInstance
 from simpod.policies.roles import ScaleAction
 from simpod.policies.scaling_checks import action_problems
@@ -189,10 +189,8 @@ class Scaler:
 
     def _decide(self) -> None:
         view, name = self._view(), self._inputs.policy_name
-        try:
+        with blaming(name, f" at {view.now_s:.6f} s"):
             actions: Sequence[ScaleAction] = self._policy(view)
-        except Exception as error:  # the policy's code: whatever it raises, the policy is to blame
-            raise PolicyError(name, f"raised {error!r} at {view.now_s:.6f} s") from error
         if (problem := next(action_problems(view, actions), None)) is not None:
             raise PolicyError(name, f"{problem} (at {view.now_s:.6f} s)")
         for action in actions:

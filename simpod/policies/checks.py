@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 import numpy as np
 
-from simpod.errors import PolicyError
+from simpod.errors import blaming
 from simpod.policies.expert_checks import check_expert_balancer
 from simpod.policies.fakes import (
     FakeAdmissionView,
@@ -235,7 +235,5 @@ CHECKS: dict[str, Callable[..., list[str]]] = {
 
 
 def _call(policy: Callable[..., Any], name: str, *arguments: Any) -> Any:
-    try:
+    with blaming(name, " on a random view"):
         return policy(*arguments)
-    except Exception as error:  # the policy's code: whatever it raises, the policy is to blame
-        raise PolicyError(name, f"raised {error!r} on a random view") from error

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from simpod.errors import PolicyError
+from simpod.errors import blaming
 from simpod.policies.roles import ExpertSlotsView, Floats, Ints
 
 
@@ -72,11 +72,9 @@ def check_expert_balancer(make: Callable[[], Any], name: str, *, views: int = 50
     """
     problems: list[str] = []
     for index, (load, slots) in enumerate(expert_views(np.random.default_rng(7), views)):
-        try:
+        with blaming(name, " on a random view"):
             first, second = make(), make()
             experts, again = first(load, slots), second(load.copy(), slots)
-        except Exception as error:  # the policy's code: whatever it raises, it is to blame
-            raise PolicyError(name, f"raised {error!r} on a random view") from error
         found = list(placement_problems(load, slots, experts))
         problems += [f"view {index}: {problem}" for problem in found]
         if not found and not np.array_equal(experts, again):

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from simpod.errors import PolicyError
+from simpod.errors import blaming
 from simpod.policies.roles import (
     AddInstance,
     Floats,
@@ -144,10 +144,8 @@ def check_scaling(make: Callable[[], Any], name: str, *, views: int = 500) -> li
         rng = np.random.default_rng([7, seed])
         first, second = make(), make()
         for index, view in enumerate(scaling_views(rng, max(1, views // 5))):
-            try:
+            with blaming(name, " on a random view"):
                 actions, again = first(view), second(view)
-            except Exception as error:  # the policy's code: whatever it raises, it is to blame
-                raise PolicyError(name, f"raised {error!r} on a random view") from error
             where = f"deployment {seed}, view {index}"
             problems += [f"{where}: {problem}" for problem in action_problems(view, actions)]
             if actions != again:

@@ -16,7 +16,7 @@ from simpod.cluster.fabric import transfer_law
 from simpod.config import ResolvedExperiment
 from simpod.cost.collectives import group_plane
 from simpod.engine import ExpertPath
-from simpod.errors import InvariantError, PolicyError
+from simpod.errors import InvariantError, PolicyError, blaming
 from simpod.hardware.spec import HardwareProfile
 from simpod.model.weights import weight_parts
 from simpod.policies import PolicyRef, resolve
@@ -44,10 +44,8 @@ class Balancing:
     def decide(self, load: Floats, seen: SlotsSeen) -> Ints:
         """The balancer's decision, checked."""
         load.flags.writeable = False
-        try:
+        with blaming(self.name):
             experts = self.balancer(load, seen)
-        except Exception as error:  # the policy's code: whatever it raises, it is to blame
-            raise PolicyError(self.name, f"raised {error!r}") from error
         problem = next(placement_problems(load, seen, experts), None)
         if problem is not None:
             raise PolicyError(self.name, problem)

@@ -15,7 +15,7 @@ from simpod.cost import KvTransfer, kv_transfer, step_pricer
 from simpod.cost.collectives import kv_bytes_per_token
 from simpod.cost.statuses import part_statuses
 from simpod.engine import PoolInputs, RunInputs, Simulation
-from simpod.errors import PolicyError
+from simpod.errors import PolicyError, blaming
 from simpod.metrics import summary
 from simpod.policies import IN_ORDER_OF_ARRIVAL, Migration, PolicyRef, Prediction, resolve
 from simpod.policies.checks import prediction_problems
@@ -180,10 +180,8 @@ def _prediction(
         rng=stream("length_predictor"),
     )
     name = f"{ref.use} (policies.length_predictor)"
-    try:
+    with blaming(name):
         prediction = resolve("length_predictor", ref)()(view)
-    except Exception as error:  # the policy's code: whatever it raises, the policy is to blame
-        raise PolicyError(name, f"raised {error!r}") from error
     if wrong := next(prediction_problems(prediction, len(requests)), None):
         raise PolicyError(name, wrong)
     return cast(Prediction, prediction)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from math import inf
 
-from simpod.errors import InvariantError, PolicyError
+from simpod.errors import InvariantError, PolicyError, blaming
 
 Evict = Callable[["TierFacade"], int]
 """Chooses the block that a full tier gives up: `policies.CachePolicy`."""
@@ -133,10 +133,8 @@ class Tier:
             del self.by_count[hits]
 
     def _victim(self) -> int:
-        try:
+        with blaming(self._name, " while evicting"):
             victim = self._policy(self._view)
-        except Exception as error:  # the policy's code: whatever it raises, the policy is to blame
-            raise PolicyError(self._name, f"raised {error!r} while evicting") from error
         if victim not in self.used:
             raise PolicyError(self._name, f"evicts {victim!r}, which is not held")
         return victim
