@@ -105,6 +105,7 @@ def pages() -> dict[Path, str]:
         "kernels": _kernels(),
         "slo-presets": _slo_presets(),
         "summary-keys": _summary_keys(),
+        **_columns(),
         **{f"policies-{role}": _policies(role) for role in BUILT_IN},
     }
     found = {}
@@ -290,6 +291,18 @@ def _slo_presets() -> str:
         for name, targets in SLO_PRESETS.items()
     )
     return _table(["preset", "`ttft_s`", "`tpot_s`"], rows)
+
+
+def _columns() -> dict[str, str]:
+    from simpod.records.table_columns import TABLE_COLUMNS
+
+    return {
+        f"columns-{name}": _table(
+            ["column", "meaning"],
+            ([", ".join(f"`{c}`" for c in names), text] for names, text in columns.items()),
+        )
+        for name, columns in TABLE_COLUMNS.items()
+    }
 
 
 def _summary_keys() -> str:
