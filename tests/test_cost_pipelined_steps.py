@@ -199,6 +199,20 @@ def test_published_stages_of_xdeepserve() -> None:
     assert parts["experts"] == pytest.approx(120e-6, rel=0.2)
 
 
+def test_the_first_stage_of_a2e_is_work_of_attention_dies() -> None:
+    """7.1: MLA, its projections, gating and the first stage of A2E take 0.7 ms of a layer."""
+    layout = replace(SPLIT, dies=480, dp=480, expert_dies=288, ep=288, domains=3, micro_batches=2)
+    layout = replace(layout, shared_expert_dies=32, redundant_slots=288, kv_dtype="int8")
+    layout = replace(layout, weight_dtype="int8", mtp_layers=1, mtp_acceptance=0.9)
+    price = step_pricer(DEEPSEEK_R1, HARDWARE, layout).price(
+        Batch.of(np.full(480, 96), np.full(480, 96 * 3072))
+    )
+    micro_batches, layers = 2, 62
+    own_s = float(price.rank_busy_s.mean()) / micro_batches / layers
+    assert own_s == pytest.approx(0.7e-3, rel=0.05)
+    assert price.base_s > float(price.rank_busy_s.max())
+
+
 def test_hardware_without_xccl_cannot_be_split() -> None:
     with pytest.raises(ConfigError, match="no constants of xccl_pull"):
         step_pricer(DEEPSEEK_R1, load_hardware("h800-pod"), SPLIT)
