@@ -51,6 +51,7 @@ def resolve_layout(
         expert_dies=pool.expert_dies,
         domains=pool.domains,
         micro_batches=pool.micro_batches,
+        micro_batch_tokens=pool.micro_batch_tokens,
     )
     if pool.kv_dtype == "auto":
         derived[*path, "kv_dtype"] = (layout.kv_dtype, "auto is bf16")

@@ -93,6 +93,8 @@ class Pool(_Section):
     micro_batches: Count = 1
     """Parts of a rank's batch, one with the experts while another is in attention; without
     expert_dies on two streams that split the cores of each die, 2 : 1."""
+    micro_batch_tokens: Index = 32
+    """A step of at most so many tokens of the fullest rank goes as one batch."""
     mtp: Mtp = Mtp(layers=0, acceptance=0.0)
     """Multi-token prediction in decode steps."""
     launch_jitter: LaunchJitter | None = None

@@ -24,6 +24,7 @@ class Layout:
     expert_dies: int = 0  # of their own for the routed experts, beside `dies`; 0: the same dies
     domains: int = 1  # of attention dies, which take turns at the expert dies
     micro_batches: int = 1
+    micro_batch_tokens: int = 0  # of the fullest rank: no more than that go as one batch
 
     @property
     def moe_tp(self) -> int:
