@@ -1,11 +1,12 @@
 """How an instance is split over dies: what follows from what, and what does not divide."""
 
 from collections.abc import Mapping
+from math import sqrt
 from typing import Final
 
 from simpod.config.nodes import Path
 from simpod.config.problems import Problems
-from simpod.config.schema import Pool
+from simpod.config.schema import Mtp, Pool
 from simpod.cost.layout import Layout
 from simpod.hardware.spec import HardwareProfile
 from simpod.model.spec import ModelSpec
@@ -36,6 +37,7 @@ def resolve_layout(
     _check_pipeline(path, pool, (dp, tp), model, problems)
     if pool.mtp.layers and not model.num_mtp_layers:
         problems.at((*path, "mtp", "layers"), f"{model.name} has no MTP layers", allowed="0")
+    _check_acceptance((*path, "mtp"), pool.mtp, problems)
     if len(problems.found) > before:
         return None
     layout = Layout(
@@ -47,6 +49,7 @@ def resolve_layout(
         kv_dtype="bf16" if pool.kv_dtype == "auto" else pool.kv_dtype,
         mtp_layers=pool.mtp.layers,
         mtp_acceptance=pool.mtp.acceptance,
+        mtp_acceptance_std=pool.mtp.acceptance_std,
         shared_expert_dies=pool.shared_expert_dies,
         expert_dies=pool.expert_dies,
         domains=pool.domains,
@@ -56,6 +59,14 @@ def resolve_layout(
     if pool.kv_dtype == "auto":
         derived[*path, "kv_dtype"] = (layout.kv_dtype, "auto is bf16")
     return layout, derived
+
+
+def _check_acceptance(path: Path, mtp: Mtp, problems: Problems) -> None:
+    """A share between 0 and 1 spreads the less the nearer its mean is to either."""
+    most = sqrt(mtp.acceptance * (1.0 - mtp.acceptance))
+    if mtp.acceptance_std and mtp.acceptance_std >= most:
+        what = f"no share with mean {mtp.acceptance:g} spreads by {mtp.acceptance_std:g}"
+        problems.at((*path, "acceptance_std"), what, allowed=f"< {most:.3g}")
 
 
 def _split(

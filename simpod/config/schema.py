@@ -6,7 +6,7 @@ takes more than one field to check (dies, memory, links) is in `checks`.
 
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Le
+from annotated_types import Ge, Le, Lt
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from simpod.cluster.experts.routing import RoutingSpec
@@ -32,7 +32,9 @@ class Mtp(_Section):
     layers: Index = 1
     """Draft tokens per decode step; 0: none."""
     acceptance: Annotated[float, Ge(0), Le(1)] = 0.9
-    """Share of draft tokens that are kept."""
+    """Share of draft tokens that are kept, mean over requests."""
+    acceptance_std: Annotated[float, Ge(0), Lt(0.5)] = 0.0
+    """Standard deviation of that share between requests, each of which draws its own (beta law)."""
 
 
 class LaunchJitter(_Section):

@@ -45,6 +45,7 @@ TABLE_COLUMNS: Final[Mapping[str, Mapping[tuple[str, ...], str]]] = {
             "the group's decode steps after the first up to the last gave its tokens (of "
             "the last stretch, if it was preempted)"
         ),
+        ("decode_pace",): "tokens of a decode step over the mean of its group (`acceptance_std`)",
         (
             "ttft_s",
             "tpot_s",

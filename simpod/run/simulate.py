@@ -21,6 +21,7 @@ from simpod.policies import IN_ORDER_OF_ARRIVAL, Migration, PolicyRef, Predictio
 from simpod.policies.checks import prediction_problems
 from simpod.policies.roles import Ints
 from simpod.records.columns import RunRecords
+from simpod.run.acceptance import decode_paces
 from simpod.run.expert_loads import expert_records
 from simpod.run.experts import ExpertTimeline, Timelines, expert_path, expert_timelines, renewal
 from simpod.run.network import links_of
@@ -147,6 +148,7 @@ def run_inputs(
         ttft_target_s=float("inf") if slo.ttft_s is None else slo.ttft_s,
         tpot_target_s=float("inf") if slo.tpot_s is None else slo.tpot_s,
         prediction=_prediction(experiment, requests, stream),
+        decode_pace=decode_paces(experiment.pools, len(requests), stream),
         make_admission=resolve("admission", admission) if admission else None,
         admission_name=f"{admission.use} (policies.admission)" if admission else "",
         scaling=scaling_inputs(experiment, links.placements),
