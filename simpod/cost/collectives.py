@@ -73,13 +73,19 @@ def all_gather_s(hardware: HardwareProfile, size_bytes: Amount, num_dies: int) -
     return all_reduce_s(hardware, size_bytes, num_dies) / 2.0
 
 
-def meets_in_layers(model: ModelSpec, layout: Layout) -> bool:
-    """Do the ranks exchange tokens in every sparse layer?
+def all_to_all_s(hardware: HardwareProfile, size_bytes: Amount, num_dies: int) -> Amount:
+    """Every die sends `size_bytes`, a part to each: as long as a gather of as many bytes."""
+    return all_gather_s(hardware, size_bytes, num_dies)
 
-    One rank alone has its tokens on all its dies already: its experts' results are all-reduced,
-    with or without expert parallelism. Ranks of a dense model have nothing to exchange.
+
+def meets_in_layers(model: ModelSpec, layout: Layout) -> bool:
+    """Do the dies exchange tokens in every sparse layer?
+
+    One rank alone has its tokens on all its dies already, unless it is staged: its experts'
+    results are all-reduced, with or without expert parallelism. Ranks of a dense model have
+    nothing to exchange.
     """
-    return model.moe is not None and layout.dp > 1
+    return model.moe is not None and layout.has_tokens_apart
 
 
 def dispatch_message_bytes(model: ModelSpec, layout: Layout) -> float:
