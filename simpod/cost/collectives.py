@@ -9,7 +9,7 @@ from math import ceil
 from simpod.cost.layout import Layout
 from simpod.cost.operators import (
     BF16_BYTES,
-    experts_per_token,
+    copies_sent,
     input_bytes,
     kv_elements_per_die,
     part_dtype,
@@ -119,7 +119,7 @@ def expert_exchange(
     copies for other nodes go over scale_out at the same time as the others go over scale_up.
     """
     cal, dies, node = hardware.calibration, layout.dies, hardware.dies_per_node
-    top_k = experts_per_token(model, layout)
+    top_k = copies_sent(model, layout)
     copies = min(top_k, layout.ep) * layout.moe_tp
     up = hardware.planes["scale_up"]
     if up.scope == "pod" or dies <= node:

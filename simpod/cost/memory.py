@@ -15,6 +15,7 @@ from simpod.cost.memory_rules import MemoryLimits
 from simpod.cost.operators import (
     BF16_BYTES,
     attention_matrices,
+    copies_sent,
     expert_slots,
     experts_per_token,
     heads_per_die,
@@ -166,7 +167,7 @@ def _exchange_bytes(
     """
     if model.moe is None or not meets_in_layers(model, layout):
         return 0.0
-    top_k = experts_per_token(model, layout)
+    top_k = copies_sent(model, layout)
     message = dispatch_message_bytes(model, layout) + combine_message_bytes(model)
     seqs = min(max_num_seqs * layout.tokens_per_decode, max_step_tokens)
     decode_tokens = ceil(seqs / layout.tp)

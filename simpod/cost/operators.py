@@ -252,6 +252,16 @@ def experts_per_token(model: ModelSpec, layout: Layout) -> int:
     return routed + (1 if layout.shared_expert_dies else 0)
 
 
+def copies_sent(model: ModelSpec, layout: Layout) -> int:
+    """Messages of a token: one to each of its slots, but none to a shared copy on its own die.
+
+    Where every die has a copy, as each rank of CloudMatrix-Infer's prefill (5.1: 1 shared, 8 routed
+    and 1 redundant expert), a token's is at home.
+    """
+    is_home = layout.shared_expert_dies >= layout.dies and not layout.expert_dies
+    return experts_per_token(model, layout) - (1 if is_home else 0)
+
+
 def expert_work(model: ModelSpec, layout: Layout, group_tokens: Floats) -> ExpertWork:
     """Routed experts of one die for all tokens of the group [n], spread evenly.
 

@@ -11,7 +11,7 @@ from functools import lru_cache
 import numpy as np
 
 from simpod.cost import operators as op
-from simpod.cost.expert_exchange import ExpertExchange
+from simpod.cost.expert_exchange import BULK_KERNEL, ExpertExchange
 from simpod.cost.expert_imbalance import ExpertSite, LayerLoads, LoadModel, die_experts_s
 from simpod.cost.kernels.expert_load import uniform_loads
 from simpod.cost.layout import Layout
@@ -23,9 +23,6 @@ from simpod.cost.table import PromptTable, Table
 from simpod.cost.work import Floats
 from simpod.hardware.spec import HardwareProfile
 from simpod.model.spec import ModelSpec
-
-BULK_EXCHANGE = "xccl_pull"
-"""Prompts' tokens are read in bulk by copy engines, whatever kernel decoding has."""
 
 
 class PromptStreams:
@@ -44,7 +41,7 @@ class PromptStreams:
         self._rank = Table(costs.tokens)
         self._head = Table(costs.head)
         self._prompts = PromptTable(costs.prefill_attention_s)
-        self._exchange = ExpertExchange(model, hardware, layout, BULK_EXCHANGE)
+        self._exchange = ExpertExchange(model, hardware, layout, BULK_KERNEL, is_bulk=True)
         work = op.expert_work(model, layout, np.ones(1))
         self._site = ExpertSite(
             hidden_size=work.hidden_size,
