@@ -10,6 +10,7 @@ from annotated_types import Ge, Le, Lt
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from simpod.cluster.experts.routing import RoutingSpec
+from simpod.cost.layout import AttentionParallelism
 from simpod.cost.pipeline.jitter import UNMITIGATED, HostPause
 from simpod.fields import Count, Index, NonNegative, Positive
 from simpod.hardware.spec import HardwareProfile
@@ -61,6 +62,10 @@ class Pool(_Section):
     """Data-parallel ranks of one instance, in lock step; derived as dies / tp when left out."""
     tp: Count | None = None
     """Tensor-parallel dies of one rank; derived as dies / dp when left out."""
+    attention_parallelism: AttentionParallelism = "tensor"
+    """How tp dies share their prompts. tensor: all tokens on each, heads and feed-forward cut,
+    all-reduces. sp_tp_sp (MLA): tokens apart but for attention itself, which is cut by head;
+    down-projections, output projection and feed-forward whole on each."""
     ep: Count = 1
     """Dies that share the routed experts; 1: every rank cuts each expert over its dies."""
     max_num_seqs: Count = 256

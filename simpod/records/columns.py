@@ -15,6 +15,8 @@ STEP_PARTS = (
     "experts",
     "elementwise",
     "all_reduce",
+    "latent_gather",
+    "head_exchange",
     "dispatch",
     "dispatch_wait",
     "combine",

@@ -94,6 +94,13 @@ TABLE_COLUMNS: Final[Mapping[str, Mapping[tuple[str, ...], str]]] = {
         ): "norms, rotary embedding, writing the cache, quantisation, token embedding",
         ("all_reduce_s",): "tensor-parallel all-reduce",
         (
+            "latent_gather_s",
+            "head_exchange_s",
+        ): (
+            "with `attention_parallelism: sp_tp_sp`: latents to all dies of a rank; attention's "
+            "output from heads back to tokens"
+        ),
+        (
             "dispatch_s",
             "combine_s",
         ): "moving bytes to the experts and back",
