@@ -33,7 +33,7 @@ def test_sglang_looks_for_prompts_as_its_script_says(concurrency, interval):
     given = row(**R1, **TP8, backend="sglang", gemm_quant_mode="nvfp4", concurrency=concurrency)
     document = document_of(given)
     assert document["policies"]["batching"] == {
-        "use": "prefill_first",
+        "use": "sglang",
         "receive_interval": interval,
     }
     assert experiment_of(given).semantics.name == "sglang"

@@ -157,6 +157,7 @@ def document_of(row: Mapping[str, Any]) -> dict[str, Any]:
             "prompt_tokens": _lengths(int(row["isl"])),
             "output_tokens": _lengths(int(row["osl"])),
             "num_requests": REQUESTS_PER_CLIENT * concurrency,
+            "max_tokens": "output_tokens",
         },
         "deployment": pools,
         "measure": {"warmup_frac": 0.0, "drain_frac": 0.0},

@@ -109,7 +109,7 @@ def _sglang(row: Row) -> Launch:
         max_step_tokens=step_tokens,
         memory_frac=memory_frac,
         kv_dtype="fp8" if row.dtype != "bf16" else "bf16",
-        batching={"use": "prefill_first", "receive_interval": interval},
+        batching={"use": "sglang", "receive_interval": interval},
     )
 
 
