@@ -108,12 +108,9 @@ def test_later_scripts_of_minimax_give_what_the_first_left_to_the_engine():
         "isl": 1024,
         "concurrency": 64,
     }
+    keys = ("kv_dtype", "max_step_tokens", "memory_frac")
     first = pool_of(**given, backend_version="0.17.0")
-    assert (first["kv_dtype"], first["max_step_tokens"], first["memory_frac"]) == (
-        "bf16",
-        8192,
-        0.95,
-    )
+    assert [first[key] for key in keys] == ["bf16", 8192, 0.95]
     document = document_of(row(**given, backend_version="0.19.0"))
     later = document["deployment"]["mixed"]
     assert [later[key] for key in keys] == ["fp8", 2048, 0.9]

@@ -108,8 +108,8 @@ def sparse_times(
     """
     own = np.full(len(loads.mean), tokens_per_die)
     dispatch_s = combine_s = np.zeros(len(own))
-    experts_s = die_experts_s(kernels, site, loads.mean)
-    slowest_s = die_experts_s(kernels, site, loads.fullest)
+    both = die_experts_s(kernels, site, np.concatenate((loads.mean, loads.fullest)))
+    experts_s, slowest_s = both[: len(own)], both[len(own) :]
     if exchange is not None:
         dispatch_s, combine_s = (exchange.seconds(name, own) for name in ("dispatch", "combine"))
         slowest_s = slowest_s + exchange.seconds("dispatch", own, loads.imbalance)
