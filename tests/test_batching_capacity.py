@@ -5,11 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from engine_cases import at, each_step, simulate
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from policy_cases import chunks_of, decoding, make, prompt, rank
 
 from simpod.errors import ConfigError
 from simpod.policies import BatchPlan
 from simpod.policies.batching.token_reserve import TokenReserve
+from simpod.records.columns import FINISHED
 from simpod.workload import Requests, WorkloadSpec, build, make_requests, streams
 from simpod.workload.arrivals import ClosedLoopArrivals
 from simpod.workload.lengths import UniformLengths
@@ -160,3 +163,43 @@ def test_a_workload_says_what_its_clients_allow():
 def test_limits_are_one_a_request():
     with pytest.raises(ConfigError, match="max_tokens has 1 values; allowed: 2"):
         make_requests([0.0, 1.0], 5, 5, max_tokens=np.array([9]))
+
+
+# --- whatever comes -------------------------------------------------------------------------------
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    batching=st.sampled_from(["in_flight", "sglang"]),
+    dp=st.integers(1, 3),
+    kv_blocks=st.integers(12, 60),
+    slack=st.integers(0, 12),
+    ignores_eos=st.booleans(),
+)
+def test_everybody_is_served_under_limits(seed, batching, dp, kv_blocks, slack, ignores_eos):
+    """Limits that a lone request keeps; guaranteed ones, and exact ones, preempt nobody."""
+    rng = np.random.default_rng(seed)
+    num = 30
+    outputs = rng.integers(1, 20, num)
+    requests = limited(
+        at(np.sort(rng.uniform(0.0, 40.0, num)), rng.integers(1, 24, num), outputs),
+        outputs if ignores_eos else outputs + slack,
+        ignores_eos=ignores_eos,
+    )
+    records, stepped = (
+        simulate(
+            requests,
+            kv_blocks=kv_blocks,
+            block_tokens=4,
+            dp=dp,
+            max_num_seqs=8,
+            max_step_tokens=32,
+            run={"batching": batching, "skip_ahead": skip_ahead},
+        )
+        for skip_ahead in (True, False)
+    )
+    assert (records.requests.status == FINISHED).all()
+    assert records.requests.finish_s == pytest.approx(stepped.requests.finish_s, rel=1e-9)
+    if batching == "in_flight" or ignores_eos:
+        assert not records.requests.num_preemptions.any()

@@ -22,7 +22,10 @@ class NoEvict:
     def admitted(self, view: BatchView, chunks: Mapping[int, int]) -> dict[int, int]:
         """The chunks of prompts under way, and of new ones as long as they find room."""
         prompts = [seq for seq in view.prefilling if seq.is_running or seq.seq_id in chunks]
-        self._longest = max(self._longest, max((_most(seq) for seq in prompts), default=0))
+        allowed_tokens = max((_most(seq) for seq in prompts if seq.max_tokens), default=0)
+        self._longest = max(self._longest, allowed_tokens)
+        if not self._longest:
+            return dict(chunks)
         running = view.num_decoding + sum(seq.is_running for seq in prompts)
         if (view.num_decoding + len(prompts)) * (
             self._longest // view.block_tokens + 2
