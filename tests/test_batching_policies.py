@@ -43,20 +43,6 @@ def test_prefill_first_pauses_decodes_only_for_a_prompt() -> None:
     assert policy(rank(decoding=20)) == BatchPlan(decode=True)
 
 
-def test_prefill_first_looks_for_prompts_at_its_interval():
-    policy = make("batching", "prefill_first", receive_interval=10)
-    first = policy(rank(prompt(1, 70), decode_steps=0))
-    assert chunks_of(first) == [(1, 70)]  # nothing decodes: it looks at once
-    late = policy(rank(prompt(2, 70), decoding=1, decode_steps=4))
-    assert late == BatchPlan(review_steps=6)
-    assert policy(rank(prompt(2, 70), prompt(3, 9), decoding=1, decode_steps=7)).review_steps == 3
-    due = policy(rank(prompt(2, 70), prompt(3, 9), decoding=1, decode_steps=10))
-    assert chunks_of(due) == [(2, 70), (3, 9)]
-    after = policy(rank(prompt(4, 5), decoding=3, decode_steps=10))
-    assert chunks_of(after) == [(4, 5)]  # a step of prompts is followed by a look
-    assert policy(rank(prompt(5, 5), decoding=3, decode_steps=11)).review_steps == 9
-
-
 def test_in_flight_holds_prompts_until_all_ranks_have_some():
     policy = make("batching", "in_flight", balance_steps=50)
     group = {"num_ranks": 4, "ranks_decoding": 4, "decoding": 5}

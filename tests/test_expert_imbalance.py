@@ -3,8 +3,14 @@
 import numpy as np
 import pytest
 
+from simpod.cluster.experts.loads import DrawnLoads
 from simpod.cluster.experts.placement import ExpertPlacement, SlotsSeen, expert_slots, in_order
-from simpod.cluster.experts.routing import CorrelatedRouting, RouterDims, popularity
+from simpod.cluster.experts.routing import (
+    BalancedRouting,
+    CorrelatedRouting,
+    RouterDims,
+    popularity,
+)
 from simpod.cluster.experts.sampling import sample_slots
 from simpod.config import load_hardware
 from simpod.cost.expert_exchange import ExpertExchange
@@ -17,6 +23,8 @@ from simpod.cost.expert_imbalance import (
 )
 from simpod.cost.kernels.pricer import KernelPricer
 from simpod.cost.layout import Layout
+from simpod.cost.parts import STEP_PARTS, PartCosts
+from simpod.cost.semantics import SEMANTICS
 from simpod.policies.expert_optimum import load_bound
 from simpod.policies.expert_packing import fullest_die
 from simpod.policies.experts.eplb import Eplb
@@ -100,3 +108,23 @@ def test_eplb_of_xdeepserve(batch: int) -> None:
     assert (fullest_die(load, after.experts, view) <= 1.25 * load_bound(load, view)).all()
     ideal = balanced.total_s - balanced.combine_wait_s
     assert balanced.total_s.mean() < 1.25 * ideal.mean()
+
+
+def test_one_rank_over_many_dies_waits_for_the_fullest_too() -> None:
+    """Tensor-parallel attention, experts spread over its dies: nothing is sent, all add up."""
+    layout = Layout(dies=8, dp=1, ep=8, weight_dtype="int8")
+    slots = expert_slots(num_dies=8, num_experts=256)
+    dims = RouterDims(num_layers=4, num_experts=256, top_k=8)
+    placement = ExpertPlacement(slots=slots, experts=in_order(slots, 4))
+    shares = popularity(BalancedRouting(), dims, np.random.default_rng(1)).at(0.0)
+    semantics = SEMANTICS["vllm-ascend"]
+    even = PartCosts(DEEPSEEK_R1, HARDWARE, layout, semantics)
+    drawn = PartCosts(DEEPSEEK_R1, HARDWARE, layout, semantics, DrawnLoads.of(placement, shares, 1))
+    tokens = np.array([16.0, 64.0])
+    wait = drawn.experts(tokens)[:, STEP_PARTS.index("combine_wait")]
+    mean = drawn.experts(tokens)[:, STEP_PARTS.index("experts")]
+    assert wait[0] > 0.2 * mean[0]  # few tokens: dies read the weights of more experts, or fewer
+    assert 0.0 < wait[1] < wait[0]
+    for part in ("dispatch", "combine"):
+        assert not drawn.experts(tokens)[:, STEP_PARTS.index(part)].any()
+    assert mean == pytest.approx(even.experts(tokens)[:, STEP_PARTS.index("experts")], rel=0.25)

@@ -33,21 +33,95 @@ def test_sglang_looks_for_prompts_as_its_script_says(concurrency, interval):
     given = row(**R1, **TP8, backend="sglang", gemm_quant_mode="nvfp4", concurrency=concurrency)
     document = document_of(given)
     assert document["policies"]["batching"] == {
-        "use": "prefill_first",
+        "use": "sglang",
         "receive_interval": interval,
     }
     assert experiment_of(given).semantics.name == "sglang"
 
 
+DEEPSEEK = {**R1, "backend": "trtllm", "gemm_quant_mode": "nvfp4"}
+DP8 = {"attention_dp_size": 8, "moe_ep_size": 8, "gpus": 8}
+V3 = {"model_path": "deepseek-ai/DeepSeek-V3"}
+FP8_LONG = {"isl": 8192, "gemm_quant_mode": "fp8_block"}
+OLD = {"backend_version": "1.1.0rc2.post2"}
+
+
 def test_tensorrt_llm_balances_data_parallel_ranks_and_drafts_where_its_image_does():
-    shape = {"attention_dp_size": 8, "moe_ep_size": 8, "gpus": 8, "gemm_quant_mode": "nvfp4"}
-    given = row(**R1, **shape, backend="trtllm", backend_version="1.2.0rc6.post3")
+    given = row(**DEEPSEEK, **DP8, backend_version="1.2.0rc6.post3", concurrency=64)
     document = document_of(given)
     assert document["policies"]["batching"] == {"use": "in_flight", "balance_steps": 60}
-    assert document["deployment"]["mixed"]["mtp"] == {"layers": 1, "acceptance": 0.79}
-    alone = row(**R1, **TP8, gemm_quant_mode="nvfp4", backend="trtllm")
+    pool = document["deployment"]["mixed"]
+    assert pool["mtp"] == {"layers": 1, "acceptance": 0.79}
+    assert (pool["max_num_seqs"], pool["max_step_tokens"]) == (16, 1152)  # one prompt, 2 x 16
+    alone = row(**DEEPSEEK, **TP8, backend_version="1.2.0rc6.post2")
     assert "policies" not in document_of(alone)
-    assert "mtp" not in document_of(alone)["deployment"]["mixed"]
+    pool = document_of(alone)["deployment"]["mixed"]
+    assert "mtp" not in pool
+    assert pool["max_step_tokens"] == 8192
+
+
+@pytest.mark.parametrize(
+    ("changes", "drafts", "tokens"),
+    [
+        ({"concurrency": 8}, True, 1152),
+        ({"concurrency": 16}, False, 8192),  # tp 8 without experts' parallelism: up to 8 clients
+        ({"concurrency": 8, **V3}, False, 1152),
+        ({"concurrency": 16, "moe_tp_size": 1, "moe_ep_size": 8}, True, 1152),
+        ({"concurrency": 8, "isl": 8192, "gemm_quant_mode": "fp8_block"}, False, 8320),
+        (
+            {"concurrency": 8, "isl": 8192, "gemm_quant_mode": "fp8_block", "moe_ep_size": 8},
+            True,
+            8320,
+        ),
+    ],
+)
+def test_search_spaces_tell_rows_with_drafts_where_both_ran_one_image(changes, drafts, tokens):
+    pool = pool_of(**DEEPSEEK | TP8 | OLD | changes)
+    assert ("mtp" in pool) is drafts
+    assert pool["max_step_tokens"] == tokens
+
+
+@pytest.mark.parametrize(
+    ("changes", "layout"),
+    [
+        ({"concurrency": 8}, (8, 1, 1)),
+        ({"concurrency": 16}, (8, 1, 8)),
+        ({"concurrency": 256}, (1, 8, 8)),
+        ({"concurrency": 64, "isl": 8192}, (1, 8, 8)),
+        ({"concurrency": 32, "isl": 8192}, (8, 1, 1)),
+        ({"concurrency": 64, "gemm_quant_mode": "fp8_block"}, (1, 8, 8)),
+        ({"concurrency": 64, "gemm_quant_mode": "fp8_block", "system": "h200_sxm"}, (8, 1, 8)),
+    ],
+)
+def test_first_scripts_chose_parallelism_themselves(changes, layout):
+    pool = pool_of(**DEEPSEEK | TP8 | {"backend_version": float("nan")} | changes)
+    assert (pool["tp"], pool["dp"], pool["ep"]) == layout
+    assert pool["dies"] == 8
+    assert "mtp" not in pool
+
+
+def test_later_scripts_of_minimax_give_what_the_first_left_to_the_engine():
+    given = {
+        "model_path": "MiniMaxAI/MiniMax-M2.5",
+        "system": "b200_sxm",
+        "gemm_quant_mode": "fp8",
+        "isl": 1024,
+        "concurrency": 64,
+    }
+    keys = ("kv_dtype", "max_step_tokens", "memory_frac")
+    first = pool_of(**given, backend_version="0.17.0")
+    assert [first[key] for key in keys] == ["bf16", 8192, 0.95]
+    document = document_of(row(**given, backend_version="0.19.0"))
+    later = document["deployment"]["mixed"]
+    assert [later[key] for key in keys] == ["fp8", 2048, 0.9]
+    assert document["engine"]["max_graph_tokens"] == 2048
+
+
+def test_clients_take_whole_answers_and_chance_chooses_experts():
+    document = document_of(row())
+    assert document["workload"]["max_tokens"] == "output_tokens"
+    assert "expert_routing" not in document
+    assert document_of(row(**DEEPSEEK, **TP8))["expert_routing"] == "balanced"
 
 
 def test_expert_parallel_vllm_on_four_gpus_is_one_server():

@@ -95,22 +95,25 @@ def die_experts_s(kernels: KernelPricer, site: ExpertSite, slot_tokens: Floats) 
 
 def sparse_times(
     kernels: KernelPricer,
-    exchange: ExpertExchange,
+    exchange: ExpertExchange | None,
     site: ExpertSite,
     loads: LayerLoads,
     tokens_per_die: float,
 ) -> SparseTimes:
     """Price the mean die and the fullest of each layer; `tokens_per_die` are sent by each die.
 
+    exchange: None where all dies have all tokens, and add up what their experts gave.
+
     The wait is never negative: small loads may leave the fullest die no later than the mean.
     """
     own = np.full(len(loads.mean), tokens_per_die)
-    dispatch_s = exchange.seconds("dispatch", own)
-    combine_s = exchange.seconds("combine", own)
-    experts_s = die_experts_s(kernels, site, loads.mean)
-    slowest_s = die_experts_s(kernels, site, loads.fullest)
-    slowest_s = slowest_s + exchange.seconds("dispatch", own, loads.imbalance)
-    slowest_s = slowest_s + exchange.seconds("combine", own, loads.imbalance)
+    dispatch_s = combine_s = np.zeros(len(own))
+    both = die_experts_s(kernels, site, np.concatenate((loads.mean, loads.fullest)))
+    experts_s, slowest_s = both[: len(own)], both[len(own) :]
+    if exchange is not None:
+        dispatch_s, combine_s = (exchange.seconds(name, own) for name in ("dispatch", "combine"))
+        slowest_s = slowest_s + exchange.seconds("dispatch", own, loads.imbalance)
+        slowest_s = slowest_s + exchange.seconds("combine", own, loads.imbalance)
     wait_s = slowest_s - dispatch_s - combine_s - experts_s
     return SparseTimes(
         dispatch_s=dispatch_s,

@@ -110,11 +110,8 @@ class PartCosts:
             self.renew(loads)
 
     def renew(self, loads: LoadModel) -> None:
-        """From now on experts have these loads, where ranks meet."""
-        if self._exchange is not None:
-            self._uneven = UnevenExperts(
-                self.model, self.layout, self.kernels, self._exchange, loads
-            )
+        """From now on experts have these loads."""
+        self._uneven = UnevenExperts(self.model, self.layout, self.kernels, self._exchange, loads)
 
     @property
     def has_loads(self) -> bool:

@@ -80,7 +80,8 @@ SEMANTICS: Final[Mapping[str, Semantics]] = {
         ),
         Semantics(
             name="trtllm",
-            source="TensorRT-LLM, PyTorch backend: in-flight batching, overlap scheduler",
+            source="TensorRT-LLM, PyTorch backend: in-flight batching without eviction, overlap"
+            " scheduler",
             batching="in_flight",
             launch_frac=0.8,
             graphs=TRTLLM_GRAPHS,
@@ -93,8 +94,8 @@ SEMANTICS: Final[Mapping[str, Semantics]] = {
         ),
         Semantics(
             name="sglang",
-            source="SGLang: prefill first, overlap scheduler",
-            batching="prefill_first",
+            source="SGLang: prefill first, admission by new_token_ratio, overlap scheduler",
+            batching="sglang",
             launch_frac=1.0,
             graphs=SGLANG_GRAPHS,
             memory=SGLANG_MEMORY,

@@ -32,7 +32,7 @@ class UnevenExperts:
         model: ModelSpec,
         layout: Layout,
         kernels: KernelPricer,
-        exchange: ExpertExchange,
+        exchange: ExpertExchange | None,
         loads: LoadModel,
     ) -> None:
         work = op.expert_work(model, layout, np.ones(1))

@@ -77,6 +77,16 @@ class SequenceFacade:
         return self._seq.predicted_tokens
 
     @property
+    def max_tokens(self) -> int:
+        """Longest answer that its client allows, or 0."""
+        return self._seq.max_tokens
+
+    @property
+    def ignores_eos(self) -> bool:
+        """The answer is as long as allowed."""
+        return self._seq.ignores_eos
+
+    @property
     def emitted_tokens(self) -> int:
         """Output tokens so far."""
         return self._seq.emitted_tokens + self._gained_tokens

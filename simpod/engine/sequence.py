@@ -42,4 +42,6 @@ class Sequence:
     tenant: int = 0
     priority: int = 0
     predicted_tokens: float = NAN
+    max_tokens: int = 0  # that the client allows; 0: it says nothing
+    ignores_eos: bool = False
     queued_s: float = NAN  # when it was last preempted; NaN: not yet

@@ -25,6 +25,7 @@ class Source:
         has_classes = requests.tenant.any() or requests.priority.any()
         self._tenants: list[int] = requests.tenant.tolist() if has_classes else []
         self._priorities: list[int] = requests.priority.tolist()
+        self._limits: list[int] = requests.max_tokens.tolist() if requests.max_tokens.any() else []
         self._unit_tokens = prefix_unit_tokens
         self._submit: Callable[[Sequence], None] = lambda _: None
         self._turn = count()
@@ -92,4 +93,6 @@ class Source:
         )
         if self._tenants:
             seq.tenant, seq.priority = self._tenants[row], self._priorities[row]
+        if self._limits:
+            seq.max_tokens, seq.ignores_eos = self._limits[row], self._requests.ignores_eos
         self._submit(seq)

@@ -12,6 +12,7 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "orca": "simpod.policies.batching.orca:Orca",
         "in_flight": "simpod.policies.batching.in_flight:InFlight",
         "splitfuse": "simpod.policies.batching.splitfuse:SplitFuse",
+        "sglang": "simpod.policies.batching.sglang:Sglang",
         "prefill_first": "simpod.policies.batching.prefill_first:PrefillFirst",
         "decode_first": "simpod.policies.batching.decode_first:DecodeFirst",
         "shortest_prompt": "simpod.policies.batching.shortest_prompt:ShortestPrompt",
@@ -90,7 +91,7 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
 """Role -> short name -> where it is; strings only, so nothing is imported for nothing."""
 
 IN_ORDER_OF_ARRIVAL = frozenset(
-    {"fcfs", "orca", "splitfuse", "prefill_first", "decode_first", "slices"}
+    {"fcfs", "orca", "splitfuse", "prefill_first", "sglang", "decode_first", "slices"}
 )
 """Batch schedulers that take prompts as they come: nobody has to ask them which is the first."""
 

@@ -24,6 +24,8 @@ class FakeSequence:
     tenant: int = 0
     priority: int = 0
     predicted_tokens: float = float("nan")
+    max_tokens: int = 0
+    ignores_eos: bool = False
     emitted_tokens: int = 0
     context_tokens: int = 0
     held_blocks: int = 0
@@ -171,6 +173,8 @@ def random_sequence(rng: np.random.Generator, seq_id: int) -> FakeSequence:
         tenant=int(rng.integers(0, 3)),
         priority=int(rng.integers(0, 3)),
         predicted_tokens=float(rng.integers(1, 1000)) if rng.random() < 0.8 else float("nan"),
+        max_tokens=int(rng.integers(600, 3000)) if rng.random() < 0.8 else 0,
+        ignores_eos=bool(rng.random() < 0.5),
     )
 
 

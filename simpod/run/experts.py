@@ -181,11 +181,9 @@ def expert_timelines(experiment: ResolvedExperiment, stream: Stream) -> Timeline
 def expert_timeline(
     experiment: ResolvedExperiment, spec: PoolSpec, stream: Stream
 ) -> ExpertTimeline | None:
-    """Of a pool; None without routing, or where no ranks share experts."""
+    """Of a pool; None without routing, or where each die has all experts, or a slice of each."""
     routing, moe, layout = experiment.expert_routing, experiment.model.moe, spec.layout
     if routing is None or moe is None or layout.ep == 1 or layout.moe_tp > 1:
-        return None
-    if not layout.has_tokens_apart:
         return None
     hardware = experiment.hardware[spec.name]
     slots = expert_slots(

@@ -4,7 +4,8 @@ Rows are those of AIConfigurator's `silicon` table: InferenceX and NVIDIA runs. 
 in InferenceX's own scripts (`benchmarks/*.sh`): `concurrency` clients that each wait for their
 answer, 10 x concurrency requests, all clients starting at once; lengths drawn evenly between 0.8
 and 1.0 of isl and osl (random-range-ratio 0.8), end-of-sequence ignored; no prefix reuse; the
-engines' flags are in `launches`.
+engines' flags are in `launches`. Tokens are random: every expert is as likely as any other, and the
+die that chance gives most sets the pace.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -157,11 +158,14 @@ def document_of(row: Mapping[str, Any]) -> dict[str, Any]:
             "prompt_tokens": _lengths(int(row["isl"])),
             "output_tokens": _lengths(int(row["osl"])),
             "num_requests": REQUESTS_PER_CLIENT * concurrency,
+            "max_tokens": "output_tokens",
         },
         "deployment": pools,
         "measure": {"warmup_frac": 0.0, "drain_frac": 0.0},
         "engine": {"semantics": ENGINES[row["backend"]]},
     }
+    if model.moe is not None:
+        document["expert_routing"] = "balanced"
     if launches[0].max_graph_tokens is not None:
         document["engine"]["max_graph_tokens"] = launches[0].max_graph_tokens
     if launches[0].batching is not None and len(launches) == 1:
@@ -204,7 +208,7 @@ def _launch(row: Mapping[str, Any], model: str, layout: Mapping[str, int]) -> La
         raise _UnexpressedError(f"gemm_quant_mode {row['gemm_quant_mode']}")
     asked = LaunchRow(
         model=model,
-        version=str(row.get("backend_version", "")),
+        version=_text(row.get("backend_version")),
         system=short_name(str(row["system"])),
         dtype=dtype,
         isl=int(row["isl"]),
@@ -217,7 +221,15 @@ def _launch(row: Mapping[str, Any], model: str, layout: Mapping[str, int]) -> La
     return launch_of(str(row["backend"]), asked)
 
 
+def _text(cell: object) -> str:
+    """A cell's text; an empty one is NaN."""
+    return cell if isinstance(cell, str) else ""
+
+
 def _pool(row: Mapping[str, Any], layout: Mapping[str, int], launch: Launch) -> dict[str, Any]:
+    chosen = launch.parallelism
+    if chosen is not None:
+        layout = {**layout, "tp": chosen.tp, "dp": chosen.dp, "ep": chosen.ep}
     ep = layout["dies"] if launch.has_expert_parallel else layout["ep"]
     drafts = {} if launch.mtp is None else {"mtp": dict(launch.mtp)}
     return {

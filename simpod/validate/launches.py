@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from simpod.validate.trtllm_launches import DRAFTS, Asked, Parallelism, script_of
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
@@ -48,22 +50,18 @@ class Launch:
     """Draft tokens and the share of them that is kept; None: no drafts."""
     batching: Mapping[str, Any] | None = None
     """Scheduler and its parameters; None: the engine's own."""
-
-
-MTP_IMAGE: Final = "1.2.0rc6.post3"
-"""TensorRT-LLM's image of the single-node runs with drafts, dsr1-*-b200-trt-mtp, and of no other
-(InferenceX, perf-changelog.yaml, pull requests 620, 632, 642)."""
-DRAFTS: Final = {
-    1: {"layers": 1, "acceptance": 0.79},
-    3: {"layers": 3, "acceptance": 1.49 / 3},
-}
-"""By num_nextn_predict_layers, which is 1 with data-parallel attention and else 3: accepted length
-1.79 and 2.49 of a DeepSeek that thinks (InferenceX, golden_al_distribution/dsv4_mtp.yaml)."""
+    parallelism: Parallelism | None = None
+    """What the script chose; None: as the table says."""
 
 
 def launch_of(backend: str, row: Row) -> Launch:
     """Flags of the script for `row`; backend: vllm, sglang, trtllm."""
     return ENGINES[backend](row)
+
+
+MINIMAX_IMAGE: Final = "0.17.0"
+"""Of vLLM, of the first script minimaxm2.5_fp8_b200.sh; later ones, and that of fp4, give the type
+of the cache, the token budget, the largest graph and the table's expert parallelism."""
 
 
 def _vllm(row: Row) -> Launch:
@@ -74,9 +72,16 @@ def _vllm(row: Row) -> Launch:
             kv_dtype="fp8" if is_blackwell else "bf16",
             max_graph_tokens=2048,
         )
+    if row.model.startswith("minimax") and is_blackwell and row.version != MINIMAX_IMAGE:
+        return Launch(
+            max_num_seqs=1024,
+            max_step_tokens=2 * row.isl,
+            kv_dtype="fp8",
+            max_graph_tokens=2048,
+        )
     if row.model.startswith("minimax"):
         # kv_cache_dtype is not given: that of the checkpoint, which for ModelOpt's NVFP4 is fp8;
-        # the fp8 scripts of H200 and B200 turn expert parallelism on whatever EP_SIZE is
+        # the fp8 scripts of H200 and, at first, B200 turn expert parallelism on whatever EP_SIZE is
         seqs = {"fp4": row.concurrency, "fp8": 256 if row.system == "h100" else 1024}
         has_all = row.dtype == "fp8" and row.system != "h100"
         return Launch(
@@ -109,10 +114,12 @@ def _sglang(row: Row) -> Launch:
         max_step_tokens=step_tokens,
         memory_frac=memory_frac,
         kv_dtype="fp8" if row.dtype != "bf16" else "bf16",
-        batching={"use": "prefill_first", "receive_interval": interval},
+        batching={"use": "sglang", "receive_interval": interval},
     )
 
 
+FP8_DELAYS: Final = "1.2.0rc6.post2"
+"""Image of the script that waits for more prompts (dsr1_fp8_b200_trt.sh, pull request 594)."""
 TRTLLM_MEMORY_FRAC: Final = 0.97
 """free_gpu_memory_fraction, 0.75 to 0.9, is of what weights leave; where they leave little, and KV
 is what limits a run, that is about this share of all."""
@@ -126,7 +133,7 @@ def _trtllm(row: Row) -> Launch:
             max_step_tokens=20000,
             memory_frac=TRTLLM_MEMORY_FRAC,
             kv_dtype="bf16" if is_hopper else "fp8",
-            batching=_balanced(row, 50) if not is_hopper else None,
+            batching=_balanced(row.dp, 50) if not is_hopper else None,
         )
     if row.model.startswith("llama"):
         is_short = (row.isl, row.osl) == (1024, 1024) and row.tp < 8
@@ -137,23 +144,46 @@ def _trtllm(row: Row) -> Launch:
             memory_frac=TRTLLM_MEMORY_FRAC,
             batching=waits if is_short else None,
         )
-    rounded = (row.concurrency + row.isl + 64 + 63) // 64 * 64
-    is_delayed = (row.isl, row.osl) == (1024, 1024) and row.concurrency >= 64
-    delayed = {"use": "in_flight", "wait_steps": 40, "wait_tokens_frac": 0.8}
-    has_delay = is_delayed and row.dtype == "fp8" and row.system == "b200" and row.dp == 1
+    if row.model.startswith("deepseek"):
+        return _deepseek(row)
     return Launch(
         max_num_seqs=2048,
-        max_step_tokens=max(8192, rounded),
         memory_frac=TRTLLM_MEMORY_FRAC,
         kv_dtype="fp8" if row.dtype != "bf16" else "bf16",
-        mtp=DRAFTS[1 if row.dp > 1 else 3] if row.version == MTP_IMAGE else None,
-        batching=delayed if has_delay else _balanced(row, 60),
+        batching=_balanced(row.dp, 60),
     )
 
 
-def _balanced(row: Row, steps: int) -> dict[str, Any] | None:
+def _deepseek(row: Row) -> Launch:
+    asked = Asked(
+        is_v3=row.model == "deepseek-v3",
+        image=row.version,
+        system=row.system,
+        dtype=row.dtype,
+        isl=row.isl,
+        osl=row.osl,
+        concurrency=row.concurrency,
+        parallelism=Parallelism(tp=row.tp, dp=row.dp, ep=row.ep),
+    )
+    script = script_of(asked)
+    is_delayed = (row.isl, row.osl) == (1024, 1024) and row.concurrency >= 64
+    delayed = {"use": "in_flight", "wait_steps": 40, "wait_tokens_frac": 0.8}
+    has_delay = is_delayed and row.version == FP8_DELAYS and row.dtype == "fp8"
+    dp = script.parallelism.dp
+    return Launch(
+        max_num_seqs=script.max_num_seqs,
+        max_step_tokens=script.max_step_tokens,
+        memory_frac=TRTLLM_MEMORY_FRAC,
+        kv_dtype="fp8" if row.dtype != "bf16" else "bf16",
+        mtp=DRAFTS.get(script.drafts),
+        batching=delayed if has_delay and dp == 1 else _balanced(dp, 60),
+        parallelism=script.parallelism,
+    )
+
+
+def _balanced(dp: int, steps: int) -> dict[str, Any] | None:
     """attention_dp_config: enable_balance, with timeout_iters."""
-    return {"use": "in_flight", "balance_steps": steps} if row.dp > 1 else None
+    return {"use": "in_flight", "balance_steps": steps} if dp > 1 else None
 
 
 ENGINES: Final[Mapping[str, Callable[[Row], Launch]]] = {

@@ -1,5 +1,7 @@
 """From a workload's description to its requests."""
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -28,8 +30,17 @@ def build(spec: WorkloadSpec, stream: Stream) -> Requests:
     ConfigError for what is wrong with a file. Streams in use: arrivals, prompt_tokens,
     output_tokens, shared_prefix, turns, think_s, jitter, tenants.
     """
-    requests = _requests(spec, stream)
+    requests = _with_limits(_requests(spec, stream), spec.max_tokens)
     return with_tenants(requests, spec.tenants, stream("tenants")) if spec.tenants else requests
+
+
+def _with_limits(requests: Requests, limit: int | str | None) -> Requests:
+    """The same requests with `max_tokens`: one for all, or that of each answer."""
+    if limit is None:
+        return requests
+    if isinstance(limit, int):
+        return replace(requests, max_tokens=np.full(len(requests), limit, dtype=np.int64))
+    return replace(requests, max_tokens=requests.output_tokens, ignores_eos=True)
 
 
 def _requests(spec: WorkloadSpec, stream: Stream) -> Requests:

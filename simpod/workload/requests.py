@@ -26,6 +26,8 @@ class Requests:
     think_s [n]: the delay after it.
     session_id [n]: -1 when it belongs to no session.
     tenant, priority [n]: who pays for it, and how urgent it is (larger: more); 0 if left out.
+    max_tokens [n]: longest answer that the client allows; 0, or left out: it says nothing.
+    ignores_eos: every answer is as long as its client allows.
     hash_offsets [n+1], hash_ids: prefix identity. hash_ids[hash_offsets[i]:hash_offsets[i+1]] names
     the successive blocks of `hash_block_tokens` tokens of request i; an id stands for its whole
     prefix up to and including that block, so equal ids mean equal prefixes. Ids beyond the prompt
@@ -50,11 +52,13 @@ class Requests:
     concurrency: int | None = None
     tenant: Ints = field(default_factory=_none)
     priority: Ints = field(default_factory=_none)
+    max_tokens: Ints = field(default_factory=_none)
+    ignores_eos: bool = False
     skipped_rows: int = 0  # bad rows of a trace that were left out on request
     notes: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("tenant", "priority"):
+        for name in ("tenant", "priority", "max_tokens"):
             if not len(getattr(self, name)):
                 object.__setattr__(self, name, np.zeros(len(self.prompt_tokens), dtype=np.int64))
         problems = _shape_problems(self)
@@ -112,7 +116,8 @@ def make_requests(
 def _shape_problems(requests: Requests) -> list[str]:
     num = len(requests.prompt_tokens)
     wanted = dict.fromkeys(("arrival_s", "output_tokens", "after", "think_s"), num)
-    wanted |= {"session_id": num, "tenant": num, "priority": num, "hash_offsets": num + 1}
+    wanted |= dict.fromkeys(("session_id", "tenant", "priority", "max_tokens"), num)
+    wanted["hash_offsets"] = num + 1
     return [
         f"{name} has {len(column)} values; allowed: {length}, to match {num} prompt_tokens"
         for name, length in wanted.items()
@@ -127,6 +132,10 @@ def _token_problems(requests: Requests) -> list[str]:
         if len(bad):
             value = getattr(requests, name)[bad[0]]
             problems.append(f"request {bad[0]}: {name} {value}; allowed: >= 1")
+    short = (requests.max_tokens < requests.output_tokens) & (requests.max_tokens != 0)
+    if len(bad := np.flatnonzero(short)):
+        limit, output = requests.max_tokens[bad[0]], requests.output_tokens[bad[0]]
+        problems.append(f"request {bad[0]}: max_tokens {limit}; allowed: >= its answer of {output}")
     return problems
 
 

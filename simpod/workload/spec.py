@@ -1,7 +1,7 @@
 """`workload:` of an experiment: a recorded trace, or arrivals and lengths from distributions."""
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from simpod.fields import STRICT, Count
 from simpod.workload.arrivals import ArrivalSpec, ClosedLoopArrivals
@@ -47,6 +47,9 @@ class WorkloadSpec:
     """How many; of a trace the first ones, at most as many as it has."""
     hash_block_tokens: Count = 16
     """Block of the prefix identity of synthetic requests (a trace has its own)."""
+    max_tokens: Count | Literal["output_tokens"] | None = None
+    """Longest answer that clients allow, which schedulers may know; `output_tokens`: each request
+    says how long its answer will be and takes no end before it, as benchmarks do (`ignore_eos`)."""
 
     @property
     def prefix_block_tokens(self) -> int:

@@ -65,6 +65,12 @@ def check_positive(name: str, value: float) -> None:
         raise ValueError(f"{name}: must be > 0, got {value}")
 
 
+def check_share(name: str, value: float) -> None:
+    """Refuse a parameter that is not within 0 and 1."""
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name}: must be from 0 to 1, got {value}")
+
+
 def expected_tokens(seq: SequenceView) -> float:
     """Predicted output length, or score; 0 for all without a predictor."""
     return 0.0 if isnan(seq.predicted_tokens) else seq.predicted_tokens

@@ -1,11 +1,15 @@
 """Whole prompts beside the decodes, held back until it pays to break a run of decodes."""
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Literal, get_args
 
 from simpod.policies.batching.chunks import check_at_least
+from simpod.policies.batching.no_evict import NoEvict
 from simpod.policies.batching.orca import whole_prompts
 from simpod.policies.roles import BatchPlan, BatchView
+
+Capacity = Literal["guaranteed_no_evict", "max_utilization"]
+"""Whom the cache is given to: those whose whole answers find room, or whose next step does."""
 
 
 @dataclass(slots=True)
@@ -16,8 +20,9 @@ class InFlight:
     all have some (attention data parallel), or until enough tokens wait. Without decodes nothing
     is held back.
 
-    Source: TensorRT-LLM, `pyexecutor/py_executor.py`: `_balance_adp_requests`, `_waiting_requests`.
-    Sees: order of arrival, prompt lengths, prefix hits, which ranks of the group have prompts.
+    Source: TensorRT-LLM, `pyexecutor/py_executor.py`: `_balance_adp_requests`, `_waiting_requests`;
+    capacity: `batch_manager/capacityScheduler.cpp`.
+    Sees: order of arrival, prompt lengths, prefix hits, `max_tokens`, which ranks have prompts.
     """
 
     asks_group: ClassVar[bool] = True
@@ -30,6 +35,10 @@ class InFlight:
     wait_tokens_frac: float = 0.0
     """... and no longer once a step would have this share of its token budget
     (batch_wait_max_tokens_ratio)."""
+    capacity: Capacity = "guaranteed_no_evict"
+    """capacity_scheduler_policy. `max_utilization`: prompts start as soon as they find room
+    themselves, and the newest make way later."""
+    _no_evict: NoEvict = field(default_factory=NoEvict, init=False, repr=False)
     _start: int = field(default=0, init=False, repr=False)
     _next: int | None = field(default=None, init=False, repr=False)
     _since: int | None = field(default=None, init=False, repr=False)
@@ -38,6 +47,8 @@ class InFlight:
         check_at_least("balance_steps", self.balance_steps, 0)
         check_at_least("wait_steps", self.wait_steps, 0)
         check_at_least("wait_tokens_frac", self.wait_tokens_frac, 0.0)
+        if self.capacity not in get_args(Capacity):
+            raise ValueError(f"{self.capacity!r}; allowed: {', '.join(get_args(Capacity))}")
 
     def __call__(self, view: BatchView) -> BatchPlan:
         if view.num_ranks > 1:
@@ -47,7 +58,10 @@ class InFlight:
         if left:
             return BatchPlan(review_steps=left)
         self._since = None
-        return BatchPlan(whole_prompts(view))
+        chunks = whole_prompts(view)
+        if self.capacity == "guaranteed_no_evict":
+            chunks = self._no_evict.admitted(view, chunks)
+        return BatchPlan(chunks)
 
     def _until_balanced(self, view: BatchView) -> int:
         """Decode steps until the next chance; one comes round whether prompts wait or not."""

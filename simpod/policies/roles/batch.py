@@ -59,6 +59,14 @@ class SequenceView(Protocol):
         a predictor."""
 
     @property
+    def max_tokens(self) -> int:
+        """Longest answer that its client allows (`workload.max_tokens`); 0: it says nothing."""
+
+    @property
+    def ignores_eos(self) -> bool:
+        """The answer will be as long as allowed, and no shorter."""
+
+    @property
     def emitted_tokens(self) -> int:
         """Output tokens so far."""
 
