@@ -10,6 +10,7 @@ import numpy as np
 
 from simpod.cost import operators as op
 from simpod.cost.collectives import combine_message_bytes, dispatch_message_bytes
+from simpod.cost.exchange.breakdown import ExchangeTime
 from simpod.cost.exchange.shapes import Fabric
 from simpod.cost.exchange.trampoline import SplitShape, trampoline_s
 from simpod.cost.expert_imbalance import ExpertSite, LoadModel, die_experts_s
@@ -64,9 +65,9 @@ class ExpertSide:
         points = tokens if self.loads is None else chosen_points(tokens)
         experts_s, imbalance = self._experts_s(points)
         stages = (
-            self._hop_s(points, imbalance, to_experts=True),
+            self.hop(points, imbalance, to_experts=True).total_s,
             experts_s,
-            self._hop_s(points, imbalance, to_experts=False),
+            self.hop(points, imbalance, to_experts=False).total_s,
         )
         a2e, experts, e2a = (np.interp(tokens, points, stage) for stage in stages)
         return by_part(len(tokens), a2e=a2e, experts=experts, e2a=e2a)
@@ -86,7 +87,8 @@ class ExpertSide:
         slowest = [die_experts_s(self._kernels, site, loads.fullest).mean() for loads in found]
         return np.array(slowest), np.array([loads.imbalance.mean() for loads in found])
 
-    def _hop_s(self, tokens: Floats, imbalance: Floats, *, to_experts: bool) -> Floats:
+    def hop(self, tokens: Floats, imbalance: Floats, *, to_experts: bool) -> ExchangeTime:
+        """A2E or E2A of one layer for tokens [n] of one micro-batch of one domain."""
         layout, model = self._layout, self._model
         dies = layout.dies // layout.domains
         message_bytes = (
@@ -102,8 +104,7 @@ class ExpertSide:
             is_quantised=to_experts and op.input_bytes(self._dtype) == 1.0,
             imbalance=imbalance,
         )
-        hop = trampoline_s(self._fabric, self._constants, shape, to_experts=to_experts)
-        return hop.total_s
+        return trampoline_s(self._fabric, self._constants, shape, to_experts=to_experts)
 
 
 def expert_layout(layout: Layout) -> Layout:
