@@ -7,6 +7,7 @@ are taken to be alike: `imbalance` of experts is in the price, not here.
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from typing import Self
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from simpod.cost.collectives import (
     meets_in_layers,
     plane_link,
 )
+from simpod.cost.exchange.shapes import Operation
 from simpod.cost.expert_exchange import ExpertExchange
 from simpod.cost.layout import Layout
 from simpod.cost.pricer import Pricer
@@ -62,6 +64,12 @@ class MovingPrices(StepPrices):
 
     traffic: StepTraffic
 
+    @classmethod
+    def of(cls, prices: StepPrices, traffic: StepTraffic) -> Self:
+        """The same prices."""
+        values = {name: getattr(prices, name) for name in PRICES}
+        return cls(**values, traffic=traffic)
+
 
 PRICES = [f.name for f in fields(StepPrices)]
 
@@ -81,8 +89,7 @@ class MovingPricer:
         traffic = self._traffic
         tokens = int(batch.decode_seqs.sum()) * traffic.tokens_per_decode
         tokens += int(batch.prefill_tokens.sum())
-        own = [getattr(prices, name) for name in PRICES]
-        return MovingPrices(*own, traffic.of(tokens, prices.fixed_s))
+        return MovingPrices.of(prices, traffic.of(tokens, prices.fixed_s))
 
 
 class ExchangeTraffic:
@@ -154,7 +161,11 @@ class ExchangeTraffic:
         """Dispatch and combine: every die sends and gets the same."""
         found = np.zeros((len(group_tokens), COLUMNS))
         own = group_tokens / self._layout.dies
-        for name, column in (("dispatch", SHOWN_OUT), ("combine", SHOWN_BACK)):
+        operations: tuple[tuple[Operation, int], ...] = (
+            ("dispatch", SHOWN_OUT),
+            ("combine", SHOWN_BACK),
+        )
+        for name, column in operations:
             crossing, moving_s, total_s = self._exchange.moves(name, own, self._plane).T
             if crossing.any():
                 found[:, [SENT, GOT]] += self._layers * crossing[:, np.newaxis]

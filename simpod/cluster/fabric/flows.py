@@ -6,6 +6,7 @@ below the level at which the change is felt keep their rates (the filling is the
 and so do those that share no links, directly or through others.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import inf
@@ -70,6 +71,14 @@ class FlowTable:
         """End a flow, done or not; returns the bytes that it moved."""
         self._move_to(now_s)
         return self._where.pop(flow_id).finish(now_s, flow_id)
+
+    def set_capacities(
+        self, now_s: float, links: Sequence[int], bytes_per_s: Sequence[float]
+    ) -> None:
+        """From now on these links, all of one plane, carry so much."""
+        self._move_to(now_s)
+        if len(links):
+            self._planes[int(self.fabric.link_plane[links[0]])].set_capacities(links, bytes_per_s)
 
     def next_completion(self) -> tuple[float, int] | None:
         """Time and id of the flow that is done first as things stand; of equals the oldest."""

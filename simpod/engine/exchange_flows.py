@@ -1,0 +1,249 @@
+"""Exchanges of steps as aggregated flows that meet the transfers of a network.
+
+To flows, the exchange of a group is a demand on each link of its dies: the bytes of a step over the
+time of a step. It is stated anew only when it has moved by more than a grain.
+
+To an exchange, flows are in the way while it moves: on a link of C bytes/s where it needs r alone,
+beside flows, it gets the max-min share s of one more flow, so its bytes take r / s times as long.
+Every layer is a barrier: the group waits for the slowest of its dies.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simpod.cluster.fabric import first_full_level
+from simpod.engine.clock import Alarm, Clock
+from simpod.engine.held_steps import HeldSteps
+from simpod.engine.idleness import Idleness
+from simpod.engine.network import SETTLE, Network, Part
+
+if TYPE_CHECKING:
+    from simpod.engine.group import Group
+
+Floats = NDArray[np.float64]
+
+GRAIN_FRAC = 0.01
+"""A demand that moves by less than this share of its links' rate is not stated anew."""
+
+MAX_ROUNDS = 8
+"""Demands and rates of one instant are worked out in turn, so often at most; each turn brings them
+closer by the share of the links that exchanges take."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExchangeSite:
+    """Where the dies of an instance exchange: the plane, and the dies by kind."""
+
+    plane: str
+    rank_dies: tuple[int, ...]
+    expert_dies: tuple[int, ...] = ()
+
+
+@dataclass(slots=True, eq=False)
+class Side:
+    """Links of dies of one kind, in one direction."""
+
+    links: list[int]
+    column: int  # of `StepTraffic.die_bytes`
+    least_bytes_per_s: float  # of the slowest link
+    grain_bytes_per_s: float
+    need_bytes_per_s: float = 0.0  # while it is moving
+    stated_bytes_per_s: float = 0.0
+
+
+@dataclass(slots=True, eq=False)
+class Watch:
+    """A group and the links of its dies."""
+
+    held: HeldSteps
+    sides: list[Side]
+    used: dict[int, Side] = field(default_factory=dict)  # links with flows
+    slow: dict[int, float] = field(default_factory=dict)  # those of them that are in the way
+    least_slow_frac: float = 0.0  # where links carry less than is needed, without any flow
+
+    def slowest(self) -> float:
+        """What moving takes longer on the slowest link, of what it takes on idle links."""
+        return max(self.least_slow_frac, *self.slow.values()) if self.slow else self.least_slow_frac
+
+
+class WatchedIdleness(Idleness):
+    """Says when a group falls asleep."""
+
+    __slots__ = ("_on_begin",)
+
+    def __init__(self, clock: Clock, on_begin: Callable[[], None]) -> None:
+        super().__init__(clock)
+        self._on_begin = on_begin
+
+    def begin(self) -> Alarm:
+        """Fall asleep; the alarm goes off when the group is woken."""
+        self._on_begin()
+        return super().begin()
+
+
+class ExchangeFlows:
+    """The exchanges of all groups that share links with flows."""
+
+    def __init__(self, network: Network, clock: Clock, *, skips_ahead: bool) -> None:
+        self._network, self._clock = network, clock
+        self._walks = not skips_ahead
+        self._at: list[tuple[Watch, Side] | None] = [None] * network.fabric.num_links
+        self._watches: list[Watch] = []
+        self._changed: dict[int, None] = {}  # links whose flows have changed
+        self._restating: dict[int, Watch] = {}  # whose demand has moved
+        self._rates = np.zeros(network.fabric.num_links)  # of the table, as seen last
+
+    def watch(self, group: "Group", site: ExchangeSite) -> None:
+        """From now on the exchanges of a group are on the links of its dies."""
+        arrays = self._network.fabric.planes[site.plane]
+        kinds = (
+            (site.rank_dies, arrays.up_links),
+            (site.rank_dies, arrays.down_links),
+            (site.expert_dies, arrays.up_links),
+            (site.expert_dies, arrays.down_links),
+        )
+        rates = self._network.fabric.link_bytes_per_s
+        sides = []
+        for column, (dies, links_of) in enumerate(kinds):
+            links = [links_of[die] for die in dies]
+            if links:
+                slowest, fastest = float(rates[links].min()), float(rates[links].max())
+                sides.append(Side(links, column, slowest, GRAIN_FRAC * fastest))
+        watch = Watch(HeldSteps(group, lambda: self._begin(watch)), sides)
+        self._watches.append(watch)
+        for side in sides:
+            for link in side.links:
+                self._at[link] = watch, side
+        group.ledger.held = watch.held
+        group.idleness = WatchedIdleness(self._clock, lambda: self.rest(watch))
+
+    # --- what groups do ---------------------------------------------------------------------------
+
+    def _begin(self, watch: Watch) -> None:
+        """A run of steps begins."""
+        traffic = watch.held.traffic
+        if traffic is None:
+            return
+        has_moved = False
+        for side in watch.sides:
+            moved = traffic.die_bytes[side.column]
+            need = moved / traffic.moving_s if traffic.moving_s > 0.0 else 0.0
+            if abs(need - side.need_bytes_per_s) > 1e-9 * need:
+                side.need_bytes_per_s = need
+                has_moved = True
+        if has_moved:
+            watch.least_slow_frac = max(
+                max(0.0, side.need_bytes_per_s / side.least_bytes_per_s - 1.0)
+                for side in watch.sides
+            )
+            self._changed.update(dict.fromkeys(watch.used))
+            self._restating[id(watch)] = watch
+            self._network.settle_later()
+        elif any(self._has_moved(watch, side) for side in watch.sides):
+            self._restating[id(watch)] = watch
+            self._network.settle_later()
+
+    def rest(self, watch: Watch) -> None:
+        """A group falls idle."""
+        watch.held.rest(self._clock.now)
+        if any(side.stated_bytes_per_s for side in watch.sides):
+            self._restating[id(watch)] = watch
+            self._network.settle_later()
+
+    @staticmethod
+    def _demand(watch: Watch, side: Side) -> float:
+        """Bytes of a step over the time that it takes at present."""
+        held = watch.held
+        if held.traffic is None or held.base_s == 0.0:
+            return 0.0
+        step_s = held.base_s + held.traffic.exposed_s * held.slow
+        return held.traffic.die_bytes[side.column] / step_s
+
+    def _has_moved(self, watch: Watch, side: Side) -> bool:
+        moved = abs(self._demand(watch, side) - side.stated_bytes_per_s)
+        return moved > side.grain_bytes_per_s
+
+    # --- what flows do ----------------------------------------------------------------------------
+
+    def begin_flows(self, parts: Iterable[Part], begin_s: float) -> None:
+        """Flows are going to begin."""
+        links = []
+        for part in parts:
+            for link in part.path[:2]:
+                at = self._at[link]
+                if at is not None:
+                    at[0].used[link] = at[1]
+                    links.append(link)
+        if links and begin_s > self._clock.now:
+            self._clock.call_at(begin_s, SETTLE, lambda: self._note(links))
+        elif links:
+            self._note(links)
+
+    def end_flow(self, part: Part) -> None:
+        """A flow has ended."""
+        links = [link for link in part.path[:2] if self._at[link] is not None]
+        if links:
+            self._note(links)
+
+    def _note(self, links: Sequence[int]) -> None:
+        self._changed.update(dict.fromkeys(links))
+        self._network.settle_later()
+
+    # --- settling ---------------------------------------------------------------------------------
+
+    def settle(self) -> None:
+        """After all that happens at this instant: who is in whose way, and what is left."""
+        for _ in range(MAX_ROUNDS):
+            touched = self._restating | self._look()
+            self._restating = {}
+            if not touched:
+                return
+            for watch in touched.values():
+                watch.held.slow = watch.slowest()
+                watch.held.restate_run(self._clock.now, walks=self._walks)
+                for side in watch.sides:
+                    if self._has_moved(watch, side):
+                        side.stated_bytes_per_s = self._demand(watch, side)
+                        self._network.take(side.links, side.stated_bytes_per_s)
+
+    def _look(self) -> dict[int, Watch]:
+        """Work out who is in the way on the links that have changed; returns whose they are."""
+        table = self._network.table_rates()
+        rates = np.zeros(len(self._rates)) if table is None else table
+        self._changed.update(dict.fromkeys((rates != self._rates).nonzero()[0].tolist()))
+        self._rates = rates
+        touched = {}
+        for link in self._changed:
+            at = self._at[link]
+            if at is not None:
+                watch, side = at
+                self._weigh(watch, side, link)
+                touched[id(watch)] = watch
+        self._changed = {}
+        return touched
+
+    def _weigh(self, watch: Watch, side: Side, link: int) -> None:
+        """How much longer an exchange takes to move over a link."""
+        watch.slow.pop(link, None)
+        network, need = self._network, side.need_bytes_per_s
+        if not network.has_users(link):
+            watch.used.pop(link, None)
+            return
+        level = first_full_level(network.capacity(link), [need, *network.rates_on(link)])
+        if level < need:
+            watch.slow[link] = need / level - 1.0
+
+    # --- after the run ----------------------------------------------------------------------------
+
+    def moved_bytes(self, times_s: Floats) -> Floats:
+        """[n, L] bytes that exchanges have put on each link up to times [n]."""
+        found = np.zeros((len(times_s), len(self._at)))
+        for watch in self._watches:
+            for side in watch.sides:
+                so_far = watch.held.moved_bytes(times_s, side.column)
+                found[:, side.links] += so_far[:, np.newaxis]
+        return found
