@@ -5,7 +5,8 @@ from simpod.cost.layout import Layout
 from simpod.cost.memory import MemoryPlan, plan_memory
 from simpod.cost.pricer import Pricer, step_pricer
 from simpod.cost.step import Batch, StepPricer, StepPrices, breakdown
-from simpod.cost.traffic import ExchangeTraffic, MovingPricer, MovingPrices, StepTraffic
+from simpod.cost.step_traffic import StepTraffic
+from simpod.cost.traffic import ExchangeTraffic, MovingPricer
 from simpod.cost.work import Pass, Product
 
 __all__ = [
@@ -15,7 +16,6 @@ __all__ = [
     "Layout",
     "MemoryPlan",
     "MovingPricer",
-    "MovingPrices",
     "Pass",
     "Pricer",
     "Product",

@@ -6,8 +6,7 @@ are taken to be alike: `imbalance` of experts is in the price, not here.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
-from typing import Self
+from functools import lru_cache
 
 import numpy as np
 
@@ -26,6 +25,7 @@ from simpod.cost.pricer import Pricer
 from simpod.cost.semantics import Semantics, semantics_of
 from simpod.cost.split_step import ExpertSide
 from simpod.cost.step import MAX_GROUP_TABLE_TOKENS, Batch, StepPrices
+from simpod.cost.step_traffic import StepTraffic
 from simpod.cost.table import Table
 from simpod.cost.work import Floats
 from simpod.hardware.spec import HardwareProfile
@@ -43,35 +43,8 @@ seconds of moving in all-reduces."""
 
 COLUMNS = 8
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class StepTraffic:
-    """Exchanges of one step over one plane."""
-
-    die_bytes: tuple[float, float, float, float]
-    """SENT, GOT, EXPERT_SENT, EXPERT_GOT."""
-    moving_s: float
-    """Time in which they move on idle links, hidden behind other work or not."""
-    exposed_s: float
-    """What of it the step's time holds: it gets longer as this does."""
-    shares: Floats
-    """[NUM_PARTS] of the exposed time, by the part of the step that it is in."""
-
-
-@dataclass(slots=True, eq=False)
-class MovingPrices(StepPrices):
-    """Prices of a step with what it puts on the links."""
-
-    traffic: StepTraffic
-
-    @classmethod
-    def of(cls, prices: StepPrices, traffic: StepTraffic) -> Self:
-        """The same prices."""
-        values = {name: getattr(prices, name) for name in PRICES}
-        return cls(**values, traffic=traffic)
-
-
-PRICES = [f.name for f in fields(StepPrices)]
+MAX_ROWS = 1 << 15
+"""Counts of tokens whose row is remembered as plain numbers."""
 
 
 class MovingPricer:
@@ -83,13 +56,13 @@ class MovingPricer:
         self.mtp_share = pricer.mtp_share
         self.renew = pricer.renew
 
-    def price(self, batch: Batch) -> MovingPrices:
+    def price(self, batch: Batch) -> StepPrices:
         """The next step."""
         prices = self._pricer.price(batch)
-        traffic = self._traffic
-        tokens = int(batch.decode_seqs.sum()) * traffic.tokens_per_decode
-        tokens += int(batch.prefill_tokens.sum())
-        return MovingPrices.of(prices, traffic.of(tokens, prices.fixed_s))
+        traffic, seqs, prompts = self._traffic, batch.decode_seqs, batch.prefill_tokens
+        tokens = sum(seqs.tolist()) * traffic.tokens_per_decode + sum(prompts.tolist())
+        prices.traffic = traffic.of(tokens, prices.fixed_s)
+        return prices
 
 
 class ExchangeTraffic:
@@ -118,7 +91,7 @@ class ExchangeTraffic:
             self._fill = self._meeting_moves
         self._out, self._back = (STEP_PARTS.index(name) for name in names)
         self._table = Table(self._moves, np.empty((0, COLUMNS)))
-        self._no_shares = np.zeros(len(STEP_PARTS))
+        self._row = lru_cache(MAX_ROWS)(self._row_at)
 
     @property
     def is_there(self) -> bool:
@@ -127,23 +100,29 @@ class ExchangeTraffic:
 
     def of(self, tokens: int, fixed_s: Floats) -> StepTraffic:
         """Of a step of so many tokens whose parts take `fixed_s` [NUM_PARTS]."""
-        if tokens < MAX_GROUP_TABLE_TOKENS:
-            self._table.grow(tokens)
-            row = self._table.parts[tokens].tolist()
-        else:
-            row = self._moves(np.array([float(tokens)]))[0].tolist()
+        row = self._row(tokens)
         out_s = row[SHOWN_OUT] * fixed_s.item(self._out)
         back_s = row[SHOWN_BACK] * fixed_s.item(self._back)
         reduce_s = min(row[REDUCING], fixed_s.item(ALL_REDUCE))
         exposed_s = out_s + back_s + reduce_s
-        shares = self._no_shares
-        if exposed_s > 0.0:
-            shares = np.zeros(len(STEP_PARTS))
-            shares[self._out] = out_s / exposed_s
-            shares[self._back] = back_s / exposed_s
-            shares[ALL_REDUCE] = reduce_s / exposed_s
+        shares = (
+            (
+                (self._out, out_s / exposed_s),
+                (self._back, back_s / exposed_s),
+                (ALL_REDUCE, reduce_s / exposed_s),
+            )
+            if exposed_s > 0.0
+            else ()
+        )
         exposed_s = (out_s + back_s) * self._passes + reduce_s  # with those of MTP layers
         return StepTraffic((row[0], row[1], row[2], row[3]), row[MOVING], exposed_s, shares)
+
+    def _row_at(self, tokens: int) -> list[float]:
+        """[COLUMNS]"""
+        if tokens < MAX_GROUP_TABLE_TOKENS:
+            self._table.grow(tokens)
+            return list(self._table.parts[tokens].tolist())
+        return list(self._moves(np.array([float(tokens)]))[0].tolist())
 
     def _moves(self, group_tokens: Floats) -> Floats:
         """[n, COLUMNS] for tokens [n] of the group."""

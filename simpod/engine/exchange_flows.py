@@ -94,25 +94,24 @@ class ExchangeFlows:
         self._at: list[tuple[Watch, Side] | None] = [None] * network.fabric.num_links
         self._watches: list[Watch] = []
         self._changed: dict[int, None] = {}  # links whose flows have changed
+        self._coming: dict[float, list[int]] = {}  # links of flows by when they begin
         self._restating: dict[int, Watch] = {}  # whose demand has moved
-        self._rates = np.zeros(network.fabric.num_links)  # of the table, as seen last
+        self._rates: Floats | None = None  # of the table, as seen last
+        self._none = np.zeros(network.fabric.num_links)
 
     def watch(self, group: "Group", site: ExchangeSite) -> None:
         """From now on the exchanges of a group are on the links of its dies."""
         arrays = self._network.fabric.planes[site.plane]
-        kinds = (
-            (site.rank_dies, arrays.up_links),
-            (site.rank_dies, arrays.down_links),
-            (site.expert_dies, arrays.up_links),
-            (site.expert_dies, arrays.down_links),
+        out, into = (
+            [[links[die] for die in dies] for dies in (site.rank_dies, site.expert_dies)]
+            for links in (arrays.up_links, arrays.down_links)
         )
-        rates = self._network.fabric.link_bytes_per_s
-        sides = []
-        for column, (dies, links_of) in enumerate(kinds):
-            links = [links_of[die] for die in dies]
-            if links:
-                slowest, fastest = float(rates[links].min()), float(rates[links].max())
-                sides.append(Side(links, column, slowest, GRAIN_FRAC * fastest))
+        if site.expert_dies:
+            sides = [
+                self._side(links, n) for n, links in enumerate((out[0], into[0], out[1], into[1]))
+            ]
+        else:  # every die gets as much as it sends
+            sides = [self._side(out[0] + into[0], 0)]
         watch = Watch(HeldSteps(group, lambda: self._begin(watch)), sides)
         self._watches.append(watch)
         for side in sides:
@@ -120,6 +119,10 @@ class ExchangeFlows:
                 self._at[link] = watch, side
         group.ledger.held = watch.held
         group.idleness = WatchedIdleness(self._clock, lambda: self.rest(watch))
+
+    def _side(self, links: list[int], column: int) -> Side:
+        rates = self._network.fabric.link_bytes_per_s[links]
+        return Side(links, column, float(rates.min()), GRAIN_FRAC * float(rates.max()))
 
     # --- what groups do ---------------------------------------------------------------------------
 
@@ -141,16 +144,18 @@ class ExchangeFlows:
                 for side in watch.sides
             )
             self._changed.update(dict.fromkeys(watch.used))
-            self._restating[id(watch)] = watch
-            self._network.settle_later()
-        elif any(self._has_moved(watch, side) for side in watch.sides):
-            self._restating[id(watch)] = watch
-            self._network.settle_later()
+        is_felt = bool(watch.used) or watch.least_slow_frac != watch.held.slow
+        if has_moved or watch.used:
+            self._restate(watch, is_needed=has_moved and is_felt)
 
     def rest(self, watch: Watch) -> None:
         """A group falls idle."""
         watch.held.rest(self._clock.now)
-        if any(side.stated_bytes_per_s for side in watch.sides):
+        self._restate(watch)
+
+    def _restate(self, watch: Watch, *, is_needed: bool = False) -> None:
+        """State a demand anew when this instant is over, if there is anybody to notice."""
+        if is_needed or (watch.used and any(self._has_moved(watch, side) for side in watch.sides)):
             self._restating[id(watch)] = watch
             self._network.settle_later()
 
@@ -178,44 +183,51 @@ class ExchangeFlows:
                 if at is not None:
                     at[0].used[link] = at[1]
                     links.append(link)
-        if links and begin_s > self._clock.now:
-            self._clock.call_at(begin_s, SETTLE, lambda: self._note(links))
-        elif links:
+        if begin_s == self._clock.now:
             self._note(links)
+        elif begin_s in self._coming:
+            self._coming[begin_s] += links
+        elif links:
+            self._coming[begin_s] = links
+            self._clock.call_at(begin_s, SETTLE, lambda: self._note(self._coming.pop(begin_s)))
 
     def end_flow(self, part: Part) -> None:
         """A flow has ended."""
         links = [link for link in part.path[:2] if self._at[link] is not None]
-        if links:
-            self._note(links)
+        self._note(links)
 
     def _note(self, links: Sequence[int]) -> None:
-        self._changed.update(dict.fromkeys(links))
-        self._network.settle_later()
+        if links:
+            self._changed.update(dict.fromkeys(links))
+            self._network.settle_later()
 
     # --- settling ---------------------------------------------------------------------------------
 
     def settle(self) -> None:
         """After all that happens at this instant: who is in whose way, and what is left."""
         for _ in range(MAX_ROUNDS):
-            touched = self._restating | self._look()
-            self._restating = {}
-            if not touched:
-                return
+            touched, self._restating = self._restating | self._look(), {}
+            has_taken = False
             for watch in touched.values():
-                watch.held.slow = watch.slowest()
-                watch.held.restate_run(self._clock.now, walks=self._walks)
+                slow_frac = watch.slowest()
+                if slow_frac != watch.held.slow:
+                    watch.held.slow = slow_frac
+                    watch.held.restate_run(self._clock.now, walks=self._walks)
                 for side in watch.sides:
-                    if self._has_moved(watch, side):
+                    if watch.used and self._has_moved(watch, side):
                         side.stated_bytes_per_s = self._demand(watch, side)
                         self._network.take(side.links, side.stated_bytes_per_s)
+                        has_taken = True
+            if not has_taken:
+                return
 
     def _look(self) -> dict[int, Watch]:
         """Work out who is in the way on the links that have changed; returns whose they are."""
-        table = self._network.table_rates()
-        rates = np.zeros(len(self._rates)) if table is None else table
-        self._changed.update(dict.fromkeys((rates != self._rates).nonzero()[0].tolist()))
-        self._rates = rates
+        rates = self._network.table_rates()
+        if rates is not None or self._rates is not None:
+            before, after = (self._none if each is None else each for each in (self._rates, rates))
+            self._changed.update(dict.fromkeys((before != after).nonzero()[0].tolist()))
+            self._rates = rates
         touched = {}
         for link in self._changed:
             at = self._at[link]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from simpod.cost import MovingPrices, StepPrices, StepTraffic
+from simpod.cost import StepPrices, StepTraffic
 from simpod.engine.steps import StepRun, TokenClock
 from simpod.engine.warp import Warp, WarpedRun
 from simpod.errors import InvariantError
@@ -41,9 +41,10 @@ class HeldSteps:
         self, start_s: float, prices: StepPrices, first: int, steps: int, clock: TokenClock
     ) -> StepRun:
         """A run that begins now."""
-        if not isinstance(prices, MovingPrices):
+        traffic = prices.traffic
+        if traffic is None:
             raise InvariantError("prices that don't say what a step moves")
-        self.traffic, self.base_s = prices.traffic, prices.base_s
+        self.traffic, self.base_s = traffic, prices.base_s
         self.restate(start_s, prices)
         self._on_begin()
         ledger = self._group.ledger
@@ -53,7 +54,7 @@ class HeldSteps:
             tokens = int(GROWTH_FRAC * prices.base_s / prices.slope_s)
             run.cut(max(1, clock.step_of(clock.at(first) + tokens) - first))
         self._starts_s.append(run.start_progress_s)
-        self.traffics.append(prices.traffic)
+        self.traffics.append(traffic)
         return run
 
     def restate(self, now_s: float, prices: StepPrices) -> None:
@@ -102,7 +103,8 @@ class HeldSteps:
 
     def parts_s(self, late_s: Floats) -> Floats:
         """[num_runs, NUM_PARTS] what runs took longer, `late_s` in all, by where it was moving."""
-        shares = np.array([traffic.shares for traffic in self.traffics[: len(late_s)]])
-        return np.asarray(
-            np.maximum(late_s, 0.0)[:, np.newaxis] * shares.reshape(-1, len(STEP_PARTS))
-        )
+        found = np.zeros((len(late_s), len(STEP_PARTS)))
+        for run in (late_s > 0.0).nonzero()[0].tolist():
+            for part, share in self.traffics[run].shares:
+                found[run, part] = share * late_s[run]
+        return found

@@ -88,7 +88,8 @@ class WarpedRun(StepRun):
 
     def end_of(self, step: int) -> float:
         """End of step 1, 2, ..., as things stand."""
-        prices, gained = self.prices, self._clock.gained_sum(self.first, step)
+        prices, clock = self.prices, self._clock
+        gained = step * (step - 1) // 2 if clock.is_plain else clock.gained_sum(self.first, step)
         done_s = self.start_progress_s + (step * prices.base_s + prices.slope_s * gained)
         if self._held_s is not None:
             done_s += self._held_s(step)
@@ -97,4 +98,6 @@ class WarpedRun(StepRun):
     def _guess(self, elapsed_s: float) -> int:
         """The step under way."""
         end_s = self.start_s + elapsed_s
+        if self._held_s is None and end_s >= self._warp.times_s[-1]:
+            return super()._guess(self._warp.progress(end_s) - self.start_progress_s)
         return 1 + bisect_left(range(1, self.steps), end_s, key=self.end_of)
