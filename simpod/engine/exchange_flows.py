@@ -213,13 +213,18 @@ class ExchangeFlows:
                 if slow_frac != watch.held.slow:
                     watch.held.slow = slow_frac
                     watch.held.restate_run(self._clock.now, walks=self._walks)
-                for side in watch.sides:
-                    if watch.used and self._has_moved(watch, side):
-                        side.stated_bytes_per_s = self._demand(watch, side)
-                        self._network.take(side.links, side.stated_bytes_per_s)
-                        has_taken = True
+                if watch.used:
+                    has_taken = self._take(watch) or has_taken
             if not has_taken:
                 return
+
+    def _take(self, watch: Watch) -> bool:
+        """State what has moved of a group's demands; False: nothing."""
+        moved = [side for side in watch.sides if self._has_moved(watch, side)]
+        for side in moved:
+            side.stated_bytes_per_s = self._demand(watch, side)
+            self._network.take(side.links, side.stated_bytes_per_s)
+        return bool(moved)
 
     def _look(self) -> dict[int, Watch]:
         """Work out who is in the way on the links that have changed; returns whose they are."""
@@ -241,11 +246,16 @@ class ExchangeFlows:
     def _weigh(self, watch: Watch, side: Side, link: int) -> None:
         """How much longer an exchange takes to move over a link."""
         watch.slow.pop(link, None)
-        network, need = self._network, side.need_bytes_per_s
-        if not network.has_users(link):
-            watch.used.pop(link, None)
+        rates = self._network.rates_on(link)
+        if not rates:
+            if not self._network.has_users(link):
+                watch.used.pop(link, None)
             return
-        level = first_full_level(network.capacity(link), [need, *network.rates_on(link)])
+        need, capacity = side.need_bytes_per_s, self._network.capacity(link)
+        if len(rates) == 1:
+            level = max(capacity / 2.0, capacity - rates[0])
+        else:
+            level = first_full_level(capacity, [need, *rates])
         if level < need:
             watch.slow[link] = need / level - 1.0
 

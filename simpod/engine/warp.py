@@ -84,7 +84,8 @@ class WarpedRun(StepRun):
         self._warp, self._held_s = course
         self.start_progress_s = self._warp.progress(start_s)
         super().__init__(start_s, prices, first, steps, clock)
-        self.end_s = self.end_of(steps)
+        if steps == 1:
+            self.end_s = self.end_of(1)
 
     def end_of(self, step: int) -> float:
         """End of step 1, 2, ..., as things stand."""
