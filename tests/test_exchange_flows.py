@@ -178,10 +178,17 @@ def one_die(
 def test_steps_and_flows_end_as_on_an_event_driven_die(
     cap: float, need: float, moving_frac: float, gap_s: float
 ) -> None:
-    """Mean rates against phases of 1/20 step: steps end within a layer, flows within 2 %.
+    """Mean rates against phases of 1/20 step: steps end within half a layer, flows within 2 %.
 
     Measured: 21 ms at most (a layer is 50 ms); all delays together 2.4 %, all flows 0.5 %.
     """
+    lasted_s, exact_s = on_both(cap=cap, need=need, moving_frac=moving_frac, gap_s=gap_s)
+    np.testing.assert_allclose(lasted_s, exact_s, rtol=0.02)
+    assert lasted_s.sum() == pytest.approx(exact_s.sum(), rel=0.005)
+
+
+def on_both(*, cap: float, need: float, moving_frac: float, gap_s: float) -> tuple[Any, Any]:
+    """Seconds of 40 flows, priced and exact; steps are compared here."""
     rng = np.random.default_rng(7)
     arrivals = np.append(0.0, 3.0 + np.cumsum(rng.exponential(gap_s, 40)))
     sizes = np.append(98, rng.integers(20, 90, 40))
@@ -201,8 +208,19 @@ def test_steps_and_flows_end_as_on_an_event_driven_die(
     assert is_known.sum() > 30
     lasted_s = (moved.end_s - moved.start_s)[1:][is_known]
     exact_s = (np.array(flow_ends_s) - moved.start_s[1:])[is_known]
-    np.testing.assert_allclose(lasted_s, exact_s, rtol=0.02)
-    assert lasted_s.sum() == pytest.approx(exact_s.sum(), rel=0.005)
+    return lasted_s, exact_s
+
+
+@pytest.mark.parametrize(
+    ("cap", "need", "moving_frac", "gap_s"), [(180.0, 150.0, 0.3, 1.0), (150.0, 110.0, 0.3, 0.6)]
+)
+def test_flows_that_fit_beside_the_mean_alone_are_little_too_fast(
+    cap: float, need: float, moving_frac: float, gap_s: float
+) -> None:
+    """They are not slowed while the exchange moves: 11 % measured for one, 1.3 % for all."""
+    lasted_s, exact_s = on_both(cap=cap, need=need, moving_frac=moving_frac, gap_s=gap_s)
+    assert (lasted_s / exact_s).min() == pytest.approx(0.91, abs=0.025)
+    assert lasted_s.sum() == pytest.approx(exact_s.sum(), rel=0.015)
 
 
 # --- laws -----------------------------------------------------------------------------------------
