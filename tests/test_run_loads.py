@@ -61,19 +61,39 @@ def test_placements_follow_one_another_without_a_gap() -> None:
     np.testing.assert_array_equal(spans[1:, 0], spans[:-1, 1])
 
 
+def carried_by(result, kind: str) -> float:
+    rows = result.links
+    carried = rows["bytes_per_s"] * (rows["time_s"] - rows["start_s"])
+    return float(carried[rows["link"].astype(str).str.startswith(kind)].sum())
+
+
+def exchanged_by(steps) -> float:
+    """Dispatch and combine of 8 copies, 30 of 32 of them beyond the NPU, in 58 layers; a decode
+    step has a draft beside each token and an MTP layer, prefill ranks of 4 dies all-reduce."""
+    token = TOP_K * (7680 + 2 * 7168) * 30 / 32
+    in_decode = steps["pool"] == "decode"
+    decoded = float((steps["decode_seqs"] * steps["num_steps"])[in_decode].sum())
+    prompts = float(steps["prefill_tokens"].sum())
+    reduced = 4 * 2 * 7168 * (2 * 3 + 58) * 1.5 / 2
+    return 2 * decoded * 59 * token + prompts * (58 * token + reduced)
+
+
 def test_links_carry_what_was_sent_with_and_without_samples(tmp_path) -> None:
     path = tmp_path / "apart.yaml"
     path.write_text(APART)
     sampled = run(load_experiment(str(path), ["engine.link_samples_s=0.5"]))
     whole, parts = result_of(apart()), result_of(sampled)
     sent = float(whole.transfers["size_bytes"].sum())
-    for result in (whole, parts):
-        rows = result.links
-        carried = rows["bytes_per_s"] * (rows["time_s"] - rows["start_s"])
-        for kind in ("scale_up/up/", "scale_up/down/"):
-            mine = rows["link"].astype(str).str.startswith(kind)
-            assert carried[mine].sum() == pytest.approx(sent, rel=1e-9)
-        assert rows["used_frac"].between(0, 1 + 1e-9).all()
+    over_rdma = run(load_experiment(str(path), ["kv_transfer.plane=scale_out"]))
+    alone = result_of(over_rdma)
+    for kind in ("up", "down"):
+        both = carried_by(whole, f"scale_up/{kind}/")
+        assert both == pytest.approx(sent + exchanged_by(whole.steps), rel=1e-9)
+        assert carried_by(parts, f"scale_up/{kind}/") == pytest.approx(both, rel=1e-9)
+        assert carried_by(alone, f"scale_out/{kind}/") == pytest.approx(sent, rel=1e-9)
+        assert carried_by(alone, f"scale_up/{kind}/") == 0.0  # nothing else is there to meet
+    for result in (whole, parts, alone):
+        assert result.links["used_frac"].between(0, 1 + 1e-9).all()
     assert whole.planes is None
     assert len(parts.links) > len(whole.links) == whole.links["link"].nunique()
     mean, same = (link_use(each).set_index("link")["used_frac"] for each in (whole, parts))
