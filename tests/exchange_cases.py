@@ -1,8 +1,9 @@
 """Pools whose steps exchange as much as a case says, for tests of exchanges that meet flows."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from simpod.cluster import Placement
+from simpod.cluster import ElasticPlacement, Placement
 from simpod.cost import Batch, Pricer, StepPrices, StepTraffic
 from simpod.engine import ExchangeSite, PoolInputs
 from simpod.records.columns import STEP_PARTS
@@ -32,17 +33,19 @@ def exchanging(
     pool: PoolInputs, placement: Placement, bytes_per_s: float, moving_frac: float
 ) -> PoolInputs:
     """The same pool, its steps exchanging over scale_up."""
-    size = pool.spec.layout.dp
+    size = pool.spec.layout.dies
     sites = tuple(
-        ExchangeSite(
-            plane="scale_up",
-            rank_dies=tuple(
-                die
-                for target in range(instance * size, (instance + 1) * size)
-                for die in placement.dies(target)
-            ),
-        )
-        for instance in range(pool.spec.instances)
+        ExchangeSite(plane="scale_up", dies=_dies_of(pool, placement, n), num_rank_dies=size)
+        for n in range(pool.spec.instances)
     )
     moving = Moving(pool.pricer, bytes_per_s, moving_frac, pool.pricer.mtp_share)
     return replace(pool, pricer=moving, exchange_sites=sites)
+
+
+def _dies_of(pool: PoolInputs, placement: Placement, instance: int) -> Callable[[], Sequence[int]]:
+    if isinstance(placement, ElasticPlacement):
+        return lambda: placement.dies_of[instance]
+    size = pool.spec.layout.dp
+    targets = range(instance * size, (instance + 1) * size)
+    dies = [die for target in targets for die in placement.dies(target)]
+    return lambda: dies

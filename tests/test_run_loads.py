@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from engine_cases import assert_same
 from report_cases import APART, DRIFT, apart, uneven
 
 from simpod.config import load_experiment
@@ -99,6 +100,41 @@ def test_links_carry_what_was_sent_with_and_without_samples(tmp_path) -> None:
     mean, same = (link_use(each).set_index("link")["used_frac"] for each in (whole, parts))
     np.testing.assert_allclose(same[mean.index], mean, atol=1e-12)
     assert (link_use(parts, peak=True).set_index("link")["used_frac"] >= same - 1e-12).all()
+
+
+SCALED = (
+    "workload.arrivals.rate_per_s=60",
+    "workload.num_requests=900",
+    "policies.scaling={use: kubernetes_hpa, target: 0.3, metric: waiting_seqs, pool: prefill,"
+    " average_s: 2, stabilization_s: 3, every_s: 2, sample_s: 1, window_s: 4, spare_dies: 128}",
+)
+
+
+def test_exchanges_move_with_the_dies_of_an_instance(tmp_path) -> None:
+    """Dies, up to endpoint 767, send KV and exchanges; weights come from CPUs."""
+    path = tmp_path / "apart.yaml"
+    path.write_text(APART)
+    ran = run(load_experiment(str(path), SCALED))
+    scaling, result = ran.records.scaling, result_of(ran)
+    assert scaling is not None
+    assert min(scaling.num_added, scaling.num_removed) > 0
+    names = [f"scale_up/up/{die}" for die in range(768)]
+    rows = result.links[result.links["link"].astype(str).isin(names)]
+    carried = float((rows["bytes_per_s"] * (rows["time_s"] - rows["start_s"])).sum())
+    sent = float(result.transfers["size_bytes"].sum())
+    assert carried == pytest.approx(sent + exchanged_by(result.steps), rel=1e-9)
+    walked = run(load_experiment(str(path), (*SCALED, "engine.skip_ahead=false")))
+    assert_same(ran.records, walked.records)
+
+
+def test_a_policy_that_keeps_all_changes_nothing(tmp_path) -> None:
+    path = tmp_path / "apart.yaml"
+    path.write_text(APART)
+    kept = run(load_experiment(str(path), ["policies.scaling.use=keep"]))
+    plain = run(load_experiment(str(path)))
+    mine, other = kept.records.requests, plain.records.requests
+    np.testing.assert_allclose(mine.first_token_s, other.first_token_s, rtol=1e-12)
+    np.testing.assert_allclose(mine.finish_s, other.finish_s, rtol=1e-12)
 
 
 def test_without_uneven_experts_there_is_no_table() -> None:

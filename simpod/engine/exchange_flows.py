@@ -36,11 +36,14 @@ closer by the share of the links that exchanges take."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExchangeSite:
-    """Where the dies of an instance exchange: the plane, and the dies by kind."""
+    """Where the dies of an instance exchange.
+
+    dies: those that it has at present, ranks' first; the same object until they change.
+    """
 
     plane: str
-    rank_dies: tuple[int, ...]
-    expert_dies: tuple[int, ...] = ()
+    dies: Callable[[], Sequence[int]]
+    num_rank_dies: int
 
 
 @dataclass(slots=True, eq=False)
@@ -60,7 +63,11 @@ class Watch:
     """A group and the links of its dies."""
 
     held: HeldSteps
-    sides: list[Side]
+    site: ExchangeSite
+    dies: Sequence[int] | None = None  # whose links `sides` are
+    sides: list[Side] = field(default_factory=list)
+    places: list[tuple[int, list[Side]]] = field(default_factory=list)
+    """Sides over time, with the first run on them."""
     used: dict[int, Side] = field(default_factory=dict)  # links with flows
     slow: dict[int, float] = field(default_factory=dict)  # those of them that are in the way
     least_slow_frac: float = 0.0  # where links carry less than is needed, without any flow
@@ -101,24 +108,44 @@ class ExchangeFlows:
 
     def watch(self, group: "Group", site: ExchangeSite) -> None:
         """From now on the exchanges of a group are on the links of its dies."""
-        arrays = self._network.fabric.planes[site.plane]
-        out, into = (
-            [[links[die] for die in dies] for dies in (site.rank_dies, site.expert_dies)]
-            for links in (arrays.up_links, arrays.down_links)
-        )
-        if site.expert_dies:
-            sides = [
-                self._side(links, n) for n, links in enumerate((out[0], into[0], out[1], into[1]))
-            ]
-        else:  # every die gets as much as it sends
-            sides = [self._side(out[0] + into[0], 0)]
-        watch = Watch(HeldSteps(group, lambda: self._begin(watch)), sides)
+        watch = Watch(HeldSteps(group, lambda: self._begin(watch)), site)
         self._watches.append(watch)
-        for side in sides:
-            for link in side.links:
-                self._at[link] = watch, side
         group.ledger.held = watch.held
         group.idleness = WatchedIdleness(self._clock, lambda: self.rest(watch))
+
+    def _move(self, watch: Watch, dies: Sequence[int]) -> None:
+        """An instance has these dies now: its exchanges are on their links."""
+        for side in watch.sides:
+            mine = [link for link in side.links if self._is_on(link, watch)]
+            self._network.take(mine, 0.0)
+            for link in mine:
+                self._at[link] = None
+        watch.dies, watch.sides = dies, self._sides(watch.site, dies)
+        watch.places.append((watch.held.num_runs, watch.sides))
+        watch.slow.clear()
+        watch.used.clear()
+        for side in watch.sides:
+            self._network.take(side.links, 0.0)
+            for link in side.links:
+                self._at[link] = watch, side
+                if self._network.has_users(link):
+                    watch.used[link] = side
+
+    def _is_on(self, link: int, watch: Watch) -> bool:
+        at = self._at[link]
+        return at is not None and at[0] is watch
+
+    def _sides(self, site: ExchangeSite, dies: Sequence[int]) -> list[Side]:
+        arrays = self._network.fabric.planes[site.plane]
+        kinds = dies[: site.num_rank_dies], dies[site.num_rank_dies :]
+        (out, expert_out), (into, expert_into) = (
+            [[links[die] for die in kind] for kind in kinds]
+            for links in (arrays.up_links, arrays.down_links)
+        )
+        if not expert_out:  # every die gets as much as it sends
+            return [self._side(out + into, 0)]
+        every = (out, into, expert_out, expert_into)
+        return [self._side(links, column) for column, links in enumerate(every)]
 
     def _side(self, links: list[int], column: int) -> Side:
         rates = self._network.fabric.link_bytes_per_s[links]
@@ -131,6 +158,9 @@ class ExchangeFlows:
         traffic = watch.held.traffic
         if traffic is None:
             return
+        dies = watch.site.dies()
+        if dies is not watch.dies:
+            self._move(watch, dies)
         has_moved = False
         for side in watch.sides:
             moved = traffic.die_bytes[side.column]
@@ -265,7 +295,9 @@ class ExchangeFlows:
         """[n, L] bytes that exchanges have put on each link up to times [n]."""
         found = np.zeros((len(times_s), len(self._at)))
         for watch in self._watches:
-            for side in watch.sides:
-                so_far = watch.held.moved_bytes(times_s, side.column)
-                found[:, side.links] += so_far[:, np.newaxis]
+            lasts = [*(first for first, _ in watch.places[1:]), watch.held.num_runs]
+            for (first, sides), last in zip(watch.places, lasts, strict=False):  # none: never ran
+                for side in sides:
+                    so_far = watch.held.moved_bytes(times_s, side.column, first, last)
+                    found[:, side.links] += so_far[:, np.newaxis]
         return found

@@ -57,6 +57,11 @@ class HeldSteps:
         self.traffics.append(traffic)
         return run
 
+    @property
+    def num_runs(self) -> int:
+        """That have begun."""
+        return len(self.traffics)
+
     def restate(self, now_s: float, prices: StepPrices) -> None:
         """Progress from now on, with steps of these prices."""
         traffic = self.traffic
@@ -90,12 +95,15 @@ class HeldSteps:
         """[n] ends of steps by the progress at which they come; no later than their runs' [n]."""
         return np.asarray(np.minimum(self.warp.whens(progress_s), end_s))
 
-    def moved_bytes(self, times_s: Floats, column: int) -> Floats:
-        """[n] bytes that a die of a kind has moved up to times [n], evenly over each run."""
-        start_s, end_s, steps = self._group.ledger.spans()
+    def moved_bytes(self, times_s: Floats, column: int, first: int, last: int) -> Floats:
+        """[n] bytes that a die of a kind has moved in runs first to last - 1 up to times [n].
+
+        Evenly over each run.
+        """
+        start_s, end_s, steps = (each[first:last] for each in self._group.ledger.spans())
         if not len(steps):
             return np.zeros(len(times_s))
-        moved = [traffic.die_bytes[column] for traffic in self.traffics[: len(steps)]]
+        moved = [traffic.die_bytes[column] for traffic in self.traffics[first:][: len(steps)]]
         after = np.cumsum(steps * np.array(moved))
         knots = np.stack([np.append(0.0, after[:-1]), after], axis=1)
         knots_s = np.stack([start_s, end_s], axis=1)

@@ -1,16 +1,17 @@
 """Where the exchanges of steps meet the flows of a run."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
-from simpod.cluster import Placement, PoolSpec, place_in_order
+from simpod.cluster import ElasticPlacement, Placement, PoolSpec, place_in_order
 from simpod.config import ResolvedExperiment
 from simpod.cost import ExchangeTraffic
 from simpod.cost.collectives import group_plane
 from simpod.engine import ExchangeSite
+from simpod.run.scaling import weights_over_fabric
 
 
 def flow_planes(experiment: ResolvedExperiment) -> tuple[str, ...]:
-    """Planes that carry flows: of KV first, then of prefixes, migrations and weights of experts."""
+    """Planes that carry flows: of KV first, then of prefixes, migrations and weights."""
     network, planes = experiment.network, []
     if network.contends and experiment.kv_plane is not None:
         planes.append(experiment.kv_plane)
@@ -20,6 +21,8 @@ def flow_planes(experiment: ResolvedExperiment) -> tuple[str, ...]:
         planes.append(migration_plane(experiment))
     if network.moves_experts:
         planes += [expert_plane(experiment, pool) for pool in experiment.pools]
+    if (weights := weights_over_fabric(experiment)) is not None:
+        planes.append(weights.plane)
     return tuple(dict.fromkeys(planes))
 
 
@@ -41,10 +44,10 @@ def exchange_sites(
 ) -> tuple[tuple[ExchangeSite, ...], ExchangeTraffic | None]:
     """Where exchanges of a pool's steps meet flows, and what they put there: on the first plane.
 
-    Nowhere if the pool's dies are not those of the fabric, or change hands while the run goes on.
+    Nowhere if the pool's dies are not those of the fabric.
     """
     hardware, entry = experiment.hardware[spec.name], experiment.pools[0]
-    if experiment.scaling is not None or hardware != experiment.hardware[entry.name]:
+    if hardware != experiment.hardware[entry.name]:
         return (), None
     for plane in flow_planes(experiment):
         traffic = ExchangeTraffic(
@@ -56,9 +59,19 @@ def exchange_sites(
 
 
 def _sites(spec: PoolSpec, placement: Placement, plane: str) -> Iterator[ExchangeSite]:
-    size = spec.layout.dp
-    for instance, experts in enumerate(placement.expert_sets):
-        targets = range(instance * size, (instance + 1) * size)
-        dies = tuple(die for target in targets for die in placement.dies(target))
-        apart = tuple(experts) if spec.layout.expert_dies else ()
-        yield ExchangeSite(plane=plane, rank_dies=dies, expert_dies=apart)
+    for instance in range(spec.instances):
+        yield ExchangeSite(
+            plane=plane,
+            dies=_dies_of(spec, placement, instance),
+            num_rank_dies=spec.layout.dies,
+        )
+
+
+def _dies_of(spec: PoolSpec, placement: Placement, instance: int) -> Callable[[], Sequence[int]]:
+    if isinstance(placement, ElasticPlacement):
+        return lambda: placement.dies_of[instance]
+    targets = range(instance * spec.layout.dp, (instance + 1) * spec.layout.dp)
+    dies = [die for target in targets for die in placement.dies(target)]
+    if spec.layout.expert_dies:
+        dies += placement.expert_sets[instance]
+    return lambda: dies
