@@ -104,6 +104,7 @@ class ExchangeFlows:
         self._coming: dict[float, list[int]] = {}  # links of flows by when they begin
         self._restating: dict[int, Watch] = {}  # whose demand has moved
         self._rates: Floats | None = None  # of the table, as seen last
+        self._num_changes = 0  # of the table, by then
         self._none = np.zeros(network.fabric.num_links)
 
     def watch(self, group: "Group", site: ExchangeSite) -> None:
@@ -258,11 +259,9 @@ class ExchangeFlows:
 
     def _look(self) -> dict[int, Watch]:
         """Work out who is in the way on the links that have changed; returns whose they are."""
-        rates = self._network.table_rates()
-        if rates is not None or self._rates is not None:
-            before, after = (self._none if each is None else each for each in (self._rates, rates))
-            self._changed.update(dict.fromkeys((before != after).nonzero()[0].tolist()))
-            self._rates = rates
+        if self._num_changes != self._network.num_changes:
+            self._num_changes = self._network.num_changes
+            self._compare(self._network.table_rates())
         touched = {}
         for link in self._changed:
             at = self._at[link]
@@ -272,6 +271,13 @@ class ExchangeFlows:
                 touched[id(watch)] = watch
         self._changed = {}
         return touched
+
+    def _compare(self, rates: Floats | None) -> None:
+        """Note the links on which flows of the table have other rates than before."""
+        if rates is not None or self._rates is not None:
+            before, after = (self._none if each is None else each for each in (self._rates, rates))
+            self._changed.update(dict.fromkeys((before != after).nonzero()[0].tolist()))
+            self._rates = rates
 
     def _weigh(self, watch: Watch, side: Side, link: int) -> None:
         """How much longer an exchange takes to move over a link."""

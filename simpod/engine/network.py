@@ -193,6 +193,11 @@ class Network:
                 rates.append(part.cap_bytes_per_s)
         return rates
 
+    @property
+    def num_changes(self) -> int:
+        """Of the flows that share links: `FlowTable.num_changes`."""
+        return self._table.num_changes
+
     def table_rates(self) -> Floats | None:
         """[L] bytes/s of the flows that share links; None: there are none."""
         return self._table.link_rates() if len(self._table) else None
