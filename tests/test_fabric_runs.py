@@ -1,5 +1,6 @@
 """The laws with everything on: shared links, layer-wise sending, the shared memory, lost links."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -7,11 +8,12 @@ import numpy as np
 import pytest
 from engine_cases import assert_same, at, digest, pool_inputs, pool_spec, run_inputs
 from engine_random import HASH_BLOCK_TOKENS, Experiment, Watched, inputs_of, random_experiment
+from exchange_cases import exchanging
 from fabric_cases import GB, damaged, fabric
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from simpod.cluster import KvRoutes, place_in_order
+from simpod.cluster import KvRoutes, Placement, place_in_order
 from simpod.cluster.fabric import Fabric
 from simpod.cluster.shared_memory import SharedMemorySpec
 from simpod.cost import KvTransfer
@@ -53,6 +55,7 @@ class Case:
     ssd_blocks: int
     replication: int
     local_blocks: int
+    moving_frac: float  # of the steps, exchanges on the same links; 0: none
 
 
 def case_of(number: int) -> Case:
@@ -70,6 +73,7 @@ def case_of(number: int) -> Case:
         ssd_blocks=int(rng.integers(0, 3)),
         replication=int(rng.integers(1, 3)),
         local_blocks=int(rng.choice([0, 0, 2, 5])),
+        moving_frac=float(rng.choice([0.0, 0.3, 0.6])),
     )
 
 
@@ -95,6 +99,8 @@ def inputs(case: Case, **changes: Any) -> RunInputs:
             layerwise=case.layerwise,
             num_layers=NUM_LAYERS,
         )
+    if case.moving_frac:
+        base = with_exchanges(base, placements, case.moving_frac)
     if base.migration_law is not None:
         more["migration_law"] = replace(base.migration_law, bytes_per_token=8 * GB)
         more["migration_over"] = transfer_law("scale_up", 150 * GB, 0.1)
@@ -125,6 +131,16 @@ def inputs(case: Case, **changes: Any) -> RunInputs:
             num_layers=NUM_LAYERS if case.reads == "layerwise" else None,
         )
     return replace(base, **more)
+
+
+def with_exchanges(base: RunInputs, placements: Sequence[Placement], frac: float) -> RunInputs:
+    """Steps that need 120 GB/s of the 196 GB/s of a die while they are moving."""
+    pools = [pool for pool in (base.entry, base.decode) if pool is not None]
+    entry, *decode = (
+        exchanging(pool, placement, 120 * GB, frac)
+        for pool, placement in zip(pools, placements, strict=True)
+    )
+    return replace(base, entry=entry, decode=decode[0] if decode else None)
 
 
 def run(case: Case, **changes: Any) -> tuple[Watched, RunRecords]:

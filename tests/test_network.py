@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from simpod.cluster.fabric import Fabric, Flow, FlowTable, freeze, whole_fabric
 from simpod.config import load_hardware, names
 from simpod.engine.clock import DELIVER, Clock
+from simpod.engine.link_use import plane_records
 from simpod.engine.network import Network, Operation
 
 Job = tuple[float, int, int, float, float]  # when, from, to, bytes, most
@@ -121,11 +122,12 @@ def test_samples_add_up_to_the_bytes() -> None:
     samples = network.samples
     assert samples.time_s == pytest.approx(np.arange(1, len(samples.time_s) + 1) * 0.25)
     assert 0.0 <= max(ends) - samples.time_s[-1] < 0.25
-    plane = network.fabric.plane_names.index("scale_up")
-    sent = sum(row[plane] for row in samples.sent_bytes_per_s) * 0.25
+    planes = plane_records(network)
+    rows = planes.plane == network.fabric.plane_names.index("scale_up")
+    sent = planes.bytes_per_s[rows].sum() * 0.25
     rest = (max(ends) - samples.time_s[-1]) * 5 * GB
     assert sent == pytest.approx(sum(job[3] for job in jobs) - rest)
-    assert max(row[plane] for row in samples.busiest_frac) == pytest.approx(1.0)
+    assert planes.busiest_frac[rows].max() == pytest.approx(1.0)
 
 
 def test_ends_of_stripes_are_seen_soon() -> None:

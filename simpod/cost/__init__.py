@@ -5,18 +5,23 @@ from simpod.cost.layout import Layout
 from simpod.cost.memory import MemoryPlan, plan_memory
 from simpod.cost.pricer import Pricer, step_pricer
 from simpod.cost.step import Batch, StepPricer, StepPrices, breakdown
+from simpod.cost.step_traffic import StepTraffic
+from simpod.cost.traffic import ExchangeTraffic, MovingPricer
 from simpod.cost.work import Pass, Product
 
 __all__ = [
     "Batch",
+    "ExchangeTraffic",
     "KvTransfer",
     "Layout",
     "MemoryPlan",
+    "MovingPricer",
     "Pass",
     "Pricer",
     "Product",
     "StepPricer",
     "StepPrices",
+    "StepTraffic",
     "breakdown",
     "kv_bytes_per_token",
     "kv_transfer",

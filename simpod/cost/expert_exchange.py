@@ -15,8 +15,10 @@ from simpod.cost.collectives import (
     combine_message_bytes,
     dispatch_message_bytes,
     expert_exchange,
+    group_plane,
 )
 from simpod.cost.exchange.breakdown import ExchangeTime
+from simpod.cost.exchange.crossing import crossing_bytes
 from simpod.cost.exchange.deepep import NormalShape
 from simpod.cost.exchange.price import Constants, price
 from simpod.cost.exchange.requests import NORMAL_SMS
@@ -112,6 +114,39 @@ class ExpertExchange:
         shape = self._shape(operation, tokens, imbalance)
         laws = self._laws[operation]
         return [self._price(kernel, operation, law, shape) for kernel, law in laws.items()]
+
+    def moves(self, operation: Operation, tokens: Floats, plane: str) -> Floats:
+        """[n, 3]: bytes of a mean die that cross `plane`, seconds of moving, seconds in all.
+
+        Of the kernel that is chosen for `tokens` [n] of one die; a die gets as much as it sends.
+        """
+        if not self._laws[operation]:
+            return self._plain_moves(operation, tokens, plane)
+        shape = self._shape(operation, tokens, 1.0)
+        names, times = list(self._laws[operation]), self.breakdowns(operation, tokens)
+        crossing = [crossing_bytes(self._fabric, name, shape).get(plane, 0.0) for name in names]
+        bytes_s = [time.bytes_s for time in times]
+        columns = [
+            np.stack([np.broadcast_to(np.asarray(each, np.float64), tokens.shape) for each in row])
+            for row in (crossing, bytes_s, [time.total_s for time in times])
+        ]
+        chosen = columns[2].argmin(axis=0)
+        found = np.stack([column[chosen, np.arange(len(tokens))] for column in columns], axis=1)
+        if self._bulk is None:
+            return found
+        is_bulk = (tokens > FUSED_TOKENS)[:, np.newaxis]
+        return np.where(is_bulk, self._bulk.moves(operation, tokens, plane), found)
+
+    def _plain_moves(self, operation: Operation, tokens: Floats, plane: str) -> Floats:
+        """The same of `collectives.expert_exchange`."""
+        hardware, layout, size = self._hardware, self._layout, self._message_bytes[operation]
+        plain = expert_exchange(hardware, self._model, layout, size)
+        sent = np.asarray(self._shape(operation, tokens, 1.0).copies) * size / layout.dies
+        beyond = layout.dies - (1 if plane == "scale_up" else hardware.dies_per_node)
+        if plane == "scale_up" and group_plane(hardware, layout.dies).name != plane:
+            beyond = hardware.dies_per_node - 1
+        moving_s = plain.s_per_token * tokens
+        return np.stack([sent * max(0, beyond), moving_s, plain.fixed_s + moving_s], axis=1)
 
     def _constants(self, operation: Operation) -> dict[str, Constants]:
         found: dict[str, Constants] = {}

@@ -10,6 +10,7 @@ import numpy as np
 
 from simpod.cost import operators as op
 from simpod.cost.collectives import combine_message_bytes, dispatch_message_bytes
+from simpod.cost.exchange.breakdown import ExchangeTime
 from simpod.cost.exchange.shapes import Fabric
 from simpod.cost.exchange.trampoline import SplitShape, sending_s, trampoline_s
 from simpod.cost.expert_imbalance import ExpertSite, LoadModel, die_experts_s
@@ -64,9 +65,9 @@ class ExpertSide:
         points = tokens if self.loads is None else chosen_points(tokens)
         experts_s, imbalance = self._experts_s(points)
         stages = (
-            self._hop_s(points, imbalance, to_experts=True),
+            self.hop(points, imbalance, to_experts=True).total_s,
             experts_s,
-            self._hop_s(points, imbalance, to_experts=False),
+            self.hop(points, imbalance, to_experts=False).total_s,
         )
         a2e, experts, e2a = (np.interp(tokens, points, stage) for stage in stages)
         return by_part(len(tokens), a2e=a2e, experts=experts, e2a=e2a)
@@ -91,9 +92,10 @@ class ExpertSide:
         shape = self._shape(np.maximum(domain_tokens, 1.0), np.ones(1), to_experts=True)
         return sending_s(self._constants, shape)
 
-    def _hop_s(self, tokens: Floats, imbalance: Floats, *, to_experts: bool) -> Floats:
+    def hop(self, tokens: Floats, imbalance: Floats, *, to_experts: bool) -> ExchangeTime:
+        """A2E or E2A of one layer for tokens [n] of one micro-batch of one domain."""
         shape = self._shape(tokens, imbalance, to_experts=to_experts)
-        return trampoline_s(self._fabric, self._constants, shape, to_experts=to_experts).total_s
+        return trampoline_s(self._fabric, self._constants, shape, to_experts=to_experts)
 
     def _shape(self, tokens: Floats, imbalance: Floats, *, to_experts: bool) -> SplitShape:
         layout, model = self._layout, self._model

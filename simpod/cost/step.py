@@ -29,6 +29,7 @@ from simpod.cost.parts import (
     PartCosts,
 )
 from simpod.cost.semantics import Semantics, semantics_of
+from simpod.cost.step_traffic import StepTraffic
 from simpod.cost.stragglers import slowest_of, wait_for_slow_experts
 from simpod.cost.table import ContextTable, PromptTable, Table
 from simpod.cost.work import Floats, Ints
@@ -93,6 +94,7 @@ class StepPrices:
     rank_busy_s: Floats | None  # [num_ranks] until dispatch, first step, all layers; None: one rank
     rank_slope_s: Floats | None  # [num_ranks] growth of rank_busy_s per token of g
     room_tokens: int  # largest g before a rank's attention follows another line
+    traffic: StepTraffic | None = None  # where exchanges share links: on those of the dies
 
     def parts(self, num_steps: int = 1, gained: int = 0) -> Floats:
         """[NUM_PARTS] seconds summed over `num_steps` steps, whose g add up to `gained`."""

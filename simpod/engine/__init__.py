@@ -1,6 +1,7 @@
 """The SimPy processes: groups that step, a source that sends, transfers between them."""
 
 from simpod.engine.context_cache import CacheInputs
+from simpod.engine.exchange_flows import ExchangeSite
 from simpod.engine.expert_moves import ExpertPath
 from simpod.engine.kv_mover import KvPath
 from simpod.engine.scaling import ScalingInputs, WeightsOverFabric
@@ -8,6 +9,7 @@ from simpod.engine.simulation import PoolInputs, RunInputs, Simulation
 
 __all__ = [
     "CacheInputs",
+    "ExchangeSite",
     "ExpertPath",
     "KvPath",
     "PoolInputs",

@@ -129,15 +129,17 @@ def _parts(group: "Group", table: Floats) -> Floats:
     columns = dict(zip(ROW, table.T, strict=True))
     steps = columns["num_steps"].astype(np.int64)
     gained = group.tokens.gained_sums(columns["first_decode_step"].astype(np.int64), steps)
-    return breakdown(
+    total_s = columns["base_s"] * steps + columns["slope_s"] * gained + group.ledger.run_pauses_s()
+    parts = breakdown(
         fixed_s=group.ledger.fixed_s,
         attention_s=columns["attention_s"] * steps + columns["attention_slope_s"] * gained,
-        total_s=columns["base_s"] * steps
-        + columns["slope_s"] * gained
-        + group.ledger.run_pauses_s(),
+        total_s=total_s,
         num_steps=steps,
         mtp_share=group.pricer.mtp_share,
     )
+    if group.ledger.held is not None:
+        parts += group.ledger.held.parts_s(columns["end_s"] - columns["start_s"] - total_s)
+    return parts
 
 
 def _group(sim: "Simulation", index: int) -> GroupRecords:

@@ -129,9 +129,14 @@ class Group:
         if run is None or run.steps == 1:
             return
         last = last_step - self.ledger.num_steps if last_step else run.step_at(self.clock.now)
-        if run.cut(last) and self._alarm is not None:
+        if run.cut(last):
+            self.set_end(run.end_s)
+
+    def set_end(self, end_s: float) -> None:
+        """What the run under way waits for comes at another time."""
+        if self._alarm is not None and self._alarm.callbacks:
             waiting = self._alarm.disarm()
-            self._alarm = self.clock.alarm_at(run.end_s, self._end_order)
+            self._alarm = self.clock.alarm_at(end_s, self._end_order)
             self._alarm.callbacks = waiting
 
     def step_at_work(self) -> int:
@@ -182,8 +187,7 @@ class Group:
     def run(self) -> Generator[simpy.Event, object, None]:
         """Plan, price, advance; sleep while there is nothing to do."""
         clock, ledger, kv, batch = self.clock, self.ledger, self.kv, self.batch
-        price, renew_prices = self.pricer.price, self.renew_prices
-        begin = StepRun if ledger.pauses is None else ledger.paused_run
+        price, renew_prices, begin = self.pricer.price, self.renew_prices, ledger.beginner
         skip_ahead, cache = self.sim.skip_ahead, self.sim.cache
         layers = cache.layers if cache is not None else None
         begins = self.sim.begins_of(self.spec.role)
@@ -207,13 +211,8 @@ class Group:
             batch.gained_tokens = kv.clock
             until_s = renew_prices(clock.now) if renew_prices else inf
             prices = price(batch if decodes else batch.without_decodes())
-            self._run = run = begin(
-                clock.now,
-                prices,
-                ledger.num_decode_steps,
-                self._horizon(prices, until_s),
-                self.tokens,
-            )
+            steps = self._horizon(prices, until_s)
+            self._run = run = begin(clock.now, prices, ledger.num_decode_steps, steps, self.tokens)
             if begins is not None and self.prefill_tokens:
                 begins(self, run)
             if (skip_ahead or run.steps == 1) and not (layers and self.prefill_tokens):

@@ -66,7 +66,8 @@ class LayerStreams:
         yield group.clock.alarm_at(end_s, STEP_END - group.index)
         fixed_s = run.prices.fixed_s.copy()
         fixed_s[STALL] += end_s - run.end_s
-        run.prices = replace(run.prices, base_s=end_s - run.start_s, fixed_s=fixed_s)
+        base_s = run.prices.base_s + (end_s - run.end_s)
+        run.prices = replace(run.prices, base_s=base_s, fixed_s=fixed_s)
         run.end_s = end_s
 
     def done(self, group: "Group", stream: Stream) -> None:

@@ -1,11 +1,13 @@
 """The step ledgers: one row a run of like steps, from which every time follows."""
 
+from collections.abc import Callable
 from struct import Struct
 
 import numpy as np
 from numpy.typing import NDArray
 
 from simpod.cost import StepPrices
+from simpod.engine.held_steps import HeldSteps
 from simpod.engine.pauses import PausedRun, StepPauses
 from simpod.engine.steps import StepRun, TokenClock
 from simpod.errors import InvariantError
@@ -71,6 +73,7 @@ class Ledger:
     def __init__(self, log: RunLog, group: int, clock: TokenClock) -> None:
         self.clock = clock
         self.pauses: StepPauses | None = None
+        self.held: HeldSteps | None = None
         self.num_decode_steps = 0
         self.num_steps = 0
         self.busy_s = 0.0
@@ -79,6 +82,13 @@ class Ledger:
         self._group = group
         self._rows = log.rows
         self._fixed = log.fixed_s
+
+    @property
+    def beginner(self) -> Callable[[float, StepPrices, int, int, TokenClock], StepRun]:
+        """What makes a run that begins with the next step."""
+        if self.held is not None:
+            return self.held.begin
+        return StepRun if self.pauses is None else self.paused_run
 
     def paused_run(
         self, start_s: float, prices: StepPrices, first: int, steps: int, clock: TokenClock
@@ -134,20 +144,31 @@ class Ledger:
             for name in ("num_steps", "first_decode_step", "first_step")
         )
         paused_s = self.pauses.sums(self.num_steps) if self.pauses is not None else None
-        start_s, base_s, slope_s = (
-            table[:, ROW.index(n)] for n in ("start_s", "base_s", "slope_s")
+        start_s, end_s, base_s, slope_s = (
+            table[:, ROW.index(n)] for n in ("start_s", "end_s", "base_s", "slope_s")
         )
+        if self.held is not None:
+            start_s = self.held.starts(len(self.table))[self._is_decoding]
         cuts = np.flatnonzero(np.diff(firsts // EXPAND_AT_ONCE)) + 1  # bounds the temporary arrays
         for part in np.split(np.arange(len(table)), cuts):
             if len(part):
                 row = np.repeat(part, counts[part])
                 done = np.arange(firsts[part[0]], firsts[part[0]] + len(row)) + 1 - firsts[row]
                 gained = self.clock.running_sums(firsts[row], done)
-                end_s = start_s[row] + (done * base_s[row] + slope_s[row] * gained)
+                found_s = start_s[row] + (done * base_s[row] + slope_s[row] * gained)
                 if paused_s is not None:
-                    end_s += paused_s[numbers[row] + done] - paused_s[numbers[row]]
-                ends[firsts[part[0]] :][: len(row)] = end_s
+                    found_s += paused_s[numbers[row] + done] - paused_s[numbers[row]]
+                if self.held is not None:
+                    found_s = self.held.whens(found_s, end_s[row])
+                ends[firsts[part[0]] :][: len(row)] = found_s
         return ends
+
+    def spans(self) -> tuple[Floats, Floats, Floats]:
+        """[num_runs] start, end and steps of each run."""
+        start_s, end_s, steps = (
+            self.table[:, ROW.index(name)] for name in ("start_s", "end_s", "num_steps")
+        )
+        return start_s, end_s, steps
 
     def run_pauses_s(self) -> Floats:
         """[num_runs] seconds by which the steps of each run are held up."""
@@ -168,6 +189,9 @@ class Ledger:
         )
         return np.repeat(seqs, counts)
 
+    @property
+    def _is_decoding(self) -> NDArray[np.bool_]:
+        return np.asarray(self.table[:, ROW.index("decode_seqs")] > 0)
+
     def _decoding(self) -> Floats:
-        table = self.table
-        return table[table[:, ROW.index("decode_seqs")] > 0]
+        return self.table[self._is_decoding]

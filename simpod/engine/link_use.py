@@ -38,6 +38,21 @@ def link_records(network: Network) -> LinkRecords:
 
 def _intervals(network: Network) -> Iterator[tuple[float, float, NDArray[np.intp], Floats]]:
     """Start, end, links that carried something in between, and their bytes/s."""
+    flows = list(_flow_intervals(network))
+    if network.exchanges is None:
+        yield from flows
+        return
+    times_s = np.array([0.0, *(end_s for _, end_s, _, _ in flows)])
+    exchanged = np.diff(network.exchanges.moved_bytes(times_s), axis=0)
+    for (start_s, end_s, links, rates), more in zip(flows, exchanged, strict=True):
+        both = more / max(end_s - start_s, np.finfo(float).tiny)
+        both[links] += rates
+        busy = np.flatnonzero(both > 0.0)
+        yield start_s, end_s, busy, both[busy]
+
+
+def _flow_intervals(network: Network) -> Iterator[tuple[float, float, NDArray[np.intp], Floats]]:
+    """The same of flows alone: each interval that was sampled, and what is left up to now."""
     samples, now_s = network.samples, network.now_s
     start_s = 0.0
     for time_s, (links, rates) in zip(samples.time_s, samples.busy, strict=True):
@@ -52,17 +67,24 @@ def _intervals(network: Network) -> Iterator[tuple[float, float, NDArray[np.intp
 
 def plane_records(network: Network) -> PlaneRecords:
     """Samples of the planes, one row a plane and interval."""
-    fabric, samples = network.fabric, network.samples
+    fabric = network.fabric
     planes = len(fabric.plane_names)
-    shape = len(samples.time_s), planes
-    sent = np.array(samples.sent_bytes_per_s).reshape(shape)
     is_up = fabric.link_kind == LINK_KINDS.index("up")
     most = np.bincount(fabric.link_plane[is_up], fabric.link_bytes_per_s[is_up], planes)
+    time_s, sent, busiest = [], [], []
+    for _, end_s, links, rates in list(_intervals(network))[:-1]:
+        plane, out = fabric.link_plane[links], is_up[links]
+        time_s.append(end_s)
+        sent.append(np.bincount(plane[out], rates[out], planes).astype(np.float64))
+        used = np.zeros(planes)
+        np.maximum.at(used, plane, rates / fabric.link_bytes_per_s[links])
+        busiest.append(used)
+    sent_bytes_per_s = np.array(sent, dtype=np.float64).reshape(-1, planes)
     return PlaneRecords(
-        time_s=np.repeat(np.array(samples.time_s, dtype=np.float64), planes),
-        plane=np.tile(np.arange(planes), shape[0]),
-        bytes_per_s=sent.ravel(),
-        share_frac=(sent / most).ravel(),
-        busiest_frac=np.array(samples.busiest_frac).reshape(shape).ravel(),
+        time_s=np.repeat(np.array(time_s, dtype=np.float64), planes),
+        plane=np.tile(np.arange(planes), len(time_s)),
+        bytes_per_s=sent_bytes_per_s.ravel(),
+        share_frac=(sent_bytes_per_s / most).ravel(),
+        busiest_frac=np.array(busiest).reshape(-1, planes).ravel(),
         plane_names=fabric.plane_names,
     )

@@ -10,6 +10,7 @@ transfer that meets no other little more than one alarm.
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from math import inf
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,9 @@ from numpy.typing import NDArray
 from simpod.cluster.fabric import Fabric, Flow, FlowTable
 from simpod.engine.clock import DELIVER, PLAN, Alarm, Clock
 from simpod.hardware import TransferLaw
+
+if TYPE_CHECKING:
+    from simpod.engine.exchange_flows import ExchangeFlows
 
 Floats = NDArray[np.float64]
 
@@ -29,6 +33,9 @@ STRIPES = 8
 GRAIN_FRAC = 0.01
 """Ends of stripes are seen with a delay of this share of their time: ends close together count as
 one. Until then they keep the bandwidth that they do not need any more."""
+
+LEAST_FRAC = 0.01
+"""Exchanges leave flows at least this share of a link's rate."""
 
 FULL = 1.0 + 1e-9
 """A link may be promised this share of its rate: rounding."""
@@ -48,6 +55,7 @@ class Part:
     since_s: float = 0.0  # from when on `left_bytes` are to move, if it is not in the table
     left_bytes: float = 0.0
     is_in_table: bool = False
+    flow_id: int = -1  # in the table, once it has begun
 
 
 @dataclass(slots=True, eq=False)
@@ -80,6 +88,7 @@ class Network:
         self._next_s = inf
         self._is_settling = False
         self._sampler = _Sampler(self, sample_s) if sample_s else None
+        self.exchanges: ExchangeFlows | None = None  # of steps, where they use the same links
 
     @property
     def now_s(self) -> float:
@@ -89,7 +98,7 @@ class Network:
     @property
     def samples(self) -> "LinkSamples":
         """What the links carried over time; empty if that was not asked for."""
-        return LinkSamples([], [], []) if self._sampler is None else self._sampler.samples
+        return LinkSamples([]) if self._sampler is None else self._sampler.samples
 
     def part(
         self, source: int, destination: int, plane: str, size_bytes: float, most: float
@@ -136,6 +145,8 @@ class Network:
             operation.alarm.callbacks = [lambda _: self._end_foreseen(operation)]
         else:
             self._relieve(operation)
+        if self.exchanges is not None:
+            self.exchanges.begin_flows(parts, begin_s)
         return operation
 
     def carried_bytes(self, now_s: float) -> Floats:
@@ -146,6 +157,50 @@ class Network:
                 if not part.is_in_table:
                     carried[link] += _moved_bytes(part, now_s)
         return carried
+
+    # --- links that exchanges of steps use as well -----------------------------------------------
+
+    def take(self, links: Sequence[int], bytes_per_s: float) -> None:
+        """From now on flows have so much less than all of each of these links, of one plane."""
+        self.catch_up_samples()
+        capacity, promised, most = self._capacity, self._promised, self._most
+        left = [max(capacity[n] - bytes_per_s, LEAST_FRAC * capacity[n]) for n in links]
+        full = []
+        for link, rate in zip(links, left, strict=True):
+            most[link] = rate * FULL
+            if promised[link] > most[link]:
+                full.append(link)
+        self._table.set_capacities(self._clock.now, links, left)
+        if full:
+            self._crowd(full, {})
+
+    def capacity(self, link: int) -> float:
+        """Bytes/s of a link, for exchanges and flows together."""
+        return self._capacity[link]
+
+    def has_users(self, link: int) -> bool:
+        """Something is on its way over a link, or is about to be."""
+        return bool(self._users[link])
+
+    def rates_on(self, link: int) -> list[float]:
+        """Bytes/s of each flow on a link."""
+        now_s = self._clock.now
+        rates = []
+        for part in self._users[link]:
+            if part.flow_id >= 0:
+                rates.append(self._table.rate(part.flow_id))
+            elif not part.is_in_table and part.since_s <= now_s:
+                rates.append(part.cap_bytes_per_s)
+        return rates
+
+    @property
+    def num_changes(self) -> int:
+        """Of the flows that share links: `FlowTable.num_changes`."""
+        return self._table.num_changes
+
+    def table_rates(self) -> Floats | None:
+        """[L] bytes/s of the flows that share links; None: there are none."""
+        return self._table.link_rates() if len(self._table) else None
 
     def catch_up_samples(self) -> None:
         """Take the samples that are due by now."""
@@ -166,6 +221,8 @@ class Network:
 
     def _forget(self, part: Part) -> None:
         """Take back what was set aside for a part that has ended."""
+        if self.exchanges is not None:
+            self.exchanges.end_flow(part)
         for link in part.path:
             users = self._users[link]
             del users[part]
@@ -192,7 +249,10 @@ class Network:
             for link in part.path
             if self._promised[link] > self._most[link]
         }
-        moved: dict[int, Operation] = {id(newcomer): newcomer}
+        self._crowd(full, {id(newcomer): newcomer})
+
+    def _crowd(self, full: Iterable[int], moved: dict[int, Operation]) -> None:
+        """Move these operations to the table, and those on links that could fill up."""
         for link in sorted(full):
             for part, operation in self._users[link].items():
                 if not part.is_in_table:
@@ -228,10 +288,12 @@ class Network:
             plane=part.plane,
             bytes_per_s=part.cap_bytes_per_s,
         )
-        self._in_table[self._table.start(self._clock.now, flow)] = (operation, part)
-        self._settle_later()
+        part.flow_id = self._table.start(self._clock.now, flow)
+        self._in_table[part.flow_id] = (operation, part)
+        self.settle_later()
 
-    def _settle_later(self) -> None:
+    def settle_later(self) -> None:
+        """Work out rates when all of this instant has happened."""
         if not self._is_settling:
             self._is_settling = True
             self._clock.call_at(self._clock.now, SETTLE, self._settle)
@@ -239,6 +301,8 @@ class Network:
     def _settle(self) -> None:
         """Set the one alarm to the end that comes first."""
         self._is_settling = False
+        if self.exchanges is not None:
+            self.exchanges.settle()
         first = self._table.next_completion()
         next_s = inf
         if first is not None:
@@ -269,7 +333,7 @@ class Network:
             operation.num_open -= 1
             if not operation.num_open:
                 done.append(operation)
-        self._settle_later()
+        self.settle_later()
         for operation in done:
             operation.end_s = now_s
             operation.on_done(operation)
@@ -287,8 +351,6 @@ class LinkSamples:
     """Use of the links, one row a plane and interval."""
 
     time_s: list[float]  # end of the interval
-    sent_bytes_per_s: list[Floats]  # [planes] what endpoints sent into each
-    busiest_frac: list[Floats]  # [planes] of the link that was used most
     busy: list[tuple[NDArray[np.intp], Floats]] = field(default_factory=list)
     """Links that carried something, and their bytes/s."""
     carried_bytes: Floats | None = None  # [L] up to the end of the last interval
@@ -298,7 +360,7 @@ class _Sampler:
     """Reads the links' counters at fixed times, whenever the next thing happens after them."""
 
     def __init__(self, network: Network, every_s: float) -> None:
-        self.samples = LinkSamples([], [], [])
+        self.samples = LinkSamples([])
         self._network = network
         self._every_s = every_s
         self._before = np.zeros(network.fabric.num_links)
@@ -309,16 +371,7 @@ class _Sampler:
             carried = self._network.carried_bytes(time_s)
             rates = (carried - self._before) / self._every_s
             self._before = carried
-            fabric = self._network.fabric
-            is_up = fabric.link_kind == 0
-            planes = range(len(fabric.plane_names))
-            share = rates / fabric.link_bytes_per_s
-            mine = [fabric.link_plane == plane for plane in planes]
             self.samples.time_s.append(time_s)
             busy = np.flatnonzero(rates > 0.0)
             self.samples.busy.append((busy, rates[busy]))
             self.samples.carried_bytes = carried
-            self.samples.sent_bytes_per_s.append(
-                np.array([rates[is_up & here].sum() for here in mine])
-            )
-            self.samples.busiest_frac.append(np.array([share[here].max() for here in mine]))

@@ -17,6 +17,7 @@ from simpod.engine.collect import PACK_REQUEST, collect
 from simpod.engine.context_cache import CacheInputs, ContextCache
 from simpod.engine.dispatch import Dispatcher
 from simpod.engine.elastic import ElasticDispatcher
+from simpod.engine.exchange_flows import ExchangeFlows, ExchangeSite
 from simpod.engine.expert_moves import ExpertMover, ExpertPath
 from simpod.engine.gate import Gate
 from simpod.engine.group import Group
@@ -66,6 +67,7 @@ class PoolInputs:
     router_rng: np.random.Generator
     pause_rng: np.random.Generator
     expert_path: ExpertPath | None = None  # None: placements of experts stay
+    exchange_sites: tuple[ExchangeSite, ...] = ()  # of instances whose exchanges meet flows
     host_link: KvTransfer | None = None  # of one rank to host memory; None: no swapping
 
 
@@ -180,6 +182,7 @@ class Simulation:
         self.decode = Pool(self, inputs.decode, len(self.entry.groups)) if inputs.decode else None
         self.pools = [self.entry] + ([self.decode] if self.decode else [])
         self.groups = [group for pool in self.pools for group in pool.groups]
+        self._meet_flows()
         self.kv = KvMover(self)
         planes = sorted({self.kv.path.plane, inputs.migration_plane})
         self.transfers = TransferLog(inputs.fabric.plane_names if inputs.fabric else planes)
@@ -230,6 +233,18 @@ class Simulation:
         for seq in self.live.values():
             self._record(seq, LIVE)
         return collect(self)
+
+    def _meet_flows(self) -> None:
+        """Let exchanges of steps share links with flows, where both are on the same plane."""
+        sites = [site for pool in self.pools for site in pool.inputs.exchange_sites]
+        if sites and self.network is not None:
+            flows = ExchangeFlows(self.network, self.clock, skips_ahead=self.skip_ahead)
+            self.network.exchanges = flows
+            watched = [
+                group for pool in self.pools if pool.inputs.exchange_sites for group in pool.groups
+            ]
+            for group, site in zip(watched, sites, strict=True):
+                flows.watch(group, site)
 
     def _context_cache(self) -> ContextCache | None:
         if self.inputs.cache is None:

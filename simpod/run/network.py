@@ -14,11 +14,11 @@ from simpod.cluster import (
 from simpod.cluster.fabric import Fabric, build_graph, degraded, freeze, transfer_law, whole_fabric
 from simpod.config import ResolvedExperiment
 from simpod.cost import KvTransfer, kv_bytes_per_token, kv_transfer
-from simpod.cost.collectives import group_plane
 from simpod.engine import CacheInputs, KvPath
 from simpod.errors import ConfigError
 from simpod.hardware import HardwareProfile, TransferLaw
 from simpod.policies import resolve
+from simpod.run.exchanges import flow_planes, migration_plane
 
 _LIBRARY_PLANES: Final = {"scale_up": "ub", "scale_out": "rdma"}
 """How the fitted bulk transfers of a KV library call the planes."""
@@ -53,13 +53,6 @@ def links_of(experiment: ResolvedExperiment) -> Links:
         migration_plane=plane,
         migration_law=kv_law(profile, plane) if experiment.network.migrates else None,
     )
-
-
-def migration_plane(experiment: ResolvedExperiment) -> str:
-    """What joins all dies of the pool that decodes."""
-    pool = experiment.pools[-1]
-    num_dies = pool.instances * pool.layout.all_dies
-    return group_plane(experiment.hardware[pool.name], num_dies).name
 
 
 def kv_law(profile: HardwareProfile, plane: str) -> TransferLaw:
@@ -97,13 +90,9 @@ def _check_ends(
     experiment: ResolvedExperiment, fabric: Fabric | None, placements: tuple[Placement, ...]
 ) -> None:
     """Every die that transfers has a way in and out of the plane that they take."""
-    network = experiment.network
     if fabric is None:
         return
-    planes = [experiment.kv_plane] if network.contends else []
-    if network.shared_memory is not None:
-        planes.append(network.shared_memory.plane)
-    for plane in filter(None, planes):
+    for plane in flow_planes(experiment):
         arrays = fabric.planes[plane]
         lost = [
             die

@@ -43,7 +43,7 @@ def scaling_inputs(
         load_s=tuple(load_s(experiment, pool) for pool in pools),
         start_s=scaling.start_s,
         keeps_weights=all(pool.layout == pools[0].layout for pool in pools),
-        over_fabric=_over_fabric(experiment),
+        over_fabric=weights_over_fabric(experiment),
         recomputes=scaling.drain == "recompute",
     )
 
@@ -63,7 +63,7 @@ def load_s(experiment: ResolvedExperiment, pool: PoolSpec) -> float:
     return warm_s or 0.0
 
 
-def _over_fabric(experiment: ResolvedExperiment) -> WeightsOverFabric | None:
+def weights_over_fabric(experiment: ResolvedExperiment) -> WeightsOverFabric | None:
     """Where the run has a fabric that CPUs are on, weights of the pool go over its links."""
     scaling = experiment.scaling
     profile = experiment.hardware[experiment.pools[0].name]

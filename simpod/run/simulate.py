@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_limits
 
 from simpod.cluster import Placement, PoolSpec
 from simpod.config import ResolvedExperiment
-from simpod.cost import KvTransfer, kv_transfer, step_pricer
+from simpod.cost import KvTransfer, MovingPricer, kv_transfer, step_pricer
 from simpod.cost.collectives import kv_bytes_per_token
 from simpod.cost.statuses import part_statuses
 from simpod.engine import PoolInputs, RunInputs, Simulation
@@ -22,6 +22,7 @@ from simpod.policies.checks import prediction_problems
 from simpod.policies.roles import Ints
 from simpod.records.columns import RunRecords
 from simpod.run.acceptance import decode_paces
+from simpod.run.exchanges import exchange_sites
 from simpod.run.expert_loads import expert_records
 from simpod.run.experts import ExpertTimeline, Timelines, expert_path, expert_timelines, renewal
 from simpod.run.network import Links, links_of
@@ -270,10 +271,12 @@ def _pool(
         experiment.semantics,
         timeline.loads if timeline else None,
     )
+    sites, traffic = exchange_sites(experiment, spec, placement)
     changing = timeline if timeline and not timeline.is_fixed else None
     return PoolInputs(
         spec=spec,
-        pricer=pricer,
+        pricer=MovingPricer(pricer, traffic) if traffic else pricer,
+        exchange_sites=sites,
         renew_prices=renewal(changing, pricer.renew) if changing else None,
         expert_path=expert_path(changing, hardware, placement) if changing else None,
         dies_per_npu=hardware.dies_per_npu,

@@ -1,6 +1,7 @@
 """The pod's network: a graph from the hardware profile, frozen; transfers that share its links."""
 
 from simpod.cluster.fabric.arrays import LINK_KINDS, Fabric, PlaneArrays, freeze
+from simpod.cluster.fabric.fair import first_full_level
 from simpod.cluster.fabric.flows import Flow, FlowTable
 from simpod.cluster.fabric.graph import PEER, Graph, build_graph, degraded
 from simpod.cluster.fabric.laws import transfer_law
@@ -16,6 +17,7 @@ __all__ = [
     "PlaneArrays",
     "build_graph",
     "degraded",
+    "first_full_level",
     "freeze",
     "transfer_law",
     "whole_fabric",

@@ -6,6 +6,7 @@ below the level at which the change is felt keep their rates (the filling is the
 and so do those that share no links, directly or through others.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import inf
@@ -45,6 +46,8 @@ class FlowTable:
         self._position = {name: i for i, name in enumerate(fabric.plane_names)}
         self._where: dict[int, PlaneFlows] = {}
         self._num_started = 0
+        self.num_changes = 0
+        """Starts, ends and changes of capacities so far: rates change with nothing else."""
         self._now_s = 0.0
         self._path = lru_cache(maxsize=PATHS_KEPT)(self._find_path)
 
@@ -64,12 +67,23 @@ class FlowTable:
         plane.start(now_s, flow_id, path, flow.size_bytes, min(most, flow.bytes_per_s))
         self._where[flow_id] = plane
         self._num_started += 1
+        self.num_changes += 1
         return flow_id
 
     def finish(self, now_s: float, flow_id: int) -> float:
         """End a flow, done or not; returns the bytes that it moved."""
         self._move_to(now_s)
+        self.num_changes += 1
         return self._where.pop(flow_id).finish(now_s, flow_id)
+
+    def set_capacities(
+        self, now_s: float, links: Sequence[int], bytes_per_s: Sequence[float]
+    ) -> None:
+        """From now on these links, all of one plane, carry so much."""
+        self._move_to(now_s)
+        self.num_changes += 1
+        if len(links):
+            self._planes[int(self.fabric.link_plane[links[0]])].set_capacities(links, bytes_per_s)
 
     def next_completion(self) -> tuple[float, int] | None:
         """Time and id of the flow that is done first as things stand; of equals the oldest."""

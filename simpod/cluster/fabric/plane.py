@@ -93,6 +93,15 @@ class PlaneFlows:
         self._components.end()
         return moved
 
+    def set_capacities(self, links: Iterable[int], bytes_per_s: Iterable[float]) -> None:
+        """From now on these links of the fabric carry so much."""
+        for link, rate in zip(links, bytes_per_s, strict=True):
+            local = link - self._first
+            before = self._capacity_of[local]
+            self._capacity[local] = self._capacity_of[local] = rate
+            if self._members[local]:
+                self._free(local, self._level_of_capacities(local, before, rate))
+
     def next_completion(self, now_s: float) -> tuple[float, int] | None:
         """Time and id of the first transfer to be done; the oldest of equals."""
         if not self._slots:
@@ -180,6 +189,20 @@ class PlaneFlows:
                 self._freed[link] = rate
         for link in self._slots.paths[slot][2:]:
             self._domain_rate[link] -= rate
+
+    def _free(self, link: int, level: float) -> None:
+        """Transfers of a link may change from this level on; infinite: none of them."""
+        if level < inf:
+            self._freed[link] = min(self._freed.get(link, inf), level)
+
+    def _level_of_capacities(self, link: int, before: float, after: float) -> float:
+        """No transfer of a link that is stopped below this rate notices that its rate changes."""
+        if self._new or self._freed:
+            return 0.0  # rates are being changed anyway
+        rates = self._slots.rates[list(self._members[link])].tolist()
+        if after < before:
+            return first_full_level(after, rates)
+        return max(rates) if sum(rates) >= before * JUST_BELOW else inf
 
     def _has_room(self, link: int) -> bool:
         carried = self._slots.rates[list(self._members[link])].sum()
