@@ -62,6 +62,9 @@ def test_placements_follow_one_another_without_a_gap() -> None:
     np.testing.assert_array_equal(spans[1:, 0], spans[:-1, 1])
 
 
+SHARED = "fabric.exchanges=shared"
+
+
 def carried_by(result, kind: str) -> float:
     rows = result.links
     carried = rows["bytes_per_s"] * (rows["time_s"] - rows["start_s"])
@@ -82,19 +85,22 @@ def exchanged_by(steps) -> float:
 def test_links_carry_what_was_sent_with_and_without_samples(tmp_path) -> None:
     path = tmp_path / "apart.yaml"
     path.write_text(APART)
-    sampled = run(load_experiment(str(path), ["engine.link_samples_s=0.5"]))
-    whole, parts = result_of(apart()), result_of(sampled)
+
+    def result(*changes: str):
+        return result_of(run(load_experiment(str(path), changes)))
+
+    whole, parts = result(SHARED), result(SHARED, "engine.link_samples_s=0.5")
     sent = float(whole.transfers["size_bytes"].sum())
-    over_rdma = run(load_experiment(str(path), ["kv_transfer.plane=scale_out"]))
-    alone = result_of(over_rdma)
+    alone, unmet = result(SHARED, "kv_transfer.plane=scale_out"), result_of(apart())
     for kind in ("up", "down"):
         both = carried_by(whole, f"scale_up/{kind}/")
         assert both == pytest.approx(sent + exchanged_by(whole.steps), rel=1e-9)
         assert carried_by(parts, f"scale_up/{kind}/") == pytest.approx(both, rel=1e-9)
         assert carried_by(alone, f"scale_out/{kind}/") == pytest.approx(sent, rel=1e-9)
         assert carried_by(alone, f"scale_up/{kind}/") == 0.0  # nothing else is there to meet
-    for result in (whole, parts, alone):
-        assert result.links["used_frac"].between(0, 1 + 1e-9).all()
+        assert carried_by(unmet, f"scale_up/{kind}/") == pytest.approx(sent, rel=1e-9)
+    for each in (whole, parts, alone, unmet):
+        assert each.links["used_frac"].between(0, 1 + 1e-9).all()
     assert whole.planes is None
     assert len(parts.links) > len(whole.links) == whole.links["link"].nunique()
     mean, same = (link_use(each).set_index("link")["used_frac"] for each in (whole, parts))
@@ -103,6 +109,7 @@ def test_links_carry_what_was_sent_with_and_without_samples(tmp_path) -> None:
 
 
 SCALED = (
+    SHARED,
     "workload.arrivals.rate_per_s=60",
     "workload.num_requests=900",
     "policies.scaling={use: kubernetes_hpa, target: 0.3, metric: waiting_seqs, pool: prefill,"

@@ -40,11 +40,13 @@ class ResolvedNetwork:
 
     contends: KV transfers share its links; otherwise each has links of its own.
     degrade: link or switch -> share of its rate that is left.
+    shares_exchanges: exchanges of steps are on the links of transfers.
     """
 
     contends: bool = False
     layerwise: bool = False
     degrade: Mapping[str, float] = field(default_factory=dict)
+    shares_exchanges: bool = False
     link_samples_s: float | None = None
     shared_memory: ResolvedSharedMemory | None = None
     moves_experts: bool = False
@@ -70,6 +72,7 @@ def resolve_network(
         contends=_contends(experiment, pools, hardware, problems, derived),
         layerwise=experiment.kv_transfer.layerwise and len(pools) == 2,
         degrade=experiment.fabric.degrade,
+        shares_exchanges=experiment.fabric.exchanges == "shared",
         link_samples_s=experiment.engine.link_samples_s,
         shared_memory=_shared_memory(experiment, pools[0], profile, problems, derived),
         moves_experts=may_change(experiment.expert_routing),

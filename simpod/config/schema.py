@@ -148,6 +148,9 @@ class FabricOptions(_Section):
 
     degrade: dict[str, Annotated[float, Ge(0), Le(1)]] = {}
     """Link or switch (pattern) -> share of its rate that is left; 0: it is lost."""
+    exchanges: Literal["apart", "shared"] = "apart"
+    """Dispatch, combine, A2E, E2A and all-reduce of steps: on links of their own, or shared with
+    the transfers on the same plane. Shared takes up to half as much time again to simulate."""
 
 
 class SharedMemory(_Section):

@@ -44,10 +44,10 @@ def exchange_sites(
 ) -> tuple[tuple[ExchangeSite, ...], ExchangeTraffic | None]:
     """Where exchanges of a pool's steps meet flows, and what they put there: on the first plane.
 
-    Nowhere if the pool's dies are not those of the fabric.
+    Nowhere if the experiment keeps them apart, or if the pool's dies are not those of the fabric.
     """
     hardware, entry = experiment.hardware[spec.name], experiment.pools[0]
-    if hardware != experiment.hardware[entry.name]:
+    if not experiment.network.shares_exchanges or hardware != experiment.hardware[entry.name]:
         return (), None
     for plane in flow_planes(experiment):
         traffic = ExchangeTraffic(
