@@ -36,7 +36,8 @@ def rates_of_table(links, caps, capacity):
     num, none = links.shape[1], len(capacity)
     changed = np.unique(links[links < none])
     limits = np.append(capacity, inf)
-    reached, rates = kernel.fair_rates(links, np.zeros(num), caps, limits, 0.0, changed)
+    slots = np.stack([np.zeros(num), caps])
+    reached, rates = kernel.fair_rates(np.arange(num), links, slots, limits, 0.0, changed)
     assert sorted(reached) == list(range(num))
     return rates[np.argsort(reached)]
 
@@ -120,14 +121,15 @@ def test_order_does_not_matter() -> None:
 
 
 def test_only_what_a_change_can_reach_is_worked_out() -> None:
-    """0 and 1 share link 0, which changed; 2 shares link 1 with 1, but is stopped at 1 elsewhere.
+    """1 and 2 share link 0, which changed; 3 shares link 1 with 2, but is stopped at 1 elsewhere.
 
-    3 shares no link with these, 4 only one without a limit with 3.
+    4 shares no link with these, 5 only one without a limit with 4.
     """
-    links = np.array([[0, 0, 1, 3, 4], [5, 1, 2, 4, 6]])
-    present, limits = np.array([3.0, 3.0, 1.0, 9.0, 7.0]), np.array([8.0, 4, 1, 9, inf, 9, 9])
-    reached, rates = kernel.fair_rates(links, present, np.full(5, inf), limits, 2.0, np.array([0]))
-    assert dict(zip(reached.tolist(), rates.tolist(), strict=True)) == {0: 5.0, 1: 3.0}
+    links = np.array([[0, 0, 0, 1, 3, 4], [0, 5, 1, 2, 4, 6]])  # slot 0 is empty
+    slots = np.array([[5.0, 3, 3, 1, 9, 7], [inf] * 6])
+    limits, active = np.array([8.0, 4, 1, 9, inf, 9, 9]), np.arange(1, 6)
+    reached, rates = kernel.fair_rates(active, links, slots, limits, 2.0, np.array([0]))
+    assert dict(zip(reached.tolist(), rates.tolist(), strict=True)) == {1: 5.0, 2: 3.0}
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ STEP_PARTS = (
 LIVE, FINISHED, REFUSED = 0, 1, 2
 STATUS_NAMES = ("live", "finished", "refused")
 
-TRANSFER_KINDS = ("kv", "cache_read", "write_back", "expert_weights", "migration")
+TRANSFER_KINDS = ("kv", "cache_read", "write_back", "expert_weights", "migration", "demotion")
 """Prefill to decode; shared memory to prefill and back; between dies of experts; of a sequence."""
 
 

@@ -30,14 +30,16 @@ def _compiled(function: Function) -> Function:
 
 @_compiled
 def fair_rates(
-    links: Ints, rates: Floats, caps: Floats, limits: Floats, least: float, changed: Ints
+    active: Ints, links: Ints, slots: Floats, limits: Floats, least: float, changed: Ints
 ) -> tuple[Ints, Floats]:
-    """Transfers that a change can reach, and their new rates.
+    """Which of the transfers in `active` slots a change can reach, and their new rates.
 
-    links: [k, n]; rates: [n] present ones; caps: [n] most that each takes; limits: [L] bytes/s of
-    links; least: no transfer that is stopped below can notice; changed: links where it begins.
+    links: [k, n] of every slot; slots: [2, n] present rates, and the most that each takes; limits:
+    [L] bytes/s of links; least: no transfer that is stopped below can notice; changed: links where
+    it begins.
     """
-    paths, count, room = _paths(links, rates, limits, least)
+    paths, count, room = _paths(active, links, slots[0], limits, least)
+    caps = slots[1][active]
     first, members = _members(paths, count)
     heap, reached = _spread(paths, first, members, changed)
     new_rates = np.full(len(caps), -1.0)  # -1: not settled
@@ -58,27 +60,27 @@ def fair_rates(
             level = max(level, 0.0)  # room may be -1e-6 of 1e11: rounding
             start, end, num_open = first[link], first[link], count[link]
             for member in range(start, last[link]):
-                slot = members[member]
-                if new_rates[slot] < 0.0:
-                    if caps[slot] <= level:
-                        _stop(slot, caps[slot], paths, new_rates, room, count)
+                flow = members[member]
+                if new_rates[flow] < 0.0:
+                    if caps[flow] <= level:
+                        _stop(flow, caps[flow], paths, new_rates, room, count)
                     else:
-                        members[end] = slot
+                        members[end] = flow
                         end += 1
             last[link] = end
             if count[link] == num_open:  # nobody stopped below
                 for member in range(start, end):
                     _stop(members[member], level, paths, new_rates, room, count)
         _sink(heap, size, 0, levels)
-    return reached.astype(np.int64), new_rates[reached]
+    return active[reached], new_rates[reached]
 
 
 @_compiled
-def _stop(slot: int, rate: float, paths: Ids, new_rates: Floats, room: Floats, count: Ints) -> None:
+def _stop(flow: int, rate: float, paths: Ids, new_rates: Floats, room: Floats, count: Ints) -> None:
     """A transfer is settled at this rate."""
-    new_rates[slot] = rate
+    new_rates[flow] = rate
     for row in range(paths.shape[1]):
-        link = paths[slot, row]
+        link = paths[flow, row]
         if link == len(count):
             break
         room[link] -= rate
@@ -101,24 +103,27 @@ def _sink(heap: Ids, size: int, place: int, levels: Floats) -> None:
 
 
 @_compiled
-def _paths(links: Ints, rates: Floats, limits: Floats, least: float) -> tuple[Ids, Ints, Floats]:
+def _paths(
+    active: Ints, links: Ints, rates: Floats, limits: Floats, least: float
+) -> tuple[Ids, Ints, Floats]:
     """Limits of each transfer that can change, then L; how many on each link; their room."""
-    num_rows, num_slots = links.shape
-    paths = np.empty((num_slots, num_rows), dtype=np.uint32)
+    num_rows = len(links)
+    paths = np.empty((len(active), num_rows), dtype=np.uint32)
     count, room = np.zeros(len(limits), dtype=np.int64), limits.copy()
-    for slot in range(num_slots):
-        length = 0
-        can_change = rates[slot] >= least or rates[slot] == 0.0  # new ones have no rate yet
+    for place in range(len(active)):
+        slot, length = active[place], 0
+        rate = rates[slot]
+        can_change = rate >= least or rate == 0.0  # new ones have no rate yet
         for row in range(num_rows):
             link = np.uint32(links[row, slot])
             if not can_change:
-                room[link] -= rates[slot]
+                room[link] -= rate
             elif limits[link] < np.inf:
                 count[link] += 1
-                paths[slot, length] = link
+                paths[place, length] = link
                 length += 1
         for row in range(length, num_rows):
-            paths[slot, row] = len(limits)
+            paths[place, row] = len(limits)
     return paths, count, room
 
 
@@ -130,12 +135,12 @@ def _members(paths: Ids, count: Ints) -> tuple[Ints, Ids]:
         first[link + 1] = first[link] + count[link]
     place = first.copy()
     members = np.empty(first[-1], dtype=np.uint32)
-    for slot in range(len(paths)):
+    for flow in range(len(paths)):
         for row in range(paths.shape[1]):
-            link = paths[slot, row]
+            link = paths[flow, row]
             if link == len(count):
                 break
-            members[place[link]] = slot
+            members[place[link]] = flow
             place[link] += 1
     return first, members
 
@@ -152,13 +157,13 @@ def _spread(paths: Ids, first: Ints, members: Ids, changed: Ints) -> tuple[Ids, 
     num_found, num_reached, place = len(changed), 0, 0
     while place < num_found:
         for member in range(first[found[place]], first[found[place] + 1]):
-            slot = members[member]
-            if not is_reached[slot]:
-                is_reached[slot] = True
-                reached[num_reached] = slot
+            flow = members[member]
+            if not is_reached[flow]:
+                is_reached[flow] = True
+                reached[num_reached] = flow
                 num_reached += 1
                 for row in range(paths.shape[1]):
-                    link = paths[slot, row]
+                    link = paths[flow, row]
                     if link == num_links:
                         break
                     if not is_found[link]:

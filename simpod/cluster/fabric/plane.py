@@ -272,8 +272,9 @@ class PlaneFlows:
 
         slots = self._slots
         links = slots.links if self._watched_domains else slots.links[:2]
-        at = np.array(changed, dtype=np.int64)
-        reached, rates = kernel.fair_rates(links, slots.rates, slots.caps, self._limits, least, at)
+        active, at = slots.active(), np.array(changed, dtype=np.int64)
+        table = slots.rates_and_caps
+        reached, rates = kernel.fair_rates(active, links, table, self._limits, least, at)
         old = slots.rates.take(reached)
         moves = (abs(rates - old) > SAME_FRAC * old).nonzero()[0]
         changes, rates = reached.take(moves), rates.take(moves)
