@@ -169,8 +169,12 @@ class PlaneFlows:
         Returns links of domains that are too full with them.
         """
         if self._num_looped > LOAD_TRANSFERS and len(self._slots) > FEW:
-            return self._settle_many(now_s, least, changed)
-        return self._settle_few(now_s, self._reached(least, changed))
+            return self._set_many(now_s, *self._compiled_rates(least, changed))
+        reached = self._reached(least, changed)
+        rates = self._looped_rates(reached)
+        if len(reached) > FEW:
+            return self._set_many(now_s, np.array(reached), np.array(rates))
+        return self._set_few(now_s, reached, rates)
 
     def _stops(self, slot: int) -> tuple[int, ...]:
         """Links that may stop a transfer."""
@@ -222,10 +226,15 @@ class PlaneFlows:
         rates, caps = self._slots.rates, self._slots.caps
         level = min(self._freed.values(), default=inf)
         for link in {link for slot in self._new for link in self._stops(slot)}:
-            mine = list(self._members[link])
-            limits = rates[mine]
-            limits = np.where(limits > 0.0, limits, caps[mine])  # new ones have no rate yet
-            level = min(level, first_full_level(self._capacity_of[link], limits.tolist()))
+            room, mine = self._capacity_of[link], list(self._members[link])
+            if len(mine) > FEW:  # the equal share is no higher
+                level = min(level, room / len(mine))
+                continue
+            limits = [
+                rate or cap  # new ones have no rate yet
+                for rate, cap in zip(rates[mine].tolist(), caps[mine].tolist(), strict=True)
+            ]
+            level = min(level, first_full_level(room, limits))
         return level
 
     def _reached(self, least: float, changed: list[int]) -> list[int]:
@@ -246,8 +255,8 @@ class PlaneFlows:
             links += further
         return list(found)
 
-    def _settle_few(self, now_s: float, reached: list[int]) -> list[int]:
-        """New rates of these slots, in loops; returns domains' links that are too full."""
+    def _looped_rates(self, reached: list[int]) -> list[float]:
+        """New rates of these slots."""
         slots = self._slots
         self._num_looped += len(reached)
         paths = [self._stops(slot) for slot in reached]
@@ -256,8 +265,20 @@ class PlaneFlows:
         for link in {link for path in paths for link in path}:
             others = slots.rates[list(self._members[link] - ours)].sum()
             room[link] = self._capacity_of[link] - float(others)
-        rates = fair_rates(paths, slots.caps[reached].tolist(), room)
-        too_full = []
+        return fair_rates(paths, slots.caps[reached].tolist(), room)
+
+    def _compiled_rates(self, least: float, changed: list[int]) -> tuple[Ints, Floats]:
+        """Slots that the change reaches, and their new rates."""
+        from simpod.cluster.fabric import kernel
+
+        slots = self._slots
+        links = slots.links if self._watched_domains else slots.links[:2]
+        active, at = slots.active(), np.array(changed, dtype=np.int64)
+        return kernel.fair_rates(active, links, slots.rates_and_caps, self._limits, least, at)
+
+    def _set_few(self, now_s: float, reached: list[int], rates: list[float]) -> list[int]:
+        """Set rates; returns domains' links that are too full with them."""
+        slots, too_full = self._slots, []
         for slot, rate in zip(reached, rates, strict=True):
             for link in slots.paths[slot][2:]:
                 self._domain_rate[link] += rate - float(slots.rates[slot])
@@ -266,15 +287,9 @@ class PlaneFlows:
             slots.set_rate(slot, now_s, rate)
         return [link for link in too_full if link not in self._watched_domains]
 
-    def _settle_many(self, now_s: float, least: float, changed: list[int]) -> list[int]:
-        """The same, compiled."""
-        from simpod.cluster.fabric import kernel
-
+    def _set_many(self, now_s: float, reached: Ints, rates: Floats) -> list[int]:
+        """The same with arrays."""
         slots = self._slots
-        links = slots.links if self._watched_domains else slots.links[:2]
-        active, at = slots.active(), np.array(changed, dtype=np.int64)
-        table = slots.rates_and_caps
-        reached, rates = kernel.fair_rates(active, links, table, self._limits, least, at)
         old = slots.rates.take(reached)
         moves = (abs(rates - old) > SAME_FRAC * old).nonzero()[0]
         changes, rates = reached.take(moves), rates.take(moves)
