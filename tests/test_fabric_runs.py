@@ -213,7 +213,7 @@ def test_causes_come_before_effects_on_the_fabric(case: Case) -> None:
     assert (moved.wait_s >= 0).all()
     assert (np.diff(moved.start_s) >= 0).all()
     lasted_s = moved.end_s - moved.start_s
-    few = moved.kind == KV  # a part of a striped operation may end before the whole of it
+    few = moved.kind == KV  # a part of an operation may end before the whole of it
     assert (lasted_s[few] >= moved.alone_s[few] * (1 - 1e-9)).all()
     row = np.searchsorted(requests.request_id, moved.request_id)
     reads = moved.kind == CACHE_READ

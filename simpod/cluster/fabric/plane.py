@@ -150,7 +150,7 @@ class PlaneFlows:
         if len(self._new) == 1 and not self._freed and self._settle_alone(now_s):
             return
         level = 0.0 if len(self._new) > MANY_NEW else self._level_of_change() * JUST_BELOW
-        changed = dict.fromkeys(link for slot in self._new for link in self._stops(slot))
+        changed = dict.fromkeys(link for path in self._stops(self._new) for link in path)
         changed.update(dict.fromkeys(self._freed))
         too_full = self._work_out(now_s, level, list(changed))
         self._new.clear()
@@ -176,12 +176,15 @@ class PlaneFlows:
             return self._set_many(now_s, np.array(reached), np.array(rates))
         return self._set_few(now_s, reached, rates)
 
-    def _stops(self, slot: int) -> tuple[int, ...]:
-        """Links that may stop a transfer."""
-        path = self._slots.paths[slot]
-        if self._watched_domains and len(path) > 2:
-            return *path[:2], *(link for link in path[2:] if link in self._watched_domains)
-        return path[:2]
+    def _stops(self, slots: Iterable[int]) -> list[tuple[int, ...]]:
+        """Links that may stop each of these transfers."""
+        paths, watched = self._slots.paths, self._watched_domains
+        if not watched:
+            return [paths[slot][:2] for slot in slots]
+        return [
+            (*paths[slot][:2], *(link for link in paths[slot][2:] if link in watched))
+            for slot in slots
+        ]
 
     def _free_up(self, slot: int) -> None:
         """Note which links have room to give away when this transfer ends.
@@ -191,7 +194,7 @@ class PlaneFlows:
         """
         rate = float(self._slots.rates[slot])
         is_capped = rate >= self._slots.caps[slot]
-        for link in self._stops(slot):
+        for link in self._stops([slot])[0]:
             if link in self._freed:
                 self._freed[link] = min(self._freed[link], rate)
             elif len(self._members[link]) > 1 and not (is_capped and self._has_room(link)):
@@ -225,7 +228,7 @@ class PlaneFlows:
         """No transfer that is stopped below this rate can notice what has changed."""
         rates, caps = self._slots.rates, self._slots.caps
         level = min(self._freed.values(), default=inf)
-        for link in {link for slot in self._new for link in self._stops(slot)}:
+        for link in {link for path in self._stops(self._new) for link in path}:
             room, mine = self._capacity_of[link], list(self._members[link])
             if len(mine) > FEW:  # the equal share is no higher
                 level = min(level, room / len(mine))
@@ -250,7 +253,7 @@ class PlaneFlows:
                 if rate >= least and slot not in found
             ]
             found.update(dict.fromkeys(more))
-            further = {link for slot in more for link in self._stops(slot)} - seen
+            further = {link for path in self._stops(more) for link in path} - seen
             seen |= further
             links += further
         return list(found)
@@ -259,7 +262,7 @@ class PlaneFlows:
         """New rates of these slots."""
         slots = self._slots
         self._num_looped += len(reached)
-        paths = [self._stops(slot) for slot in reached]
+        paths = self._stops(reached)
         ours = set(reached)
         room = {}
         for link in {link for path in paths for link in path}:
