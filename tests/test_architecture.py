@@ -217,6 +217,7 @@ def test_import_is_light() -> None:
         "rich",
         "typer",
         "numpy",
+        "numba",
     )
     code = f"import json, sys, simpod; print(json.dumps([n for n in {heavy} if n in sys.modules]))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -10,6 +10,7 @@ import pytest
 from simpod.config import ResolvedExperiment, load_experiment, resolve_document
 from simpod.engine import Simulation
 from simpod.errors import ConfigError
+from simpod.records.columns import TRANSFER_KINDS
 from simpod.run import read_results, run, write_results
 from simpod.run.network import kv_law, links_of
 
@@ -180,6 +181,35 @@ def test_ssd_takes_over_and_is_slower(load: Load) -> None:
     assert {"vpc", "scale_up"} == set(over[reads])
     lost = run(load("shared_memory={hosts: 1, dram_bytes_per_host: 1.4e+8}"))
     assert lost.summary["shared_memory"]["lost_blocks"] > 0
+
+
+def test_demotions_take_time_on_the_links_and_are_readable_only_then(load: Load) -> None:
+    """Two sockets of one host write at most what its SSD takes in; slow SSD has fewer hits."""
+    tight = "shared_memory={hosts: 1, dram_bytes_per_host: 1.4e+8, ssd_bytes: 1.0e+11}"
+    found = []
+    for rate in (5e9, 3e8):
+        got = run(load(tight, f"shared_memory.ssd_write_bytes_per_s={rate:e}"))
+        moved, pool = got.records.transfers, got.summary["shared_memory"]
+        kinds, planes = np.array(TRANSFER_KINDS)[moved.kind], np.array(moved.plane_names)
+        down = kinds == "demotion"
+        assert set(planes[moved.plane[down]]) == {"vpc"}
+        assert set(moved.host[down].tolist()) == {0}
+        assert moved.size_bytes[down].sum() == pool["written_bytes"]["ssd"] > 0
+        start_s, end_s = moved.start_s[down], moved.end_s[down]
+        assert (end_s - start_s >= moved.size_bytes[down] / rate * (1 - 1e-9)).all()
+        assert moved.size_bytes[down].sum() / (end_s.max() - start_s.min()) <= rate
+        from_ssd = (kinds == "cache_read") & (planes[moved.plane] == "vpc")
+        assert moved.start_s[from_ssd].min() >= end_s.min()
+        found.append(got.summary["prefix_hit_frac_by_tier"]["ssd"])
+    assert found[0] > 1.2 * found[1] > 0
+
+
+def test_writes_to_ssd_need_ssd(load: Load) -> None:
+    problem = only_problem(load, SHARED, "shared_memory.ssd_write_bytes_per_s=1.0e+9")
+    assert "shared_memory.ssd_write_bytes_per_s: there is no SSD to write to" in problem
+    got = load(SHARED, "shared_memory.ssd_bytes=1.0e+12").network.shared_memory
+    assert got is not None
+    assert got.ssd_write_bytes_per_s == 50e9  # the card of a node, 400 Gb/s
 
 
 def test_a_document_with_everything_loads_again(load: Load) -> None:

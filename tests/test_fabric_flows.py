@@ -16,10 +16,15 @@ from simpod.errors import ConfigError, InvariantError
 CM = "cloudmatrix384"
 
 
-@pytest.fixture(params=["loops", "arrays"])
+WAYS = {"loops": (10**9, 0), "kernel": (0, -1), "loops, then kernel": (8, 60)}
+
+
+@pytest.fixture(params=WAYS)
 def way(request, monkeypatch) -> str:
-    """Both ways of working out rates, whatever the number of transfers."""
-    monkeypatch.setattr(plane_module, "FEW", 10**9 if request.param == "loops" else 0)
+    """All ways of working out rates, whatever the number of transfers."""
+    few, load = WAYS[request.param]
+    monkeypatch.setattr(plane_module, "FEW", few)
+    monkeypatch.setattr(plane_module, "LOAD_TRANSFERS", load)
     return request.param
 
 
@@ -323,10 +328,11 @@ LOSSES = {"scale_up/spine/3/*": 0.0, "die/0--scale_up/leaf/0/0": 0.0, "scale_up/
 
 
 @settings(max_examples=60)
-@given(steps, st.sampled_from([0, 4, 16]), st.booleans())
-def test_rates_are_fair_in_every_state_and_bytes_are_conserved(script, few, is_damaged) -> None:
+@given(steps, st.sampled_from(list(WAYS.values())), st.booleans())
+def test_rates_are_fair_in_every_state_and_bytes_are_conserved(script, way, is_damaged) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plane_module, "FEW", few)
+        patch.setattr(plane_module, "FEW", way[0])
+        patch.setattr(plane_module, "LOAD_TRANSFERS", way[1])
         patch.setattr(plane_module, "MANY_NEW", 8)
         of = damaged(LOSSES, num_nodes=3) if is_damaged else fabric(CM, 3)
         watched = Watched(of)
@@ -352,8 +358,8 @@ def test_rates_are_fair_in_every_state_and_bytes_are_conserved(script, few, is_d
         assert watched.table.link_rates().max() == 0.0
 
 
-def test_hundreds_of_transfers_stay_fair_through_churn() -> None:
-    """Enough of them for arrays, components made anew, and domains that are watched and let go."""
+def test_hundreds_of_transfers_stay_fair_through_churn(way) -> None:
+    """Enough of them for domains to be watched and let go."""
     rng = np.random.default_rng(3)
     watched = Watched(fabric(CM, 3))
 

@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from simpod.cluster import KvRoutes, Placement, place_in_order
-from simpod.cluster.fabric import Fabric
+from simpod.cluster.fabric import Fabric, with_ssd
 from simpod.cluster.shared_memory import SharedMemorySpec
 from simpod.cost import KvTransfer
 from simpod.engine import CacheInputs, KvPath, RunInputs, Simulation
@@ -25,6 +25,7 @@ from simpod.records.columns import FINISHED, REFUSED, TRANSFER_KINDS, RunRecords
 law = settings(max_examples=60)
 NUM_LAYERS = 4
 KV, CACHE_READ, WRITE_BACK = range(3)
+DEMOTION = TRANSFER_KINDS.index("demotion")
 LOSSES: tuple[dict[str, float], ...] = (
     {},
     {"scale_up/spine/3/*": 0.0},
@@ -81,7 +82,8 @@ cases = st.integers(0, 2**32 - 1).map(case_of)
 
 
 def fabric_of(case: Case) -> Fabric:
-    return damaged(LOSSES[case.loss], num_nodes=2) if case.loss else fabric(num_nodes=2)
+    links = damaged(LOSSES[case.loss], num_nodes=2) if case.loss else fabric(num_nodes=2)
+    return with_ssd(links, "vpc", 10 * GB) if case.ssd_blocks else links
 
 
 def inputs(case: Case, **changes: Any) -> RunInputs:
@@ -198,6 +200,10 @@ def test_everything_is_conserved(case: Case) -> None:
         assert held + lost == pytest.approx(blocks, rel=1e-9)
         assert pool.local_held_blocks <= pool.local_capacity_blocks
         assert pool.dram_held_blocks <= pool.dram_capacity_blocks
+        demoted = moved.size_bytes[moved.kind == DEMOTION].sum() / (8 * GB)
+        demoted_blocks = pool.ssd_written_bytes / pool.block_bytes
+        assert demoted / sim.cache.unit_tokens == pytest.approx(demoted_blocks, rel=1e-9)
+        assert not any(sim.cache.memory._arriving)
         read = pool.dram_read_bytes + pool.ssd_read_bytes + pool.local_read_bytes
         assert read == pytest.approx(moved.size_bytes[moved.kind == CACHE_READ].sum(), rel=1e-9)
         ours = set(range(place_in_order([sim.entry.spec])[0].num_dies))
@@ -223,7 +229,7 @@ def test_causes_come_before_effects_on_the_fabric(case: Case) -> None:
     assert (moved.wait_s >= 0).all()
     assert (np.diff(moved.start_s) >= 0).all()
     lasted_s = moved.end_s - moved.start_s
-    few = moved.kind == KV  # a part of a striped operation may end before the whole of it
+    few = moved.kind == KV  # a part of an operation may end before the whole of it
     assert (lasted_s[few] >= moved.alone_s[few] * (1 - 1e-9)).all()
     row = np.searchsorted(requests.request_id, moved.request_id)
     reads = moved.kind == CACHE_READ
@@ -258,7 +264,7 @@ def test_random_runs_meet_every_kind_of_transfer() -> None:
         seen |= {moved.plane_names[plane] for plane in moved.plane.tolist()}
         waits += int((moved.wait_s > 0).sum())
         contended += int((moved.end_s - moved.start_s > 1.001 * moved.alone_s).sum())
-    assert {"kv", "cache_read", "write_back", "scale_up", "vpc"} <= seen
+    assert {"kv", "cache_read", "write_back", "demotion", "scale_up", "vpc"} <= seen
     assert waits > 0
     assert contended > 20
 

@@ -14,6 +14,7 @@ from measured_tables import table
 from simpod.cluster.shared_memory import (
     DRAM,
     SSD,
+    Demotion,
     HashRing,
     ModelCache,
     SharedMemory,
@@ -47,6 +48,12 @@ def memory(name: str = "lru", **changes) -> SharedMemory:
 def put(pool: SharedMemory, block: int) -> None:
     for socket in pool.homes(block):
         pool.write(block, socket)
+
+
+def settle(pool: SharedMemory) -> None:
+    """All that is on its way to SSD arrives."""
+    for demotion in pool.take_demotions():
+        pool.arrive(demotion)
 
 
 # --- the ring -------------------------------------------------------------------------------------
@@ -100,12 +107,37 @@ def test_what_dram_gives_up_goes_to_ssd_and_comes_back() -> None:
     pool = memory(hosts=1, sockets_per_host=1, dram_bytes_per_host=2.0, ssd_bytes=1.0)
     for block in (1, 2, 3):
         put(pool, block)
+    assert pool.homes(1) == ()
+    assert [b in pool for b in (1, 2, 3)] == [False, True, True]  # 1 is on its way
+    assert pool.shards[0][SSD].free == 0
+    settle(pool)
     assert [pool.find(block).tier for block in (1, 2, 3)] == [SSD, DRAM, DRAM]
     pool.read(pool.find(1))
+    settle(pool)
     assert [pool.find(block).tier for block in (1, 2, 3)] == [DRAM, SSD, DRAM]
     put(pool, 4)  # 3 is unused for the longest now; 2 leaves the SSD for it
+    settle(pool)
     assert [b in pool for b in (1, 2, 3, 4)] == [True, False, True, True]
     assert (pool.num_lost_blocks, pool.num_demoted_blocks, pool.num_promoted_blocks) == (1, 3, 1)
+
+
+def test_a_block_that_is_given_up_on_its_way_does_not_arrive() -> None:
+    """Nor does it arrive early when it is on its way once more."""
+    pool = memory(hosts=1, sockets_per_host=1, dram_bytes_per_host=1.0, ssd_bytes=1.0)
+    for block in (1, 2, 3):  # 1 goes to SSD; 2 takes its place there
+        put(pool, block)
+    first, second = pool.take_demotions()
+    assert (first.block, second.block, pool.num_lost_blocks) == (1, 2, 1)
+    for block in (1, 4):  # 3, then 1 again
+        put(pool, block)
+    pool.arrive(first)
+    assert 1 not in pool
+    third, again = pool.take_demotions()
+    assert (third.block, again.block) == (3, 1)
+    for demotion in (second, third, again):
+        pool.arrive(demotion)
+    assert pool.find(1).tier == SSD
+    assert not any(pool._arriving)
 
 
 def test_the_readers_own_host_is_preferred() -> None:
@@ -139,6 +171,17 @@ class SharedMemoryMachine(RuleBasedStateMachine):
             replication=min(copies, hosts),
         )
         self.written = 0
+        self.on_the_way: list[Demotion] = []
+        self.arrived: set[tuple[int, int]] = set()  # socket and block, since it was last in DRAM
+
+    @rule(data=st.data())
+    def arrive(self, data: st.DataObject) -> None:
+        self.on_the_way += self.pool.take_demotions()
+        if self.on_the_way:
+            at = data.draw(st.integers(0, len(self.on_the_way) - 1))
+            demotion = self.on_the_way.pop(at)
+            self.pool.arrive(demotion)
+            self.arrived.add((demotion.socket, demotion.block))
 
     @rule(block=st.integers(0, 30))
     def write(self, block: int) -> None:
@@ -153,6 +196,7 @@ class SharedMemoryMachine(RuleBasedStateMachine):
     def read(self, block: int, host: int) -> None:
         found = self.pool.find(block, host)
         if found is not None:
+            assert found.tier == DRAM or (found.socket, block) in self.arrived
             self.pool.read(found)
             assert block in self.pool.shards[found.socket][DRAM]
 
@@ -166,6 +210,11 @@ class SharedMemoryMachine(RuleBasedStateMachine):
                 assert tier.held == len(tier.entered) == sum(map(len, tier.by_count.values()))
                 held += tier.held
             assert not set(dram.used) & set(ssd.used)
+        for socket, (arriving, (_, ssd)) in enumerate(
+            zip(self.pool._arriving, self.pool.shards, strict=True)
+        ):
+            assert set(arriving) <= set(ssd.used)
+            self.arrived -= {(socket, block) for block in arriving}
         assert held + self.pool.num_lost_blocks == self.written
 
 

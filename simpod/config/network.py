@@ -32,6 +32,7 @@ class ResolvedSharedMemory:
     waits_for_reads: bool
     layerwise: bool
     write_back: bool
+    ssd_write_bytes_per_s: float  # of a host
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,7 +207,25 @@ def _shared_memory(
         waits_for_reads=_waits(wanted, entry, problems, derived),
         layerwise=wanted.reads == "layerwise",
         write_back=wanted.write_back,
+        ssd_write_bytes_per_s=_ssd_writes(wanted, profile, problems, derived),
     )
+
+
+def _ssd_writes(
+    wanted: SharedMemory, profile: HardwareProfile, problems: Problems, derived: Derived
+) -> float:
+    """Bytes per second of a host into its SSD: as given, or what its card takes from a socket."""
+    key = "ssd_write_bytes_per_s"
+    if not wanted.ssd_bytes:
+        if wanted.ssd_write_bytes_per_s is not None:
+            problems.at((_SHARED, key), "there is no SSD to write to (ssd_bytes is 0)")
+        return 0.0
+    if wanted.ssd_write_bytes_per_s is not None:
+        return wanted.ssd_write_bytes_per_s
+    vpc = profile.topology.planes.get("vpc")
+    rate = vpc.cpu_bytes_per_s if vpc is not None else 0.0
+    derived[_SHARED, key] = (rate, f"a socket of {profile.name} over vpc")
+    return rate
 
 
 def _waits(wanted: SharedMemory, entry: PoolSpec, problems: Problems, derived: Derived) -> bool:

@@ -164,6 +164,9 @@ class SharedMemory(_Section):
     """DRAM of every node that caches for its own dies alone, beside the pool; 0: none."""
     ssd_bytes: NonNegative = 0.0
     """SSD behind the pool, all of it; what DRAM evicts goes there. 0: none."""
+    ssd_write_bytes_per_s: Positive | None = None
+    """Most that all sockets of a host write to SSD together; default: what one socket sends over
+    vpc."""
     block_tokens: Annotated[int, Ge(1)] = 128
     """Tokens of one block of the pool; 128 to 512 in CloudMatrix-Infer."""
     plane: Literal["scale_up", "vpc"] = "scale_up"

@@ -27,6 +27,7 @@ from simpod.cluster.shared_memory import (
     SharedMemorySpec,
     Tier,
 )
+from simpod.engine.demotions import Demotions
 from simpod.engine.layer_streams import LayerStreams
 from simpod.engine.network import Network, Operation, Part
 from simpod.engine.sequence import Sequence as Request
@@ -79,6 +80,7 @@ class ContextCache:
         self._inputs = inputs
         self.layers = LayerStreams(self, inputs.num_layers) if inputs.num_layers else None
         self._network = network
+        self._demotions = self._to_ssd()
         self._local = self._local_memory()
         self._wanted: dict[int, float] = {}
         self._wanted_at: tuple[float, int] = (-1.0, -1)  # time, and requests in queues
@@ -126,6 +128,7 @@ class ContextCache:
                 self._local.read(block)
             else:
                 self.memory.read(block)
+        self._demote()
         own = by_tier[DRAM]
         mine = sum(n for socket, n in own.items() if self._host_of(socket) == host)
         dies = self._inputs.placement.dies(rank.target)
@@ -213,6 +216,7 @@ class ContextCache:
             self._written_bytes += sum(part.size_bytes for part in operation.parts)
             for block, socket in wanted:
                 self.memory.write(block, socket)
+            self._demote()
 
         self._send(pairs, inputs.write_law, done, _Share(pace_s=pace_s), is_read=False)
 
@@ -280,6 +284,19 @@ class ContextCache:
                         before = self._wanted.get(block, inf)
                         self._wanted[block] = min(before, float(place))
         return self._wanted
+
+    def _to_ssd(self) -> Demotions | None:
+        inputs = self._inputs
+        if not inputs.spec.ssd_blocks:
+            return None
+        if inputs.ssd_law is None:
+            raise InvariantError("an SSD tier, and no way to it")
+        block_bytes = inputs.num_shards * self._unit_bytes
+        return Demotions(self._sim, self.memory, inputs.ssd_law, block_bytes)
+
+    def _demote(self) -> None:
+        if self._demotions is not None:
+            self._demotions.start(self._network)
 
     def _local_memory(self) -> LocalMemory | None:
         inputs = self._inputs

@@ -27,13 +27,6 @@ Floats = NDArray[np.float64]
 SETTLE = PLAN + 1
 """After the plans of an instant: rates are worked out once for all that starts and ends then."""
 
-STRIPES = 8
-"""An operation of more parts than this is striped: only the last of them matters."""
-
-GRAIN_FRAC = 0.01
-"""Ends of stripes are seen with a delay of this share of their time: ends close together count as
-one. Until then they keep the bandwidth that they do not need any more."""
-
 LEAST_FRAC = 0.01
 """Exchanges leave flows at least this share of a link's rate."""
 
@@ -306,10 +299,7 @@ class Network:
         first = self._table.next_completion()
         next_s = inf
         if first is not None:
-            operation = self._in_table[first[1]][0]
             next_s = max(first[0], self._clock.now)
-            if len(operation.parts) > STRIPES:
-                next_s += GRAIN_FRAC * (next_s - operation.start_s)
         if next_s == self._next_s:
             return
         if self._next_alarm is not None:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from simpod.records.columns import TRANSFER_KINDS, TransferRecords
 
-KV, CACHE_READ, WRITE_BACK, EXPERT_WEIGHTS, MIGRATION = range(len(TRANSFER_KINDS))
+KV, CACHE_READ, WRITE_BACK, EXPERT_WEIGHTS, MIGRATION, DEMOTION = range(len(TRANSFER_KINDS))
 
 NOWHERE = -1
 """No request, no rank, no die, no host."""

@@ -36,7 +36,7 @@ STATUS_NAMES = ("live", "finished", "refused")
 PACE_ROUNDING = 1e-9
 """Of a product of tokens and `decode_pace`, before it is rounded down."""
 
-TRANSFER_KINDS = ("kv", "cache_read", "write_back", "expert_weights", "migration")
+TRANSFER_KINDS = ("kv", "cache_read", "write_back", "expert_weights", "migration", "demotion")
 """Prefill to decode; shared memory to prefill and back; between dies of experts; of a sequence."""
 
 

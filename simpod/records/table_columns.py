@@ -128,7 +128,8 @@ TABLE_COLUMNS: Final[Mapping[str, Mapping[tuple[str, ...], str]]] = {
             "`kv` (prefill to decode), `cache_read`, `write_back` (from and to the [shared "
             "memory](shared-memory.md)), `expert_weights` (between dies whose "
             "[experts](experts.md) change), `migration` (of a sequence that decodes, to "
-            "another rank; twice: what there is, and what it has gained meanwhile)"
+            "another rank; twice: what there is, and what it has gained meanwhile), `demotion` "
+            "(from a memory of the pool to its SSD)"
         ),
         ("plane",): "network plane that carried it",
         (

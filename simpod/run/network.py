@@ -11,7 +11,15 @@ from simpod.cluster import (
     num_kv_shards,
     place_in_order,
 )
-from simpod.cluster.fabric import Fabric, build_graph, degraded, freeze, transfer_law, whole_fabric
+from simpod.cluster.fabric import (
+    Fabric,
+    build_graph,
+    degraded,
+    freeze,
+    transfer_law,
+    whole_fabric,
+    with_ssd,
+)
 from simpod.config import ResolvedExperiment
 from simpod.cost import KvTransfer, kv_bytes_per_token, kv_transfer
 from simpod.engine import CacheInputs, KvPath
@@ -80,10 +88,13 @@ def _placements(experiment: ResolvedExperiment) -> tuple[Placement, ...]:
 
 
 def _fabric(experiment: ResolvedExperiment) -> Fabric:
-    """The pod's links, as far as they are left."""
+    """The pod's links, as far as they are left, and those into the SSD of a shared memory."""
     profile = experiment.hardware[experiment.pools[0].name]
-    lost = experiment.network.degrade
-    return freeze(degraded(build_graph(profile), lost)) if lost else whole_fabric(profile)
+    lost, shared = experiment.network.degrade, experiment.network.shared_memory
+    fabric = freeze(degraded(build_graph(profile), lost)) if lost else whole_fabric(profile)
+    if shared is not None and shared.spec.ssd_bytes:
+        return with_ssd(fabric, "vpc", shared.ssd_write_bytes_per_s)
+    return fabric
 
 
 def _check_ends(

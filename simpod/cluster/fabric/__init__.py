@@ -5,6 +5,7 @@ from simpod.cluster.fabric.fair import first_full_level
 from simpod.cluster.fabric.flows import Flow, FlowTable
 from simpod.cluster.fabric.graph import PEER, Graph, build_graph, degraded
 from simpod.cluster.fabric.laws import transfer_law
+from simpod.cluster.fabric.storage import with_ssd
 from simpod.cluster.fabric.whole import whole_fabric
 
 __all__ = [
@@ -21,4 +22,5 @@ __all__ = [
     "freeze",
     "transfer_law",
     "whole_fabric",
+    "with_ssd",
 ]

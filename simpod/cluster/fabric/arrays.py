@@ -56,7 +56,10 @@ class PlaneArrays:
 
 @dataclass(frozen=True)
 class Fabric:
-    """Links as numbers. Endpoints are dies, then CPUs: CPU j is endpoint `num_dies + j`."""
+    """Links as numbers. Endpoints are dies, then CPUs, then the SSD of each node, if it has one.
+
+    CPU j is endpoint `num_dies + j` (`cpu`), see `with_ssd` for SSD.
+    """
 
     name: str
     num_dies: int
@@ -68,6 +71,7 @@ class Fabric:
     link_names: tuple[str, ...]
     plane_names: tuple[str, ...]
     planes: Mapping[str, PlaneArrays] = field(repr=False)
+    ssd_links: tuple[int, ...] = ()  # [nodes] into the SSD of each
 
     @property
     def num_links(self) -> int:
@@ -99,6 +103,10 @@ class Fabric:
         """The endpoint of a CPU."""
         return self.num_dies + index
 
+    def ssd(self, node: int) -> int:
+        """The endpoint of a node's SSD, which is only written to."""
+        return self.num_dies + self.num_cpus + node
+
     def plane_of(self, source: int, destination: int, plane: str) -> str:
         """Dies of one NPU use the link between them instead of scale_up; else the plane itself."""
         if plane == "scale_up" and (source, destination) in self._peers:
@@ -108,6 +116,9 @@ class Fabric:
     def route(self, source: int, destination: int, plane: str) -> tuple[int, ...]:
         """Links of a transfer: the way out, the way in, then the domains' if it leaves its own."""
         arrays = self._arrays(source, destination, plane)
+        node = destination - self.ssd(0)
+        if node >= 0:
+            return self._route_to_ssd(arrays, source, node)
         up, down = arrays.up_links[source], arrays.down_links[destination]
         here, there = arrays.group[source], arrays.group[destination]
         if up < 0 or down < 0:
@@ -122,7 +133,7 @@ class Fabric:
     def path_bytes_per_s(self, source: int, destination: int, plane: str) -> float:
         """Most that one transfer can carry, if it is alone; infinite where its links say it all."""
         arrays = self._arrays(source, destination, plane)
-        if arrays.is_whole:
+        if arrays.is_whole or destination >= self.ssd(0):
             return inf
         rate = arrays.path_bytes_per_s(source, destination)
         if rate == 0:
@@ -144,6 +155,14 @@ class Fabric:
             path = self.route(source, destination, plane)
             table[: len(path), i] = path
         return table
+
+    def _route_to_ssd(self, arrays: PlaneArrays, source: int, node: int) -> tuple[int, ...]:
+        """The way out, into the SSD, and out of the domain where there are several."""
+        up, ssd = arrays.up_links[source], self.ssd_links[node]
+        across = arrays.domain_up_links[arrays.group[source]]
+        if up < 0 or (across < 0 and len(arrays.domain_up_links) > 1):
+            raise ConfigError(f"{self.name}: no path from {self._end(source)} to its SSD")
+        return (up, ssd) if across < 0 else (up, ssd, across)
 
     def _arrays(self, source: int, destination: int, plane: str) -> PlaneArrays:
         if source == destination:

@@ -2,9 +2,13 @@
 
 Rates are worked out once for all starts and ends of an instant, and only where they can change:
 the filling is the same as before up to the level at which the change is felt first, so transfers
-that were stopped below keep their rates, and so do those of other components. The links of domains
-are watched only once they have been found too full: rates that are fair without a limit and keep
-it are fair with it.
+that were stopped below keep their rates, and so do those that no others join to the change. The
+links of domains are watched only once they have been found too full: rates that are fair without a
+limit and keep it are fair with it.
+
+Plain loops do this until they have cost as much as it takes to load the compiled kernel. From then
+on that works out whatever happens while many transfers are under way. Both give the same rates, to
+rounding, and what decides is counted, not timed: a run is the same everywhere.
 """
 
 from collections.abc import Iterable
@@ -14,15 +18,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simpod.cluster.fabric.arrays import LINK_KINDS, Fabric
-from simpod.cluster.fabric.components import Components
-from simpod.cluster.fabric.fair import fair_rates, few_fair_rates, first_full_level
+from simpod.cluster.fabric.fair import fair_rates, first_full_level
 from simpod.cluster.fabric.slots import Slots
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-FEW = 16
-"""Up to so many transfers whose rates may change, plain loops are quicker than arrays."""
+FEW = 64
+"""While so many transfers are under way at most, loops are about as quick as the kernel."""
+
+LOAD_TRANSFERS = 100_000
+"""Rates that loops work out, at 5 us each, in the time that it takes to load the kernel."""
 
 MANY_NEW = 64
 """From so many starts of one instant on, everything is worked out anew."""
@@ -48,11 +54,11 @@ class PlaneFlows:
         self._capacity_of: list[float] = self._capacity.tolist()
         self._is_up = kinds == LINK_KINDS.index("up")
         ends = (LINK_KINDS.index("up"), LINK_KINDS.index("down"))
-        self._is_watched = np.append(np.isin(kinds, ends), True)
+        self._limits = np.where(np.append(np.isin(kinds, ends), False), self._capacity, inf)
         self._watched_domains: set[int] = set()
         self._domain_rate = np.zeros(len(mine) + 1)  # the last stands for none
-        self._components = Components(len(mine))
         self._slots = Slots(no_link=len(mine))
+        self._num_looped = 0  # rates that loops have worked out
         self._members: list[set[int]] = [set() for _ in mine]
         self._carried_bytes = [0.0] * len(mine)
         self._busy_s = [0.0] * len(mine)
@@ -72,7 +78,6 @@ class PlaneFlows:
             if not members:
                 self._busy_since_s[link] = now_s
             members.add(slot)
-        self._components.start(self._stops(slot))
 
     def finish(self, now_s: float, flow_id: int) -> float:
         """Give up a transfer, done or not; returns the bytes that it moved."""
@@ -90,7 +95,6 @@ class PlaneFlows:
             if not members:
                 self._busy_s[link] += now_s - self._busy_since_s[link]
         self._slots.release(flow_id)
-        self._components.end()
         return moved
 
     def set_capacities(self, links: Iterable[int], bytes_per_s: Iterable[float]) -> None:
@@ -155,24 +159,41 @@ class PlaneFlows:
         if len(self._new) == 1 and not self._freed and self._settle_alone(now_s):
             return
         level = 0.0 if len(self._new) > MANY_NEW else self._level_of_change() * JUST_BELOW
-        reached = self._reached(level) if level > 0 else None
-        changed = [*self._freed, *(self._slots.paths[slot][0] for slot in self._new)]
+        changed = dict.fromkeys(link for path in self._stops(self._new) for link in path)
+        changed.update(dict.fromkeys(self._freed))
+        too_full = self._work_out(now_s, level, list(changed))
         self._new.clear()
         self._freed.clear()
-        if reached is None:
-            too_full = self._settle_many(now_s, level, changed)
-        else:
-            too_full = self._settle_few(now_s, reached)
         while too_full:  # comes to an end: every turn adds a limit that was broken, rates only fall
-            self._watch(too_full)
-            too_full = self._settle_many(now_s, 0.0, changed)
+            self._watched_domains.update(too_full)
+            self._limits[too_full] = self._capacity[too_full]
+            changed.update(dict.fromkeys(too_full))
+            too_full = self._work_out(now_s, 0.0, list(changed))
+        if self._watched_domains:
+            self._let_go()
 
-    def _stops(self, slot: int) -> tuple[int, ...]:
-        """Links that may stop a transfer."""
-        path = self._slots.paths[slot]
-        if self._watched_domains and len(path) > 2:
-            return *path[:2], *(link for link in path[2:] if link in self._watched_domains)
-        return path[:2]
+    def _work_out(self, now_s: float, least: float, changed: list[int]) -> list[int]:
+        """New rates of what is joined to the `changed` links and was not stopped below `least`.
+
+        Returns links of domains that are too full with them.
+        """
+        if self._num_looped > LOAD_TRANSFERS and len(self._slots) > FEW:
+            return self._set_many(now_s, *self._compiled_rates(least, changed))
+        reached = self._reached(least, changed)
+        rates = self._looped_rates(reached)
+        if len(reached) > FEW:
+            return self._set_many(now_s, np.array(reached), np.array(rates))
+        return self._set_few(now_s, reached, rates)
+
+    def _stops(self, slots: Iterable[int]) -> list[tuple[int, ...]]:
+        """Links that may stop each of these transfers."""
+        paths, watched = self._slots.paths, self._watched_domains
+        if not watched:
+            return [paths[slot][:2] for slot in slots]
+        return [
+            (*paths[slot][:2], *(link for link in paths[slot][2:] if link in watched))
+            for slot in slots
+        ]
 
     def _free_up(self, slot: int) -> None:
         """Note which links have room to give away when this transfer ends.
@@ -182,7 +203,7 @@ class PlaneFlows:
         """
         rate = float(self._slots.rates[slot])
         is_capped = rate >= self._slots.caps[slot]
-        for link in self._stops(slot):
+        for link in self._stops([slot])[0]:
             if link in self._freed:
                 self._freed[link] = min(self._freed[link], rate)
             elif len(self._members[link]) > 1 and not (is_capped and self._has_room(link)):
@@ -230,41 +251,60 @@ class PlaneFlows:
         """No transfer that is stopped below this rate can notice what has changed."""
         rates, caps = self._slots.rates, self._slots.caps
         level = min(self._freed.values(), default=inf)
-        for link in {link for slot in self._new for link in self._stops(slot)}:
+        for link in {link for path in self._stops(self._new) for link in path}:
+            room, mine = self._capacity_of[link], list(self._members[link])
+            if len(mine) > FEW:  # the equal share is no higher
+                level = min(level, room / len(mine))
+                continue
             limits = [
-                float(caps[slot] if slot in self._new else rates[slot])
-                for slot in self._members[link]
+                rate or cap  # new ones have no rate yet
+                for rate, cap in zip(rates[mine].tolist(), caps[mine].tolist(), strict=True)
             ]
-            level = min(level, first_full_level(self._capacity_of[link], limits))
+            level = min(level, first_full_level(room, limits))
         return level
 
-    def _reached(self, least: float) -> list[int] | None:
-        """Slots whose rate may change: at least `least`, joined to the change; None: too many."""
+    def _reached(self, least: float, changed: list[int]) -> list[int]:
+        """Slots whose rate may change: at least `least`, joined to the `changed` links."""
         rates = self._slots.rates
         found = dict(self._new)
-        links = [*self._freed, *(link for slot in self._new for link in self._stops(slot))]
-        seen = set(links)
+        links, seen = list(changed), set(changed)
         while links:
-            more = [s for s in self._members[links.pop()] if s not in found and rates[s] >= least]
+            mine = list(self._members[links.pop()])
+            more = [
+                slot
+                for slot, rate in zip(mine, rates[mine].tolist(), strict=True)
+                if rate >= least and slot not in found
+            ]
             found.update(dict.fromkeys(more))
-            if len(found) > FEW:
-                return None
-            further = {link for slot in more for link in self._stops(slot)} - seen
+            further = {link for path in self._stops(more) for link in path} - seen
             seen |= further
             links += further
         return list(found)
 
-    def _settle_few(self, now_s: float, reached: list[int]) -> list[int]:
-        """New rates of these slots; returns domains' links that are too full with them."""
+    def _looped_rates(self, reached: list[int]) -> list[float]:
+        """New rates of these slots."""
         slots = self._slots
-        paths = [self._stops(slot) for slot in reached]
+        self._num_looped += len(reached)
+        paths = self._stops(reached)
         ours = set(reached)
         room = {}
         for link in {link for path in paths for link in path}:
             others = slots.rates[list(self._members[link] - ours)].sum()
             room[link] = self._capacity_of[link] - float(others)
-        rates = few_fair_rates(paths, slots.caps[reached].tolist(), room)
-        too_full = []
+        return fair_rates(paths, slots.caps[reached].tolist(), room)
+
+    def _compiled_rates(self, least: float, changed: list[int]) -> tuple[Ints, Floats]:
+        """Slots that the change reaches, and their new rates."""
+        from simpod.cluster.fabric import kernel
+
+        slots = self._slots
+        links = slots.links if self._watched_domains else slots.links[:2]
+        active, at = slots.active(), np.array(changed, dtype=np.int64)
+        return kernel.fair_rates(active, links, slots.rates_and_caps, self._limits, least, at)
+
+    def _set_few(self, now_s: float, reached: list[int], rates: list[float]) -> list[int]:
+        """Set rates; returns domains' links that are too full with them."""
+        slots, too_full = self._slots, []
         for slot, rate in zip(reached, rates, strict=True):
             for link in slots.paths[slot][2:]:
                 self._domain_rate[link] += rate - float(slots.rates[slot])
@@ -273,51 +313,31 @@ class PlaneFlows:
             slots.set_rate(slot, now_s, rate)
         return [link for link in too_full if link not in self._watched_domains]
 
-    def _settle_many(self, now_s: float, least: float, changed: list[int]) -> list[int]:
-        """New rates of all slots from `least` on that are joined to the changed links."""
+    def _set_many(self, now_s: float, reached: Ints, rates: Floats) -> list[int]:
+        """The same with arrays."""
         slots = self._slots
-        active = slots.active()
-        links = self._watched_links(active)
-        old = slots.rates.take(active)
-        may_change = (old >= least) | (old == 0.0)  # new ones have no rate yet
-        if least > 0:
-            may_change &= self._components.joined(links, changed)
-        kept = (~may_change).nonzero()[0]
-        room = self._capacity.copy()
-        for row in links:
-            room -= np.bincount(row.take(kept), old.take(kept), len(room))
-        some = may_change.nonzero()[0]
-        slots_, old = active.take(some), old.take(some)
-        rates = fair_rates(links.take(some, axis=1), slots.caps.take(slots_), room)
+        old = slots.rates.take(reached)
         moves = (abs(rates - old) > SAME_FRAC * old).nonzero()[0]
-        changes, rates = slots_.take(moves), rates.take(moves)
+        changes, rates = reached.take(moves), rates.take(moves)
         slots.set_rates(changes, now_s, rates)
         return self._weigh_domains(changes, rates - old.take(moves))
 
-    def _watched_links(self, active: Ints) -> Ints:
-        """Links that may stop each of these transfers, [2 or 4, n]."""
-        if not self._watched_domains:
-            return self._slots.links[:2].take(active, axis=1)
-        links = self._slots.links.take(active, axis=1)
-        return np.where(self._is_watched.take(links), links, self._slots.no_link)
-
     def _weigh_domains(self, changes: Ints, differences: Floats) -> list[int]:
         """Add to the rates on the links of domains; returns those that are too full."""
-        for row in self._slots.links[2:]:
-            self._domain_rate += np.bincount(row.take(changes), differences, len(self._domain_rate))
+        for row in (2, 3):
+            links = self._slots.links[row].take(changes)
+            self._domain_rate += np.bincount(links, differences, len(self._domain_rate))
         self._domain_rate[-1] = 0.0  # stands for none
+        too_full = (self._domain_rate * JUST_BELOW > self._capacity) & (self._limits == inf)
+        found: list[int] = too_full.nonzero()[0].tolist()
+        return found
+
+    def _let_go(self) -> None:
+        """Watch links of domains no more that have room again."""
         calm = [
             link
             for link in self._watched_domains
             if self._domain_rate[link] < CALM_FRAC * self._capacity_of[link]
         ]
         self._watched_domains.difference_update(calm)
-        self._is_watched[calm] = False
-        too_full = (self._domain_rate * JUST_BELOW > self._capacity) & ~self._is_watched
-        found: list[int] = too_full.nonzero()[0].tolist()
-        return found
-
-    def _watch(self, links: list[int]) -> None:
-        self._watched_domains.update(links)
-        self._is_watched[links] = True
-        self._components.forget()
+        self._limits[calm] = inf

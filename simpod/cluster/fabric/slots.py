@@ -59,6 +59,11 @@ class Slots:
         self.ends_s[slot] = inf
         self._free.append(slot)
 
+    @property
+    def rates_and_caps(self) -> Floats:
+        """Both, [2, n]."""
+        return self._table[:2]
+
     def active(self) -> Ints:
         """Slots that are taken."""
         return (self.ids >= 0).nonzero()[0]

@@ -1,8 +1,9 @@
 """DRAM of chosen hosts and a part of an SSD behind each, as one pool of KV blocks.
 
 A shard is one CPU socket's memory. Blocks lie where consistent hashing puts them, `replication`
-copies on as many hosts. A block that DRAM evicts goes to its shard's SSD part; what that evicts is
-gone. A block that is read from SSD moves back to DRAM.
+copies on as many hosts. A block that DRAM evicts goes to its shard's SSD part, where it has a place
+at once and is found once it has arrived; what that evicts is gone. A block that is read from SSD
+moves back to DRAM.
 """
 
 from collections.abc import Callable, Sequence
@@ -63,8 +64,16 @@ class Found(NamedTuple):
     tier: int  # DRAM or SSD of the pool, or LOCAL: of the reader's host alone
 
 
+class Demotion(NamedTuple):
+    """A block on its way from a socket's DRAM to its SSD."""
+
+    block: int
+    socket: int
+    number: int  # of all demotions: the same block may be on its way again
+
+
 class SharedMemory:
-    """Who holds which block; nothing here takes time."""
+    """Who holds which block. Nothing takes time here: who moves blocks says when they are there."""
 
     def __init__(
         self, spec: SharedMemorySpec, make_policy: Callable[[], Evict], policy_name: str
@@ -85,6 +94,8 @@ class SharedMemory:
             tuple(Tier(blocks, make_policy(), policy_name) for blocks in capacities)
             for _ in range(spec.num_shards)
         ]
+        self._arriving: list[dict[int, int]] = [{} for _ in self.shards]  # block -> demotion
+        self._demotions: list[Demotion] = []  # that nobody has taken up yet
 
     def held_blocks(self, tier: int) -> int:
         """Copies that a tier holds, all shards."""
@@ -102,7 +113,7 @@ class SharedMemory:
         best: Found | None = None
         for shard in self._ring.holders(block):
             for tier, memory in enumerate(self.shards[shard]):
-                if block in memory:
+                if block in memory and not (tier == SSD and block in self._arriving[shard]):
                     host = shard // self.spec.sockets_per_host
                     found = Found(block, host, shard, tier)
                     if tier == DRAM and (host == near_host or near_host < 0):
@@ -132,7 +143,7 @@ class SharedMemory:
         dram, ssd = self.shards[found.socket]
         if found.block in dram:
             dram.touch(found.block)
-        elif found.block in ssd:
+        elif found.block in ssd and found.block not in self._arriving[found.socket]:
             ssd.drop(found.block)
             self.num_promoted_blocks += 1
             self._put(found.socket, found.block)
@@ -150,8 +161,25 @@ class SharedMemory:
         if not any(block in memory for memory in self.shards[socket]):
             self._put(socket, block)
 
+    def take_demotions(self) -> list[Demotion]:
+        """Blocks that have been given up by DRAM since the last time: to be moved to SSD."""
+        taken, self._demotions = self._demotions, []
+        return taken
+
+    def arrive(self, demotion: Demotion) -> None:
+        """A block is on its SSD and can be read, if it has not been given up meanwhile."""
+        arriving = self._arriving[demotion.socket]
+        if arriving.get(demotion.block) == demotion.number:
+            del arriving[demotion.block]
+
     def _put(self, socket: int, block: int) -> None:
         dram, ssd = self.shards[socket]
+        arriving = self._arriving[socket]
         for demoted in dram.put(block):
-            self.num_demoted_blocks += ssd.capacity_blocks > 0
-            self.num_lost_blocks += len(ssd.put(demoted))
+            for lost in ssd.put(demoted):
+                self.num_lost_blocks += 1
+                arriving.pop(lost, None)
+            if ssd.capacity_blocks:
+                arriving[demoted] = self.num_demoted_blocks
+                self._demotions.append(Demotion(demoted, socket, self.num_demoted_blocks))
+                self.num_demoted_blocks += 1
