@@ -11,6 +11,7 @@ from simpod.cluster.fabric import Fabric
 from simpod.cluster.prefix import PrefixCache
 from simpod.cluster.ranked_prefix import RankedPrefixCache
 from simpod.cost import KvTransfer, Pricer
+from simpod.cost.frontend import Frontend
 from simpod.engine.asking import blame_idleness
 from simpod.engine.clock import Clock
 from simpod.engine.collect import PACK_REQUEST, collect
@@ -18,6 +19,7 @@ from simpod.engine.context_cache import CacheInputs, ContextCache
 from simpod.engine.dispatch import Dispatcher
 from simpod.engine.elastic import ElasticDispatcher
 from simpod.engine.expert_moves import ExpertMover, ExpertPath
+from simpod.engine.frontend import Deliveries, FrontendQueue
 from simpod.engine.gate import Gate
 from simpod.engine.group import Group
 from simpod.engine.kv_mover import KvMover, KvPath
@@ -99,6 +101,7 @@ class RunInputs:
     migration_over: TransferLaw | None = None  # over the fabric; None: over links of its own
     scaling: ScalingInputs | None = None  # then a pool has the most instances that it can get
     samples_s: float | None = None  # of the load, where no scaling policy takes samples
+    frontend: Frontend | None = None  # where all tokens leave; None: each group sends its own
     steps_ahead: int = 0
     """Steps that are planned when a prompt arrives at ranks at work."""
     skip_ahead: bool = True
@@ -180,7 +183,7 @@ class Simulation:
         self.kv = KvMover(self)
         planes = sorted({self.kv.path.plane, inputs.migration_plane})
         self.transfers = TransferLog(inputs.fabric.plane_names if inputs.fabric else planes)
-        self.source = Source(
+        self.source: Source = Source(
             inputs.requests, self.clock, self.prefix_unit_tokens(inputs.entry.spec)
         )
         self.migrator = self._migrator(inputs)
@@ -195,6 +198,8 @@ class Simulation:
         self.samples = watch.samples if watch is not None else None
         needs_gate = inputs.make_admission or inputs.prediction
         self._gate = Gate(self, inputs) if needs_gate else None
+        self.frontend = FrontendQueue(self, inputs.frontend) if inputs.frontend else None
+        self.deliveries: Deliveries | None = None
         self._longest = min(self._longest_of(pool.spec) for pool in self.pools)
 
     def run(self) -> RunRecords:
@@ -218,6 +223,8 @@ class Simulation:
         parts = self.log.by_group(len(self.groups))
         for group, part in zip(self.groups, parts, strict=True):
             group.ledger.close(*part)
+        if self.frontend is not None:
+            self.deliveries = self.frontend.close()
         if self.network is not None:
             self.network.catch_up_samples()
         if self.scaler is not None:
@@ -239,7 +246,10 @@ class Simulation:
         inputs = self.inputs
         looks = (inputs.make_migration, inputs.scaling, inputs.samples_s)
         has_alarms = any(look is not None for look in looks) or bool(self._expert_movers)
-        return self._last_end_s if self.is_over and has_alarms else self.clock.now
+        end_s = self._last_end_s if self.is_over and has_alarms else self.clock.now
+        if self.deliveries is None or inputs.duration_s is not None:
+            return end_s
+        return max(end_s, self.deliveries.end_s)
 
     @property
     def is_over(self) -> bool:
@@ -333,6 +343,8 @@ class Simulation:
         if seq.emitted_tokens == 0:
             seq.first_token_s = now_s
         seq.emitted_tokens += 1
+        if self.frontend is not None:
+            self.frontend.prompt_token(seq, group)
         is_last = seq.emitted_tokens == self.output_tokens[seq.seq_id]
         if is_last or (is_prefill and pool is None):
             rank.retire(seq)
@@ -353,7 +365,10 @@ class Simulation:
         self._last_end_s = self.clock.now
         if self.inputs.on_progress is not None and self.num_ended % self._progress_every == 0:
             self.inputs.on_progress(self.num_ended, self._total, self.clock.now)
-        self.source.on_end(seq.seq_id)
+        if self.frontend is None or status != FINISHED:
+            self.source.on_end(seq.seq_id)
+        else:
+            self.frontend.ended(seq)
 
     def _record(self, seq: Sequence, status: int) -> None:
         finished = status == FINISHED
