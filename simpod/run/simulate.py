@@ -119,9 +119,8 @@ def run_inputs(
         for spec, key, placement in zip(largest(experiment), keys, links.placements, strict=True)
     )
     batching = experiment.policies["batching"]
-    admission = experiment.policies.get("admission")
-    eviction = experiment.policies.get("prefix_eviction")
-    migration = experiment.policies.get("migration")
+    optional = ("admission", "prefix_eviction", "migration")
+    admission, eviction, migration = (experiment.policies.get(key) for key in optional)
     slo = experiment.slo
     return RunInputs(
         seed=experiment.seed,
