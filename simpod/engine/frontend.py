@@ -78,6 +78,7 @@ class FrontendQueue:
         self._free_s = -inf
         self._read = 0  # bytes of the log of runs
         self._here = np.zeros(len(sim.groups), dtype=np.int64)  # steps of each group that have come
+        self._next_s = np.full(len(sim.groups), -inf)  # when one may have more; -inf: unknown
         self._clock = sim.groups[-1].tokens  # prefill pools, which come first, do not decode
         self._singles = array("d")  # group, step, its end, tokens beside those of decoding
         self._prompts = array("q")  # request, group, step: of tokens that a prompt's end gave
@@ -118,7 +119,7 @@ class FrontendQueue:
     def _answer(self) -> None:
         """Find when the requests that have ended leave, and tell then."""
         ended, self._ended = self._ended, []
-        new = self._take_in(self._under_way())
+        new = self._take_in(self._over(), self._under_way())
         clock, on_left = self._sim.clock, self._on_left
         order = np.argsort(new.key)
         keys = np.array([key for _, key in ended])
@@ -129,16 +130,32 @@ class FrontendQueue:
             clock.call_at(max(left_s, clock.now), DELIVER, partial(on_left, seq_id))
 
     def _under_way(self) -> Floats:
-        """[runs, len(COLUMNS)] steps that are over of runs under way; they hold no prompts."""
-        rows = []
-        for group in self._sim.groups:
+        """[runs, len(COLUMNS)] steps that are over of runs under way; they hold no prompts.
+
+        Not all groups are looked at: in a run they are again when its next step is over.
+        """
+        rows, now_s = [], self._sim.clock.now
+        for index in np.flatnonzero(self._next_s <= now_s).tolist():
+            group = self._sim.groups[index]
             run = group.under_way
-            if run is None or run.steps == 1 or not (steps := run.steps_by(self._sim.clock.now)):
+            if run is None:
+                continue
+            steps = run.steps_by(now_s) if run.steps > 1 else 0  # the log tells of single ones
+            self._next_s[index] = run.end_of(steps + 1) if run.steps > max(1, steps) else inf
+            if not steps:
                 continue
             law = run.start_s, run.prices.base_s, run.prices.slope_s
             number = group.ledger.num_steps
-            rows.append((group.index, number, steps, *law, run.first, group.num_decoding))
+            rows.append((index, number, steps, *law, run.first, group.num_decoding))
         return np.array(rows, dtype=np.float64).reshape(-1, len(COLUMNS))
+
+    def _over(self) -> Floats:
+        """[runs, len(COLUMNS)] runs that have ended since the last time."""
+        log = self._sim.log.rows
+        rows = np.frombuffer(bytes(log[self._read :])).reshape(-1, len(ROW))[:, COLUMNS]
+        self._read = len(log)
+        self._next_s[rows[:, 0].astype(np.int64)] = -inf
+        return rows
 
     # --- messages -------------------------------------------------------------------------------
 
@@ -146,12 +163,9 @@ class FrontendQueue:
         """Identity of a message; ascends in the order of one instant (`clock.STEP_END`)."""
         return (len(self._here) - 1 - group << STEP_BITS) + step
 
-    def _take_in(self, under_way: Floats) -> Messages:
-        """Serve what has come since the last time."""
-        log = self._sim.log.rows
-        over = np.frombuffer(bytes(log[self._read :])).reshape(-1, len(ROW))[:, COLUMNS]
-        self._read = len(log)
-        rows = np.concatenate([over, under_way])
+    def _take_in(self, *parts: Floats) -> Messages:
+        """Serve what has come since the last time; runs that are over come before others."""
+        rows = np.concatenate(parts)
         key, time_s, tokens = self._of_decodes(rows[rows[:, -1] > 0])
         self._here[rows[:, 0].astype(np.int64)] = (rows[:, 1] + rows[:, 2]).astype(np.int64)
         singles = np.array(self._singles).reshape(-1, 4)
@@ -200,7 +214,7 @@ class FrontendQueue:
 
     def close(self) -> "Deliveries":
         """Everything that the groups have given, served to the end."""
-        self._take_in(np.empty((0, len(COLUMNS))))
+        self._take_in(self._over())
         parts = self._all
         return Deliveries(
             Messages(
