@@ -80,6 +80,7 @@ class FrontendQueue:
         self._here = np.zeros(len(sim.groups), dtype=np.int64)  # steps of each group that have come
         self._next_s = np.full(len(sim.groups), -inf)  # when one may have more; -inf: unknown
         self._clock = sim.groups[-1].tokens  # prefill pools, which come first, do not decode
+        self._has_pauses = any(group.ledger.pauses for group in sim.groups)
         self._singles = array("d")  # group, step, its end, tokens beside those of decoding
         self._prompts = array("q")  # request, group, step: of tokens that a prompt's end gave
         self._ended: list[tuple[int, int]] = []  # request, key: not known yet when it leaves
@@ -199,9 +200,8 @@ class FrontendQueue:
         gained = self._clock.gained_sums(first[row], done)
         end_s = start_s[row] + (done * base_s[row] + slope_s[row] * gained)
         step = number[row] + done
-        for index in np.unique(group[row]) if len(row) else ():
-            pauses = self._sim.groups[index].ledger.pauses
-            if pauses is not None:
+        for index in np.unique(group[row]).tolist() if self._has_pauses else ():
+            if (pauses := self._sim.groups[index].ledger.pauses) is not None:
                 here = group[row] == index
                 sums_s = pauses.sums(int(step[here].max()))
                 end_s[here] += sums_s[step[here]] - sums_s[number[row][here]]

@@ -28,6 +28,8 @@ class TokenClock:
         self.tokens = tokens
         self.per_steps = per_steps
         self.is_plain = tokens == per_steps
+        period = np.arange(per_steps) * tokens // per_steps
+        self._sums_in_period = np.append(0, period.cumsum())
 
     def at(self, step: int) -> int:
         """V(step)."""
@@ -53,8 +55,7 @@ class TokenClock:
 
     def _sums(self, steps: Ints) -> Ints:
         """V(0) + ... + V(steps - 1): whole periods of `per_steps` steps, and the rest."""
-        period = np.arange(self.per_steps + 1) * self.tokens // self.per_steps
-        part = np.append(0, period.cumsum())[: self.per_steps + 1]
+        part = self._sums_in_period
         whole, rest = np.divmod(steps, self.per_steps)
         grown = self.tokens * (self.per_steps * (whole * (whole - 1) // 2) + whole * rest)
         sums: Ints = whole * part[-1] + grown + part[rest]
