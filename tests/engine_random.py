@@ -1,6 +1,6 @@
 """Random small deployments that preempt, share prefixes, hand over, and refuse."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -9,11 +9,12 @@ import numpy as np
 from cost_examples import NPU_POD, SMALL_MOE
 from engine_cases import LinearPricer, at, chained, pool_inputs, pool_spec, run_inputs
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from simpod.cost import KvTransfer, StepPricer
 from simpod.engine import PoolInputs, RunInputs, Simulation
 from simpod.policies import BUILT_IN, MigrationView, Move, Prediction
-from simpod.records.columns import RunRecords
+from simpod.records.columns import FINISHED, RunRecords
 from simpod.workload import Requests
 
 HASH_BLOCK_TOKENS = 4
@@ -39,6 +40,7 @@ class Experiment:
     first_token_from_decode: bool
     swaps: bool
     migrates: bool
+    has_paces: bool  # requests accept more or fewer drafts
     load: str  # poisson, ticks, sessions or closed
     num_requests: int
     seed: int
@@ -76,6 +78,7 @@ def random_experiment(number: int, fixed: dict[str, Any]) -> Experiment:
         "reserve_full_prompt": choose([False, True]),
         "swaps": choose([False, True]),
         "migrates": choose([False, True]),
+        "has_paces": choose([False, True]),
         "seed": number,
     }
     return Experiment(**(drawn | fixed))
@@ -134,6 +137,13 @@ def prediction_of(case: Experiment) -> Prediction:
     return Prediction(rng.integers(1, 30, case.num_requests).astype(float))
 
 
+def paces_of(case: Experiment) -> NDArray[np.float64] | None:
+    """Tokens of a decode step of each request over the mean."""
+    if not (case.has_paces and case.acceptance):
+        return None
+    return np.random.default_rng([case.seed, 2]).uniform(0.6, 1.4, case.num_requests)
+
+
 def pricer_of(case: Experiment, spec: Any, time_scale: float) -> LinearPricer | StepPricer:
     if case.real_prices:
         hardware = NPU_POD
@@ -178,6 +188,7 @@ def inputs_of(
         "first_token_from_decode": case.first_token_from_decode,
         "requests": requests_of(case, time_scale=time_scale),
         "prediction": prediction_of(case),
+        "decode_pace": paces_of(case),
         "ttft_target_s": 20.0 * time_scale,
     }
     if case.shape == "split":
@@ -229,6 +240,36 @@ def run(case: Experiment, **changes: Any) -> tuple[Watched, RunRecords]:
     return sim, sim.run()
 
 
+def assert_all_tokens(case: Experiment, sim: Any, records: RunRecords) -> None:
+    """Tokens = those of spans of decode steps + those that a prompt's end gave; a last step with
+    draft tokens may give some more than are wanted."""
+    spans = defaultdict(list)
+    for request_id, ledger, first, last in records.segments.tolist():
+        spans[request_id].append((ledger, first, last))
+    requests = records.requests
+    has_paces = case.has_paces and case.acceptance > 0.0
+    spare_most = (2 if has_paces else 1) if case.acceptance else 0
+    room_tokens = min(pool.spec.room_tokens for pool in sim.pools)
+    for row in np.flatnonzero(requests.status == FINISHED).tolist():
+        request_id = int(requests.request_id[row])
+        if requests.last_decode_step[row] > requests.first_decode_step[row] >= 0:
+            last_span = (requests.ledger, requests.first_decode_step, requests.last_decode_step)
+            spans[request_id].append(tuple(int(column[row]) for column in last_span))
+        decoded = 0
+        for ledger, first, last in spans[request_id]:
+            tokens, steps = records.groups[ledger].tokens_per_decode_step
+            if has_paces:
+                rate = requests.decode_pace[row] * tokens / steps
+                decoded += int((last - first) * rate + 1e-9)
+            else:
+                decoded += last * tokens // steps - first * tokens // steps
+        spare = decoded + sim.tokens_of_prompts[request_id] - requests.output_tokens[row]
+        longest = requests.prompt_tokens[row] + requests.output_tokens[row] / 0.6
+        if not has_paces or longest < room_tokens:  # else it may end where its rank is full
+            assert spare >= 0
+        assert spare <= spare_most
+
+
 FIXED = Experiment(
     shape="split",
     dp=3,
@@ -246,6 +287,7 @@ FIXED = Experiment(
     first_token_from_decode=False,
     swaps=False,
     migrates=False,
+    has_paces=True,
     load="sessions",
     num_requests=200,
     seed=12,

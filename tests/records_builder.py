@@ -38,6 +38,7 @@ _INTS = {
 }
 _FLOATS: dict[str, float] = {
     "barrier_wait_s": 0.0,
+    "decode_pace": 1.0,
     "cache_read_s": 0.0,
     "transfer_start_s": NAN,
     "transfer_end_s": NAN,

@@ -61,6 +61,7 @@ NO_UNIT = {
     "p95": "of whatever the distribution is of",
     "p99": "of whatever the distribution is of",
     "mtp_acceptance": "a share, called so by every engine",
+    "mtp_acceptance_std": "of that share",
     "mtp_share": "a share",
     "topk": "experts of a token; a float where it is an array's scalar",
     "num_slots": "a count, as above",

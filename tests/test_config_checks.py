@@ -124,6 +124,36 @@ def test_the_override_is_blamed_where_values_do_not_go_together(
     assert problem.startswith(f"--set {change}: deployment.server.{expected}")
 
 
+STAGED = "{dies: 8, dp: 2, tp: 4, attention_parallelism: sp_tp_sp}"
+
+
+@pytest.mark.parametrize(
+    ("model", "why"),
+    [
+        ("llama-3.1-8b", "its attention is gqa, without latents to gather"),
+        ("deepseek-v2-lite", "its queries have no latent to gather"),
+    ],
+)
+def test_stages_need_latents(problem_of, model, why):
+    problem = problem_of({"server": STAGED}, model=model, hardware="h100")
+    expected = f'attention_parallelism: sp_tp_sp with {model}: {why} (got "sp_tp_sp")'
+    assert problem.startswith("exp.yaml:9:")
+    assert f"deployment.server.{expected}; allowed: tensor" in problem
+
+
+def test_an_unknown_attention_parallelism_is_refused(problem_of):
+    problem = problem_of({"server": STAGED.replace("sp_tp_sp", "ring")}, model="deepseek-r1")
+    assert 'attention_parallelism: unknown value (got "ring"); allowed: tensor, sp_tp_sp' in problem
+
+
+def test_micro_batches_need_tokens_that_are_apart(load, problem_of):
+    """One rank has all of its tokens on each die, unless it is staged."""
+    alone = "{dies: 32, tp: 32, ep: 32, micro_batches: 2}"
+    assert "micro_batches: micro-batches hide the exchange" in problem_of({"server": alone})
+    staged = alone.replace("ep: 32", "ep: 32, attention_parallelism: sp_tp_sp")
+    assert load({"server": staged}).pools[0].layout.is_staged
+
+
 SHARED = "workload.shared_prefix={num_prefixes: 2, tokens: 4096}"
 TRACE = "workload={trace: {path: t.jsonl, format: mooncake}}"
 

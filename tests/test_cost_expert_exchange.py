@@ -8,6 +8,7 @@ from cost_examples import DEEPSEEK_R1, NPU_POD, SMALL_MOE, ep_layout
 
 from simpod.config import load_hardware
 from simpod.cost import Layout
+from simpod.cost import operators as op
 from simpod.cost.collectives import dispatch_message_bytes, expert_exchange
 from simpod.cost.expert_exchange import ExpertExchange
 from simpod.cost.statuses import part_statuses, worst
@@ -58,6 +59,30 @@ def test_more_tokens_take_longer_and_microseconds(name, operation):
     seconds = ExpertExchange(DEEPSEEK_R1, hardware, layout).seconds(operation, TOKENS)
     assert np.all(np.diff(seconds) > 0.0)
     assert np.all((seconds > 5e-6) & (seconds < 20e-3))
+
+
+def test_a_shared_copy_on_every_die_is_at_home():
+    """9 slots of a token, 8 of them elsewhere; with fewer copies than dies all 9 are sent to."""
+    home, away = (ep_layout(32, shared_expert_dies=dies) for dies in (32, 16))
+    assert op.experts_per_token(DEEPSEEK_R1, home) == 9
+    assert op.copies_sent(DEEPSEEK_R1, home) == 8
+    assert op.copies_sent(DEEPSEEK_R1, away) == 9
+    assert op.copies_sent(DEEPSEEK_R1, replace(away, expert_dies=16)) == 9
+    none = ep_layout(32)
+    assert op.copies_sent(DEEPSEEK_R1, none) == 8
+
+
+@pytest.mark.parametrize("name", ["cloudmatrix384", "no constants"])
+def test_without_copies_at_home_messages_are_more_uneven_than_loads(name):
+    """A die with 1.8 of the mean 9: 1 at home, so 15.2 of 8 come over links, 1.9 of the mean."""
+    hardware = NPU_POD if name == "no constants" else load_hardware(name)
+    home, none = (
+        ExpertExchange(DEEPSEEK_R1, hardware, ep_layout(32, **more))
+        for more in ({"shared_expert_dies": 32}, {})
+    )
+    for operation in OPERATIONS:
+        fullest_s = home.seconds(operation, TOKENS, 1.8)
+        assert fullest_s == pytest.approx(none.seconds(operation, TOKENS, 1.9))
 
 
 def test_statuses_are_those_of_the_kernels_that_price_a_part():

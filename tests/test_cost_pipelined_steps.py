@@ -199,6 +199,50 @@ def test_published_stages_of_xdeepserve() -> None:
     assert parts["experts"] == pytest.approx(120e-6, rel=0.2)
 
 
+def test_the_first_stage_of_a2e_is_work_of_attention_dies() -> None:
+    """7.1: MLA, its projections, gating and the first stage of A2E take 0.7 ms of a layer."""
+    layout = replace(SPLIT, dies=480, dp=480, expert_dies=288, ep=288, domains=3, micro_batches=2)
+    layout = replace(layout, shared_expert_dies=32, redundant_slots=288, kv_dtype="int8")
+    layout = replace(layout, weight_dtype="int8", mtp_layers=1, mtp_acceptance=0.9)
+    price = step_pricer(DEEPSEEK_R1, HARDWARE, layout).price(
+        Batch.of(np.full(480, 96), np.full(480, 96 * 3072))
+    )
+    micro_batches, layers = 2, 62
+    own_s = float(price.rank_busy_s.mean()) / micro_batches / layers
+    assert own_s == pytest.approx(0.7e-3, rel=0.05)
+    assert price.base_s > float(price.rank_busy_s.max())
+
+
+@pytest.mark.parametrize("layout", [COLOCATED, SPLIT], ids=["streams", "split"])
+def test_small_steps_go_as_one_batch(layout: Layout) -> None:
+    """By the fullest rank: 16 sequences of two tokens are the most."""
+    many = replace(layout, micro_batches=2)
+    either = step_pricer(DEEPSEEK_R1, HARDWARE, replace(many, micro_batch_tokens=32))
+    whole = step_pricer(DEEPSEEK_R1, HARDWARE, replace(layout, micro_batches=1))
+    split = step_pricer(DEEPSEEK_R1, HARDWARE, many)
+    small, large = batch_of(layout.dp, 16), batch_of(layout.dp, 16)
+    large.decode_seqs[0] += 1
+    assert either.price(small).base_s == whole.price(small).base_s != split.price(small).base_s
+    few = batch_of(layout.dp, 4)
+    assert either.price(few).base_s < split.price(few).base_s
+    assert either.price(large).base_s == split.price(large).base_s
+    assert either.mtp_share == whole.mtp_share == split.mtp_share
+
+
+def test_small_steps_learn_of_new_loads_whenever_they_come() -> None:
+    layout = replace(COLOCATED, redundant_slots=32)
+    first, second = loads_of(BalancedRouting(), 32), loads_of(CorrelatedRouting(log_scale=1.0), 32)
+    batch = batch_of(layout.dp, 8)
+    expected = step_pricer(DEEPSEEK_R1, HARDWARE, layout, None, second).price(batch).base_s
+    for is_asked_before in (False, True):
+        many = replace(layout, micro_batches=2, micro_batch_tokens=32)
+        pricer = step_pricer(DEEPSEEK_R1, HARDWARE, many, None, first)
+        if is_asked_before:
+            assert pricer.price(batch).base_s < expected
+        pricer.renew(second)
+        assert pricer.price(batch).base_s == expected
+
+
 def test_hardware_without_xccl_cannot_be_split() -> None:
     with pytest.raises(ConfigError, match="no constants of xccl_pull"):
         step_pricer(DEEPSEEK_R1, load_hardware("h800-pod"), SPLIT)

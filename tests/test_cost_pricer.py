@@ -258,8 +258,8 @@ def test_the_faster_library_reduces():
     for name in ("nccl/all_reduce/bf16", "custom_graph/all_reduce"):
         fits = replace(REAL, collective={name: REAL.collective[name]})
         pricer = KernelPricer(replace(GPU_NODES, kernels=fits))
-        assert pricer.has_collectives
+        assert pricer.has_collective("all_reduce")
         alone.append(pricer.collective_s("all_reduce", sizes, 8))
     assert alone[1][0] < alone[0][0]
     assert both.collective_s("all_reduce", sizes, 8).tolist() == np.minimum(*alone).tolist()
-    assert not KernelPricer(replace(GPU_NODES, kernels=FREE)).has_collectives
+    assert not KernelPricer(replace(GPU_NODES, kernels=FREE)).has_collective("all_reduce")

@@ -58,7 +58,7 @@ def test_layers_on_engines_by_hand(core: float, vector: float, link: float, seco
 def test_micro_batches_gain_what_was_measured() -> None:
     """CloudMatrix-Infer 5.4.1: 23 to 31 % more tokens a second, 4,096-token prompts."""
     one, two = price(prompts(), 1), price(prompts(), 2)
-    assert 1.23 < one.base_s / two.base_s < 1.35
+    assert 1.23 < one.base_s / two.base_s < 1.31
     for prices in (one, two):
         assert prices.parts().sum() == pytest.approx(prices.base_s)
         assert (prices.parts() >= 0.0).all()
@@ -106,11 +106,15 @@ def test_absorbed_attention_multiplies_wider_and_projects_nothing_again() -> Non
 
 
 def test_the_engine_says_which_kernel_exchanges() -> None:
-    """Remote writes for a decode step, bulk reads for prompts, whose buffers would not fit."""
+    """Remote writes for a decode step; bulk reads for prompts, whose buffers would not fit.
+
+    Before these a kernel of its own casts, at 179 and not 68.9 GB/s of 16-bit activations.
+    """
     tokens = np.array([48.0, 8192.0])
     pull, push = (
         PartCosts(DEEPSEEK_R1, HARDWARE, layout(1), SEMANTICS[name]).exchanges(tokens).sum(axis=1)
         for name in ("flowserve", CLOUDMATRIX)
     )
     assert push[0] != pytest.approx(pull[0])
-    assert push[1] == pytest.approx(pull[1])
+    casts_s = 58 * 8192 * 2 * 7168 * (1 / 68.8952e9 - 1 / 179e9)
+    assert push[1] == pytest.approx(pull[1] - casts_s)

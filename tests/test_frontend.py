@@ -2,11 +2,13 @@
 
 import math
 from collections import Counter, defaultdict
+from typing import Any
 
 import numpy as np
 import pytest
 from engine_cases import LinearPricer, assert_same, at, simulate
-from engine_random import Experiment, experiments, run
+from engine_random import Experiment, run
+from engine_random import experiments as all_experiments
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from test_queueing import batch_means, poisson
@@ -19,6 +21,12 @@ from simpod.metrics.tokens import token_times
 from simpod.records.columns import FINISHED, LIVE, FrontendRecords, RunRecords
 
 law = settings(max_examples=60)
+
+
+def experiments(**fixed: Any) -> st.SearchStrategy[Experiment]:
+    return all_experiments(has_paces=False, **fixed)
+
+
 open_loops = experiments(load="poisson") | experiments(load="ticks")
 
 

@@ -151,6 +151,10 @@ def test_what_is_given_is_taken() -> None:
         ((*SMALL, "output.processes=0"), "output.processes: too small (got 0)"),
         ((*SMALL, "output.s_per_token=-1"), "output.s_per_token: too small (got -1)"),
         ((*SMALL, "policies.scaling=keep"), "allowed: shortcut with policies.scaling"),
+        (
+            (*SMALL, "deployment.decode.mtp.acceptance_std=0.1"),
+            "deployment.decode.mtp.acceptance_std: with output.path: central",
+        ),
     ],
 )
 def test_mistakes_are_told_with_key_value_and_what_is_allowed(

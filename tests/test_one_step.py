@@ -101,3 +101,13 @@ def test_what_can_not_be_taken_apart() -> None:
     with pytest.raises(ConfigError, match="changes over time"):
         one_step(result_of(uneven(*DRIFT)), 2)
     assert call("explain", "--step", 1).exit_code == 2
+
+
+def test_stages_of_attention_are_shown() -> None:
+    """Latents are gathered, heads exchanged, and nothing is all-reduced."""
+    split = ("dp=8", "tp=4", "attention_parallelism=sp_tp_sp")
+    changes = [f"deployment.decode.{each}" for each in split]
+    shown = call("explain", uneven("workload.output_tokens.value=4", *changes), "--step", 2).output
+    assert "latent gather" in shown
+    assert "head exchange" in shown
+    assert "all reduce" not in shown

@@ -36,7 +36,7 @@ def backlogged() -> dict[str, Any]:
         groups=(group(pool="prefill", busy_s=999.0, num_preemptions=3, peak_kv_frac=1.0),),
         pools=(pool("prefill", instances=16, num_npus=256.0, mean_waiting_seqs=251.3),),
         steps=steps(
-            [{"start_s": 0.0, "end_s": 136.0, "num_steps": 10, "prefill_tokens": 9, "parts": PARTS}]
+            [{"start_s": 0.0, "end_s": 171.0, "num_steps": 10, "prefill_tokens": 9, "parts": PARTS}]
         ),
     )
     metadata = {"label": "cloudmatrix384-deepseek-r1-production", "model_id": "deepseek-r1"}
@@ -81,8 +81,8 @@ def test_says_what_matters() -> None:
         "1 unfinished",
         "3 preemptions",
         "prefill x16",
-        "host gap 1.6 s 11.8 %",  # 16 of 136 s, in 10 steps
-        "11 others",
+        "host gap 1.8 s 10.5 %",  # 18 of 171 s, in 10 steps
+        "13 others",
     ):
         assert part in text, part
 

@@ -1,13 +1,12 @@
 """Scaling: by hand, what it costs, and its laws under any policy."""
 
-from collections import defaultdict
 from dataclasses import fields
 from typing import Any
 
 import numpy as np
 import pytest
 from engine_cases import assert_same, at, chained, pool_inputs, pool_spec, run_inputs
-from engine_random import Experiment, experiments, random_experiment
+from engine_random import Experiment, assert_all_tokens, experiments, random_experiment
 from engine_random import run as run_case
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -192,20 +191,7 @@ def test_no_request_token_block_or_die_is_lost(case: Experiment, recomputes: boo
         counts = pool.dispatch
         names = ("waiting_seqs", "running_seqs", "held_seqs", "queued_tokens")
         assert not any(any(getattr(counts, name)) for name in names)
-    spans = defaultdict(list)
-    for request_id, ledger, first, last in records.segments.tolist():
-        spans[request_id].append((ledger, first, last))
-    for row in np.flatnonzero(requests.status == FINISHED).tolist():
-        request_id = int(requests.request_id[row])
-        if requests.last_decode_step[row] > requests.first_decode_step[row] >= 0:
-            last_span = (requests.ledger, requests.first_decode_step, requests.last_decode_step)
-            spans[request_id].append(tuple(int(column[row]) for column in last_span))
-        decoded = 0
-        for ledger, first, last in spans[request_id]:
-            tokens, steps = records.groups[ledger].tokens_per_decode_step
-            decoded += last * tokens // steps - first * tokens // steps
-        spare = decoded + sim.tokens_of_prompts[request_id] - requests.output_tokens[row]
-        assert 0 <= spare <= (1 if case.acceptance else 0)
+    assert_all_tokens(case, sim, records)
 
 
 @law

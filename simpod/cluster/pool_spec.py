@@ -26,3 +26,8 @@ class PoolSpec:
     reserve_full_prompt: bool  # a waiting prompt starts only where all of it would fit
     host_bytes_per_s: float | None = None  # of one die to host memory; None: no swapping
     pauses: tuple[HostPause, ...] = ()  # of every die's host before a launch
+
+    @property
+    def room_tokens(self) -> int:
+        """What one sequence can have resident, with the surplus of its last step."""
+        return self.kv_blocks * self.block_tokens - self.layout.mtp_layers

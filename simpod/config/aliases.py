@@ -37,6 +37,7 @@ POOL_ALIASES: Final[Mapping[str, str]] = {
     "disable_radix_cache": "prefix_caching",
     "scheduler_reserve_full_isl": "reserve_full_prompt",
     "kv_cache_dtype": "kv_dtype",
+    "dbo_decode_token_threshold": "micro_batch_tokens",
 }
 """Key of vLLM, SGLang or a paper -> simpod's key, in a pool."""
 

@@ -1,11 +1,12 @@
 """How an instance is split over dies: what follows from what, and what does not divide."""
 
 from collections.abc import Mapping
+from math import sqrt
 from typing import Final
 
 from simpod.config.nodes import Path
 from simpod.config.problems import Problems
-from simpod.config.schema import Pool
+from simpod.config.schema import Mtp, Pool
 from simpod.cost.layout import Layout
 from simpod.hardware.spec import HardwareProfile
 from simpod.model.spec import ModelSpec
@@ -32,10 +33,12 @@ def resolve_layout(
         return None
     dies, dp, tp = split
     _check_heads(path, tp, model, problems)
+    _check_stages(path, pool, model, problems)
     _check_experts(path, pool, dies, model, problems)
     _check_pipeline(path, pool, (dp, tp), model, problems)
     if pool.mtp.layers and not model.num_mtp_layers:
         problems.at((*path, "mtp", "layers"), f"{model.name} has no MTP layers", allowed="0")
+    _check_acceptance((*path, "mtp"), pool.mtp, problems)
     if len(problems.found) > before:
         return None
     layout = Layout(
@@ -47,14 +50,25 @@ def resolve_layout(
         kv_dtype="bf16" if pool.kv_dtype == "auto" else pool.kv_dtype,
         mtp_layers=pool.mtp.layers,
         mtp_acceptance=pool.mtp.acceptance,
+        mtp_acceptance_std=pool.mtp.acceptance_std,
         shared_expert_dies=pool.shared_expert_dies,
         expert_dies=pool.expert_dies,
         domains=pool.domains,
         micro_batches=pool.micro_batches,
+        micro_batch_tokens=pool.micro_batch_tokens,
+        attention_parallelism=pool.attention_parallelism,
     )
     if pool.kv_dtype == "auto":
         derived[*path, "kv_dtype"] = (layout.kv_dtype, "auto is bf16")
     return layout, derived
+
+
+def _check_acceptance(path: Path, mtp: Mtp, problems: Problems) -> None:
+    """A share between 0 and 1 spreads the less the nearer its mean is to either."""
+    most = sqrt(mtp.acceptance * (1.0 - mtp.acceptance))
+    if mtp.acceptance_std and mtp.acceptance_std >= most:
+        what = f"no share with mean {mtp.acceptance:g} spreads by {mtp.acceptance_std:g}"
+        problems.at((*path, "acceptance_std"), what, allowed=f"< {most:.3g}")
 
 
 def _split(
@@ -118,6 +132,21 @@ def _check_heads(path: Path, tp: int, model: ModelSpec, problems: Problems) -> N
         )
 
 
+def _check_stages(path: Path, pool: Pool, model: ModelSpec, problems: Problems) -> None:
+    """sp_tp_sp gathers the latents of query and keys, so a model must have both."""
+    if pool.attention_parallelism == "tensor":
+        return
+    attention = model.attention
+    what = ""
+    if attention.kind != "mla":
+        what = f"its attention is {attention.kind}, without latents"
+    elif attention.q_lora_rank is None:
+        what = "its queries have no latent"
+    if what:
+        key = (*path, "attention_parallelism")
+        problems.at(key, f"sp_tp_sp with {model.name}: {what} to gather", allowed="tensor")
+
+
 def _check_experts(path: Path, pool: Pool, dies: int, model: ModelSpec, problems: Problems) -> None:
     _check_shared(path, pool, model, problems)
     if pool.ep == 1 or pool.expert_dies:
@@ -171,7 +200,8 @@ def _check_pipeline(
     if pool.domains > 1:
         what = "domains are of attention dies that share expert_dies, and there are none"
         problems.at((*path, "domains"), what, allowed="1")
-    if pool.micro_batches > 1 and (model.moe is None or dp == 1):
+    is_alone = dp == 1 and (tp == 1 or pool.attention_parallelism == "tensor")
+    if pool.micro_batches > 1 and (model.moe is None or is_alone):
         problems.at(
             (*path, "micro_batches"),
             "micro-batches hide the exchange between ranks, and there is none",

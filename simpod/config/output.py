@@ -33,6 +33,15 @@ def resolve_output(experiment: Experiment, problems: Problems, derived: Derived)
             allowed="shortcut with policies.scaling",
             hint="or leave out policies.scaling",
         )
+    for name, pool in experiment.deployment.items():
+        if pool.mtp.acceptance_std:
+            problems.at(
+                ("deployment", name, "mtp", "acceptance_std"),
+                "with output.path: central a step gives its mean number of tokens; requests that"
+                " accept drafts at shares of their own give others: not modelled",
+                allowed="0",
+                hint="or output.path: shortcut",
+            )
     if output.s_per_token is None:
         derived["output", "s_per_token"] = (S_PER_TOKEN, "assumed, docs/engines.md")
     if output.s_per_message is None:

@@ -6,10 +6,11 @@ takes more than one field to check (dies, memory, links) is in `checks`.
 
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Le
+from annotated_types import Ge, Le, Lt
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from simpod.cluster.experts.routing import RoutingSpec
+from simpod.cost.layout import AttentionParallelism
 from simpod.cost.pipeline.jitter import UNMITIGATED, HostPause
 from simpod.fields import Count, Index, NonNegative, Positive
 from simpod.hardware.spec import HardwareProfile
@@ -32,7 +33,9 @@ class Mtp(_Section):
     layers: Index = 1
     """Draft tokens per decode step; 0: none."""
     acceptance: Annotated[float, Ge(0), Le(1)] = 0.9
-    """Share of draft tokens that are kept."""
+    """Share of draft tokens that are kept, mean over requests."""
+    acceptance_std: Annotated[float, Ge(0), Lt(0.5)] = 0.0
+    """Standard deviation of that share between requests, each of which draws its own (beta law)."""
 
 
 class LaunchJitter(_Section):
@@ -59,6 +62,10 @@ class Pool(_Section):
     """Data-parallel ranks of one instance, in lock step; derived as dies / tp when left out."""
     tp: Count | None = None
     """Tensor-parallel dies of one rank; derived as dies / dp when left out."""
+    attention_parallelism: AttentionParallelism = "tensor"
+    """How tp dies share their prompts. tensor: all tokens on each, heads and feed-forward cut,
+    all-reduces. sp_tp_sp (MLA): tokens apart but for attention itself, which is cut by head;
+    down-projections, output projection and feed-forward whole on each."""
     ep: Count = 1
     """Dies that share the routed experts; 1: every rank cuts each expert over its dies."""
     max_num_seqs: Count = 256
@@ -93,6 +100,8 @@ class Pool(_Section):
     micro_batches: Count = 1
     """Parts of a rank's batch, one with the experts while another is in attention; without
     expert_dies on two streams that split the cores of each die, 2 : 1."""
+    micro_batch_tokens: Index = 32
+    """A step of at most so many tokens of the fullest rank goes as one batch."""
     mtp: Mtp = Mtp(layers=0, acceptance=0.0)
     """Multi-token prediction in decode steps."""
     launch_jitter: LaunchJitter | None = None

@@ -9,7 +9,7 @@ from math import ceil
 from simpod.cost.layout import Layout
 from simpod.cost.operators import (
     BF16_BYTES,
-    experts_per_token,
+    copies_sent,
     input_bytes,
     kv_elements_per_die,
     part_dtype,
@@ -73,13 +73,19 @@ def all_gather_s(hardware: HardwareProfile, size_bytes: Amount, num_dies: int) -
     return all_reduce_s(hardware, size_bytes, num_dies) / 2.0
 
 
-def meets_in_layers(model: ModelSpec, layout: Layout) -> bool:
-    """Do the ranks exchange tokens in every sparse layer?
+def all_to_all_s(hardware: HardwareProfile, size_bytes: Amount, num_dies: int) -> Amount:
+    """Every die sends `size_bytes`, a part to each: as long as a gather of as many bytes."""
+    return all_gather_s(hardware, size_bytes, num_dies)
 
-    One rank alone has its tokens on all its dies already: its experts' results are all-reduced,
-    with or without expert parallelism. Ranks of a dense model have nothing to exchange.
+
+def meets_in_layers(model: ModelSpec, layout: Layout) -> bool:
+    """Do the dies exchange tokens in every sparse layer?
+
+    One rank alone has its tokens on all its dies already, unless it is staged: its experts'
+    results are all-reduced, with or without expert parallelism. Ranks of a dense model have
+    nothing to exchange.
     """
-    return model.moe is not None and layout.dp > 1
+    return model.moe is not None and layout.has_tokens_apart
 
 
 def dispatch_message_bytes(model: ModelSpec, layout: Layout) -> float:
@@ -113,7 +119,7 @@ def expert_exchange(
     copies for other nodes go over scale_out at the same time as the others go over scale_up.
     """
     cal, dies, node = hardware.calibration, layout.dies, hardware.dies_per_node
-    top_k = experts_per_token(model, layout)
+    top_k = copies_sent(model, layout)
     copies = min(top_k, layout.ep) * layout.moe_tp
     up = hardware.planes["scale_up"]
     if up.scope == "pod" or dies <= node:

@@ -1,6 +1,10 @@
 """How one instance of a model is spread over dies, and in which data types it runs."""
 
 from dataclasses import dataclass
+from typing import Literal
+
+AttentionParallelism = Literal["tensor", "sp_tp_sp"]
+"""How the `tp` dies of a rank share its layers; `Layout.is_staged` has the second."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,17 +22,38 @@ class Layout:
     weight_dtype: str = "bf16"
     kv_dtype: str = "bf16"
     mtp_layers: int = 0  # draft tokens per decode step
-    mtp_acceptance: float = 0.0  # share of draft tokens that are kept
+    mtp_acceptance: float = 0.0  # share of draft tokens that are kept, mean over requests
+    mtp_acceptance_std: float = 0.0  # between requests
     redundant_slots: int = 0  # second copies of routed experts, over all dies
     shared_expert_dies: int = 0  # that hold a copy of the shared expert; 0: every die does
     expert_dies: int = 0  # of their own for the routed experts, beside `dies`; 0: the same dies
     domains: int = 1  # of attention dies, which take turns at the expert dies
     micro_batches: int = 1
+    micro_batch_tokens: int = 0  # of the fullest rank: no more than that go as one batch
+    attention_parallelism: AttentionParallelism = "tensor"
 
     @property
     def moe_tp(self) -> int:
         """Dies that share one routed expert."""
         return 1 if self.expert_dies else max(1, self.dies // self.ep)
+
+    @property
+    def is_staged(self) -> bool:
+        """Tokens of a rank lie apart on its dies but for attention itself, which is cut by head.
+
+        CloudMatrix-Infer 4.3.1: sequence parallel, tensor parallel, sequence parallel.
+        """
+        return self.attention_parallelism == "sp_tp_sp" and self.tp > 1
+
+    @property
+    def ffn_tp(self) -> int:
+        """Dies of a rank over which a feed-forward's weights are cut: staged, each has them all."""
+        return 1 if self.is_staged else self.tp
+
+    @property
+    def has_tokens_apart(self) -> bool:
+        """Dies have tokens of their own, which reach the experts of others by dispatch."""
+        return self.dp > 1 or self.is_staged
 
     @property
     def all_dies(self) -> int:

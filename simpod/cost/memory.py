@@ -15,9 +15,11 @@ from simpod.cost.memory_rules import MemoryLimits
 from simpod.cost.operators import (
     BF16_BYTES,
     attention_matrices,
+    copies_sent,
     expert_slots,
     experts_per_token,
     heads_per_die,
+    latent_elements,
 )
 from simpod.hardware.spec import HardwareProfile
 from simpod.model.spec import ModelSpec
@@ -74,14 +76,14 @@ def plan_memory(
     attention = _attention_bytes(model, layout, parts)
     experts = 0.0 if layout.expert_dies else _routed_expert_bytes(model, layout, parts)
     shared = _shared_expert_bytes(layout, parts)
-    ends = (parts.embedding_bytes + parts.head_bytes) / layout.tp + parts.final_norm_bytes
+    ends = parts.embedding_bytes / layout.ffn_tp + parts.head_bytes / layout.tp
     routers = model.num_moe_layers * parts.router_bytes
     plan = MemoryPlan(
         attention_bytes=model.num_layers * attention,
-        dense_ffn_bytes=model.num_dense_layers * parts.dense_ffn_bytes / layout.tp,
+        dense_ffn_bytes=model.num_dense_layers * parts.dense_ffn_bytes / layout.ffn_tp,
         expert_bytes=model.num_moe_layers * experts,
         shared_expert_bytes=model.num_moe_layers * shared,
-        other_bytes=ends + routers + model.num_layers * parts.norm_bytes,
+        other_bytes=ends + parts.final_norm_bytes + routers + model.num_layers * parts.norm_bytes,
         mtp_bytes=_mtp_bytes(model, layout, parts),
         activation_bytes=_activation_bytes(model, layout, limits),
         engine_bytes=rules.context_bytes + (rules.link_bytes if layout.dies > 1 else 0.0),
@@ -96,11 +98,15 @@ def plan_memory(
 
 
 def _attention_bytes(model: ModelSpec, layout: Layout, parts: WeightBytes) -> float:
-    """One layer: split by head; what has no heads (mla's down-projections, norms) is copied."""
+    """One layer: split by head; what has no heads (mla's down-projections, norms) is copied.
+
+    Staged: so is the output projection, which every die applies to tokens of its own.
+    """
     if layout.tp == 1:
         return parts.attention_bytes
     width = bytes_per_weight(model, "attention", layout.weight_dtype)
-    matrices = sum(m.parameters for m in attention_matrices(model, layout.tp))
+    held = attention_matrices(model, layout.tp, is_staged=layout.is_staged)
+    matrices = sum(m.parameters for m in held)
     return matrices * width + model.attention_vector_parameters * BF16_BYTES
 
 
@@ -111,7 +117,7 @@ def _routed_expert_bytes(model: ModelSpec, layout: Layout, parts: WeightBytes) -
 
 def _shared_expert_bytes(layout: Layout, parts: WeightBytes) -> float:
     """One sparse layer, on every die; copies on dies of their own are among the slots."""
-    return 0.0 if layout.shared_expert_dies else parts.shared_expert_bytes / layout.tp
+    return 0.0 if layout.shared_expert_dies else parts.shared_expert_bytes / layout.ffn_tp
 
 
 def _mtp_bytes(model: ModelSpec, layout: Layout, parts: WeightBytes) -> float:
@@ -120,7 +126,7 @@ def _mtp_bytes(model: ModelSpec, layout: Layout, parts: WeightBytes) -> float:
         routed = 0.0 if layout.expert_dies else _routed_expert_bytes(model, layout, parts)
         ffn = routed + parts.router_bytes + _shared_expert_bytes(layout, parts)
     else:
-        ffn = parts.dense_ffn_bytes / layout.tp
+        ffn = parts.dense_ffn_bytes / layout.ffn_tp
     layer = _attention_bytes(model, layout, parts) + parts.norm_bytes + ffn + parts.mtp_extra_bytes
     return min(layout.mtp_layers, model.num_mtp_layers) * layer
 
@@ -130,7 +136,8 @@ def _activation_bytes(model: ModelSpec, layout: Layout, limits: MemoryLimits) ->
 
     bf16: residual and hidden state, and the larger of attention's (queries, keys, values, output)
     and the gated feed-forward's temporaries (gate, up, product). Experts work in pieces, or keep
-    their outputs until they are summed, as `rules` say.
+    their outputs until they are summed, as `rules` say. Staged: attention has the latents of all
+    tokens, everything else those of the die's own tokens.
     """
     rules = limits.rules
     if not rules.has_activations:
@@ -138,7 +145,11 @@ def _activation_bytes(model: ModelSpec, layout: Layout, limits: MemoryLimits) ->
     a, tp = model.attention, layout.tp
     attention = heads_per_die(a, tp) * (3 * a.head_dim + a.value_dim)
     ffn = 3 * ceil(model.intermediate_size / tp) if model.num_dense_layers else 0
-    per_token = (2 * model.hidden_size + max(attention, ffn)) * BF16_BYTES
+    hidden = 2.0 * model.hidden_size
+    if layout.is_staged:
+        hidden /= tp
+        attention += latent_elements(model)
+    per_token = (hidden + max(attention, ffn)) * BF16_BYTES
     rows = limits.max_num_seqs * layout.tokens_per_decode
     if rules.has_expert_buffers and model.moe is not None:
         per_token += experts_per_token(model, layout) * model.hidden_size * BF16_BYTES
@@ -156,7 +167,7 @@ def _exchange_bytes(
     """
     if model.moe is None or not meets_in_layers(model, layout):
         return 0.0
-    top_k = experts_per_token(model, layout)
+    top_k = copies_sent(model, layout)
     message = dispatch_message_bytes(model, layout) + combine_message_bytes(model)
     seqs = min(max_num_seqs * layout.tokens_per_decode, max_step_tokens)
     decode_tokens = ceil(seqs / layout.tp)

@@ -1,11 +1,14 @@
 """The operators of a transformer: counts of one die in one layer, no seconds.
 
-Counts hold for one die of a rank of `layout.tp` dies, which all see the rank's tokens.
+Counts hold for one die of a rank of `layout.tp` dies, which all see the rank's tokens; staged
+(`Layout.is_staged`) each die has its share of them but between the down-projections and the output.
 `kernels` are the launches of a fused production implementation (vLLM, CANN), counted per operator.
 """
 
 from dataclasses import dataclass
 from math import ceil
+
+import numpy as np
 
 from simpod.cost.kernels.pricer import ExpertWork
 from simpod.cost.layout import Layout
@@ -74,10 +77,16 @@ def kv_elements_per_die(attention: AttentionSpec, tp: int) -> int:
     return 2 * kv_heads_per_die(attention, tp) * attention.head_dim
 
 
-def attention_matrices(model: ModelSpec, tp: int) -> tuple[Matrix, ...]:
-    """The projections of one layer on one die.
+def own_tokens(layout: Layout, tokens: Amount) -> Amount:
+    """Of a rank's tokens, those that a die works on outside attention; staged: of the fullest."""
+    return np.ceil(tokens / layout.tp) if layout.is_staged else tokens
 
-    mla: the down-projections of query and latent are copied to every die, all else is split.
+
+def attention_matrices(model: ModelSpec, tp: int, *, is_staged: bool = False) -> tuple[Matrix, ...]:
+    """The projections of one layer on one die, in the order in which they run.
+
+    mla: the down-projections of query and latent are copied to every die, all else is split;
+    is_staged: the output projection, the last, is copied as well.
     The up-projection of the latent is counted in its absorbed form, [nope, kv_lora] to the left and
     [kv_lora, v] to the right of attention (DeepSeek-V2, section 2.1.2): the same weights and
     operations a token as the plain form that prefill runs.
@@ -97,13 +106,43 @@ def attention_matrices(model: ModelSpec, tp: int) -> tuple[Matrix, ...]:
         Matrix(a.qk_nope_head_dim, a.kv_lora_rank, heads),
         Matrix(a.kv_lora_rank, a.v_head_dim, heads),
     )
-    return *down, *up, Matrix(heads * a.v_head_dim, hidden)
+    joined = a.num_heads if is_staged else heads
+    return *down, *up, Matrix(joined * a.v_head_dim, hidden)
 
 
 def attention_projections(model: ModelSpec, layout: Layout, tokens: Amount) -> tuple[Product, ...]:
-    """Everything in attention that multiplies weights."""
+    """Everything in attention that multiplies weights, for `tokens` of the rank.
+
+    Staged: first and last on the die's own tokens, those between on all of them.
+    """
     dtype = part_dtype(model, "attention", layout.weight_dtype)
-    return tuple(product(tokens, matrix, dtype) for matrix in attention_matrices(model, layout.tp))
+    first, *between, last = attention_matrices(model, layout.tp, is_staged=layout.is_staged)
+    own = own_tokens(layout, tokens)
+    return (
+        product(own, first, dtype),
+        *(product(tokens, matrix, dtype) for matrix in between),
+        product(own, last, dtype),
+    )
+
+
+def latent_elements(model: ModelSpec) -> int:
+    """mla: what the down-projections make of a token, of query and key-value latent together."""
+    a = model.attention
+    return (a.q_lora_rank or 0) + a.kv_lora_rank + a.qk_rope_head_dim
+
+
+def latent_gather_bytes(model: ModelSpec, tokens: Amount) -> Amount:
+    """Staged: latents of all `tokens` of a rank in bf16, which every die gets (all-gather)."""
+    return tokens * (latent_elements(model) * BF16_BYTES)
+
+
+def head_exchange_bytes(model: ModelSpec, layout: Layout, tokens: Amount) -> Amount:
+    """Staged: what a die sends (all-to-all) of attention's output, its heads of all `tokens`.
+
+    In bf16: the output projection's input is quantised by token, over all heads.
+    """
+    a = model.attention
+    return tokens * (heads_per_die(a, layout.tp) * a.v_head_dim * BF16_BYTES)
 
 
 def resident_projection(model: ModelSpec, layout: Layout, tokens: Amount) -> tuple[Product, ...]:
@@ -122,17 +161,28 @@ def layer_elementwise(model: ModelSpec, layout: Layout, tokens: Amount) -> Pass:
     Norms of queries and keys are a kernel each.
 
     A fused add-norm reads input and residual and writes both: 4 passes over the hidden state.
+    Staged: queries and the write into the cache are of all `tokens`, the rest of the die's own.
     """
     a = model.attention
-    rotated = (heads_per_die(a, layout.tp) + kv_heads_per_die(a, layout.tp)) * a.head_dim
+    queries = heads_per_die(a, layout.tp) * a.head_dim
+    keys = kv_heads_per_die(a, layout.tp) * a.head_dim
     if a.kind == "mla":
-        rotated = (heads_per_die(a, layout.tp) + 1) * a.qk_rope_head_dim + a.kv_lora_rank
+        queries = heads_per_die(a, layout.tp) * a.qk_rope_head_dim
+        keys = a.qk_rope_head_dim + a.kv_lora_rank
     cached = kv_elements_per_die(a, layout.tp) * BYTES_PER_ELEMENT[layout.kv_dtype]
+    own, rotated = tokens, queries + keys
+    flops: Amount = 0.0
+    hbm_bytes: Amount = 0.0
+    if layout.is_staged:
+        own, rotated = own_tokens(layout, tokens), keys
+        flops = tokens * float(ROPE_FLOPS * queries)
+        hbm_bytes = tokens * (2 * queries * BF16_BYTES + cached)
+        cached = 0.0
     elements = 8 * model.hidden_size + 2 * rotated
     quantised = input_bytes(layout.weight_dtype) == 1.0
     return Pass(
-        flops=tokens * (2.0 * NORM_FLOPS * model.hidden_size + ROPE_FLOPS * rotated),
-        hbm_bytes=tokens * (elements * BF16_BYTES + cached),
+        flops=own * (2.0 * NORM_FLOPS * model.hidden_size + ROPE_FLOPS * rotated) + flops,
+        hbm_bytes=own * (elements * BF16_BYTES + cached) + hbm_bytes,
         kernels=4 + (2 if quantised else 0) + (2 if a.has_qk_norm else 0),
     )
 
@@ -157,25 +207,26 @@ def activation(rows: Amount, width: int) -> Pass:
 
 
 def dense_ffn(model: ModelSpec, layout: Layout, tokens: Amount) -> tuple[Work, ...]:
-    """Feed-forward of a dense layer, split over the rank's dies."""
+    """Feed-forward of a dense layer, split over the rank's dies by columns, or by tokens."""
     dtype = part_dtype(model, "dense_ffn", layout.weight_dtype)
-    width = ceil(model.intermediate_size / layout.tp)
+    tokens = own_tokens(layout, tokens)
+    width = ceil(model.intermediate_size / layout.ffn_tp)
     return gated_ffn(tokens, model.hidden_size, width, dtype)
 
 
 def shared_experts(model: ModelSpec, layout: Layout, tokens: Amount) -> tuple[Work, ...]:
-    """Shared experts, which each rank runs on its own tokens, split over its dies."""
+    """Shared experts, which each rank runs on its own tokens, split over its dies likewise."""
     if model.moe is None or model.moe.shared_intermediate_size == 0:
         return ()
     if layout.shared_expert_dies:
         return ()  # reached by dispatch, in slots like those of routed experts
     dtype = part_dtype(model, "shared_experts", layout.weight_dtype)
-    width = ceil(model.moe.shared_intermediate_size / layout.tp)
-    return gated_ffn(tokens, model.hidden_size, width, dtype)
+    width = ceil(model.moe.shared_intermediate_size / layout.ffn_tp)
+    return gated_ffn(own_tokens(layout, tokens), model.hidden_size, width, dtype)
 
 
 def router(model: ModelSpec, tokens: Amount) -> tuple[Work, ...]:
-    """Scores of all experts in bf16 and the choice among them, on every die of the rank."""
+    """Scores of all experts in bf16 and the choice among them, of a die's `tokens`."""
     if model.moe is None:
         return ()
     experts = model.moe.num_experts
@@ -201,6 +252,16 @@ def experts_per_token(model: ModelSpec, layout: Layout) -> int:
     return routed + (1 if layout.shared_expert_dies else 0)
 
 
+def copies_sent(model: ModelSpec, layout: Layout) -> int:
+    """Messages of a token: one to each of its slots, but none to a shared copy on its own die.
+
+    Where every die has a copy, as each rank of CloudMatrix-Infer's prefill (5.1: 1 shared, 8 routed
+    and 1 redundant expert), a token's is at home.
+    """
+    is_home = layout.shared_expert_dies >= layout.dies and not layout.expert_dies
+    return experts_per_token(model, layout) - (1 if is_home else 0)
+
+
 def expert_work(model: ModelSpec, layout: Layout, group_tokens: Floats) -> ExpertWork:
     """Routed experts of one die for all tokens of the group [n], spread evenly.
 
@@ -211,7 +272,7 @@ def expert_work(model: ModelSpec, layout: Layout, group_tokens: Floats) -> Exper
         raise ValueError(f"{model.name} has no experts")
     slots = expert_slots(model, layout)
     share = 1.0
-    if layout.dp > 1:
+    if layout.has_tokens_apart:
         share = 1.0 - (1.0 - 1.0 / layout.ep) ** experts_per_token(model, layout)
     return ExpertWork(
         group_tokens=group_tokens,
@@ -256,12 +317,12 @@ MLA_KERNELS = 8  # split, rotate and join queries and latents; quantise the inpu
 def step_kernels(model: ModelSpec, layout: Layout) -> int:
     """Kernels that a step of the main model launches on each die."""
     passes = layer_elementwise(model, layout, 1.0).kernels
-    reduces = 2 if layout.tp > 1 else 0
+    reduces = 2 if layout.tp > 1 else 0  # staged: a gather and an exchange
     layer = len(attention_matrices(model, layout.tp)) + ATTENTION_KERNELS + passes + reduces
     layer += MLA_KERNELS if model.attention.kind == "mla" else 0
     dense = len(dense_ffn(model, layout, 1.0))
     sparse = EXPERT_KERNELS + len(router(model, 1.0)) + len(shared_experts(model, layout, 1.0))
-    exchanges = 2 if layout.dp > 1 else 0
+    exchanges = 2 if layout.has_tokens_apart else 0
     return (
         model.num_layers * layer
         + model.num_dense_layers * dense

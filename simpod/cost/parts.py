@@ -10,12 +10,13 @@ from collections.abc import Callable
 import numpy as np
 
 from simpod.cost import operators as op
-from simpod.cost.collectives import all_gather_s, all_reduce_s, meets_in_layers
+from simpod.cost.collectives import meets_in_layers
 from simpod.cost.expert_exchange import ExpertExchange
 from simpod.cost.expert_imbalance import LoadModel
 from simpod.cost.kernels.pricer import AttentionSite, KernelPricer
 from simpod.cost.layout import Layout
 from simpod.cost.passes import pass_s
+from simpod.cost.rank_collectives import RankCollectives
 from simpod.cost.semantics import Semantics
 from simpod.cost.table import NUM_PARTS
 from simpod.cost.uneven import UnevenExperts
@@ -28,6 +29,8 @@ from simpod.records.columns import STEP_PARTS
     ATTENTION,
     ELEMENTWISE,
     EXPERTS,
+    LATENT_GATHER,
+    HEAD_EXCHANGE,
     DISPATCH,
     DISPATCH_WAIT,
     COMBINE,
@@ -42,6 +45,8 @@ from simpod.records.columns import STEP_PARTS
         "attention",
         "elementwise",
         "experts",
+        "latent_gather",
+        "head_exchange",
         "dispatch",
         "dispatch_wait",
         "combine",
@@ -84,6 +89,9 @@ class PartCosts:
             hardware,
             semantics.launch_frac,
             is_arranged=semantics.arranges_rows and (self.meets or layout.expert_dies > 0),
+        )
+        self._of_rank = RankCollectives(
+            model=model, hardware=hardware, layout=layout, kernels=self.kernels
         )
         self.mtp = layout.mtp_layers
         self.num_layers = model.num_layers + self.mtp
@@ -173,24 +181,30 @@ class PartCosts:
         passes_s = self._price((op.layer_elementwise(model, self.layout, t),))
         dense_s = self._price(op.dense_ffn(model, self.layout, t))
         sparse_s = np.zeros(len(t)) if self._is_gate_apart else self._gate_s(t)
-        dense_reduce_s, sparse_reduce_s = self._all_reduces(t)
+        dense_reduce_s, sparse_reduce_s = self._of_rank.all_reduces_s(t)
+        gather_s, exchange_s = self._of_rank.latent_gather_s(t), self._of_rank.head_exchange_s(t)
         last_s = sparse_s + sparse_reduce_s if model.moe else dense_s + dense_reduce_s
-        draft_s = projections_s + passes_s + last_s
-        draft_s = draft_s + self._price((op.mtp_join(model, t), op.embedding(model, t)))
+        own = op.own_tokens(self.layout, t)
+        look_up = op.embedding(model, own)
+        draft_s = projections_s + passes_s + last_s + gather_s + exchange_s
+        draft_s = draft_s + self._price((op.mtp_join(model, own), look_up))
         return by_part(
             len(t),
             projections=layers * projections_s,
             ffn=model.num_dense_layers * dense_s + model.num_moe_layers * sparse_s,
-            elementwise=layers * passes_s + self._price((op.embedding(model, t),)),
+            elementwise=layers * passes_s + self._price((look_up,)),
             all_reduce=model.num_dense_layers * dense_reduce_s
             + model.num_moe_layers * sparse_reduce_s,
+            latent_gather=layers * gather_s,
+            head_exchange=layers * exchange_s,
             mtp=self.mtp * draft_s,
         )
 
     def _gate_s(self, tokens: Floats) -> Amount:
         """Of one sparse layer: a rank's gate, and its shared experts where it has them itself."""
         shared = op.shared_experts(self.model, self.layout, tokens)
-        return self._price(shared) + self._price(op.router(self.model, tokens))
+        own = op.own_tokens(self.layout, tokens)
+        return self._price(shared) + self._price(op.router(self.model, own))
 
     def gate(self, tokens: Floats) -> Floats:
         """What `tokens` leaves out when the gate is apart."""
@@ -267,24 +281,5 @@ class PartCosts:
         return self._price((op.sampling(self.model, rows),))
 
     def _head_s(self, rows: Floats) -> Amount:
-        logits_bytes = rows * (self.model.vocab_size * op.BF16_BYTES)
         product_s = self._price((op.lm_head(self.model, self.layout, rows),))
-        return product_s + all_gather_s(self.hardware, logits_bytes, self.layout.tp)
-
-    def _all_reduces(self, tokens: Floats) -> tuple[Amount, Amount]:
-        """Of a dense and of a sparse layer, over the dies of a rank.
-
-        After attention and after the feed-forward. Where ranks meet, a rank scatters its tokens
-        over its dies before dispatch and gathers them after combine: together one all-reduce.
-        One rank alone whose experts lie on all its dies reduces their results like a feed-forward.
-        """
-        size_bytes = tokens * (self.model.hidden_size * op.BF16_BYTES)
-        once = self._all_reduce_s(size_bytes)
-        return 2.0 * once, (1.0 if self.meets else 2.0) * once
-
-    def _all_reduce_s(self, size_bytes: Amount) -> Amount:
-        """Over the dies of a rank: by measured kernels inside a node, else by link and latency."""
-        tp = self.layout.tp
-        if tp > 1 and tp <= self.hardware.dies_per_node and self.kernels.has_collectives:
-            return self.kernels.collective_s("all_reduce", size_bytes, tp)
-        return all_reduce_s(self.hardware, size_bytes, tp)
+        return product_s + self._of_rank.head_gathers_s(rows)

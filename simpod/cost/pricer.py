@@ -1,5 +1,7 @@
 """Which pricer a layout needs."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol
 
 from simpod.cost.expert_imbalance import LoadModel
@@ -25,6 +27,41 @@ class Pricer(Protocol):
         """From now on experts have these loads."""
 
 
+class SmallBatchPricer:
+    """Micro-batches where they pay: a small step goes through the layers as one batch.
+
+    Two micro-batches read all weights twice. An engine with both graphs picks by the tokens of a
+    step, as vLLM does (dbo_decode_token_threshold); here of the fullest rank, which is waited for.
+    """
+
+    def __init__(self, split: Pricer, make_whole: Callable[[], Pricer], layout: Layout) -> None:
+        """make_whole: called with the first small step; most groups never have one."""
+        self.mtp_share = split.mtp_share
+        self._split, self._make_whole = split, make_whole
+        self._whole: Pricer | None = None
+        self._loads: LoadModel | None = None
+        self._tokens_per_decode = layout.tokens_per_decode
+        self._most_tokens = layout.micro_batch_tokens
+
+    def price(self, batch: Batch) -> StepPrices:
+        """The next step."""
+        tokens = batch.decode_seqs * self._tokens_per_decode + batch.prefill_tokens
+        if tokens.max() > self._most_tokens:
+            return self._split.price(batch)
+        if self._whole is None:
+            self._whole = self._make_whole()
+            if self._loads is not None:
+                self._whole.renew(self._loads)
+        return self._whole.price(batch)
+
+    def renew(self, loads: LoadModel) -> None:
+        """From now on experts have these loads."""
+        self._loads = loads
+        self._split.renew(loads)
+        if self._whole is not None:
+            self._whole.renew(loads)
+
+
 def step_pricer(
     model: ModelSpec,
     hardware: HardwareProfile,
@@ -33,8 +70,15 @@ def step_pricer(
     loads: LoadModel | None = None,
 ) -> Pricer:
     """Experts on dies of their own, micro-batches on two streams, or one batch on all cores."""
-    if layout.expert_dies:
-        return SplitStepPricer(model, hardware, layout, semantics, loads)
-    if layout.micro_batches > 1:
-        return StreamStepPricer(model, hardware, layout, semantics, loads)
-    return StepPricer(model, hardware, layout, semantics, loads)
+
+    def pricer(of: Layout) -> Pricer:
+        if of.expert_dies:
+            return SplitStepPricer(model, hardware, of, semantics, loads)
+        if of.micro_batches > 1:
+            return StreamStepPricer(model, hardware, of, semantics, loads)
+        return StepPricer(model, hardware, of, semantics, loads)
+
+    if layout.micro_batches > 1 and layout.micro_batch_tokens:
+        whole = replace(layout, micro_batches=1)
+        return SmallBatchPricer(pricer(layout), lambda: pricer(whole), layout)
+    return pricer(layout)

@@ -11,11 +11,11 @@ from functools import lru_cache
 import numpy as np
 
 from simpod.cost import operators as op
-from simpod.cost.expert_exchange import ExpertExchange
+from simpod.cost.expert_exchange import BULK_KERNEL, ExpertExchange
 from simpod.cost.expert_imbalance import ExpertSite, LayerLoads, LoadModel, die_experts_s
 from simpod.cost.kernels.expert_load import uniform_loads
 from simpod.cost.layout import Layout
-from simpod.cost.parts import ELEMENTWISE, PartCosts, by_part
+from simpod.cost.parts import ELEMENTWISE, HEAD_EXCHANGE, LATENT_GATHER, PartCosts, by_part
 from simpod.cost.pipeline.engines import EngineTimes, alike_layers_s
 from simpod.cost.split_step import exposed
 from simpod.cost.step import Batch, StepPrices
@@ -23,9 +23,6 @@ from simpod.cost.table import PromptTable, Table
 from simpod.cost.work import Floats
 from simpod.hardware.spec import HardwareProfile
 from simpod.model.spec import ModelSpec
-
-BULK_EXCHANGE = "xccl_pull"
-"""Prompts' tokens are read in bulk by copy engines, whatever kernel decoding has."""
 
 
 class PromptStreams:
@@ -44,7 +41,7 @@ class PromptStreams:
         self._rank = Table(costs.tokens)
         self._head = Table(costs.head)
         self._prompts = PromptTable(costs.prefill_attention_s)
-        self._exchange = ExpertExchange(model, hardware, layout, BULK_EXCHANGE)
+        self._exchange = ExpertExchange(model, hardware, layout, BULK_KERNEL, is_bulk=True)
         work = op.expert_work(model, layout, np.ones(1))
         self._site = ExpertSite(
             hidden_size=work.hidden_size,
@@ -69,18 +66,24 @@ class PromptStreams:
         keys = batch.prefill_pairs / np.maximum(batch.prefill_tokens, 1)
         attention_s = self._prompts.many(batch.prefill_tokens / micro, keys)
         vector_s = own[:, ELEMENTWISE]
-        core_s = own.sum(axis=1) - vector_s + attention_s
+        copied_s = own[:, LATENT_GATHER] + own[:, HEAD_EXCHANGE]
+        core_s = own.sum(axis=1) - vector_s - copied_s + attention_s
         sparse, shown = self._sparse(int(tokens.sum()))
         engines = EngineTimes(
             core_s=(float(core_s.max()) + sparse.core_s) / layers,
             vector_s=(float(vector_s.max()) + sparse.vector_s) / layers,
-            link_s=sparse.link_s / layers,
+            link_s=(float(copied_s.max()) + sparse.link_s) / layers,
         )
         layers_s = alike_layers_s(engines, micro_batches=micro, layers=layers)
         rows = int(batch.num_chunks.max())
         head_s = self._head.seconds(rows)
         mean = own.mean(axis=0)
-        hidden = by_part(1, elementwise=mean[ELEMENTWISE])[0]
+        hidden = by_part(
+            1,
+            elementwise=mean[ELEMENTWISE],
+            latent_gather=mean[LATENT_GATHER],
+            head_exchange=mean[HEAD_EXCHANGE],
+        )[0]
         fixed_s = micro * (mean - hidden + shown[0])
         mean_attention_s = micro * float(attention_s.mean())
         left_s = layers_s - float(fixed_s.sum()) - mean_attention_s
@@ -92,7 +95,7 @@ class PromptStreams:
             attention_s=mean_attention_s,
             attention_slope_s=0.0,
             mtp_share=self._costs.mtp / layers,
-            rank_busy_s=micro * (core_s + vector_s),
+            rank_busy_s=micro * (core_s + vector_s + copied_s),
             rank_slope_s=np.zeros(len(core_s)),
             room_tokens=0,
         )

@@ -11,7 +11,7 @@ import numpy as np
 from simpod.cost import operators as op
 from simpod.cost.collectives import combine_message_bytes, dispatch_message_bytes
 from simpod.cost.exchange.shapes import Fabric
-from simpod.cost.exchange.trampoline import SplitShape, trampoline_s
+from simpod.cost.exchange.trampoline import SplitShape, sending_s, trampoline_s
 from simpod.cost.expert_imbalance import ExpertSite, LoadModel, die_experts_s
 from simpod.cost.kernels.pricer import KernelPricer
 from simpod.cost.layout import Layout
@@ -33,7 +33,7 @@ PERSISTENT = 0.0
 
 
 class ExpertSide:
-    """Stages of one layer on the expert dies, for one micro-batch of one domain.
+    """Stages of one layer between attention and attention, for one micro-batch of one domain.
 
     A2E leaves rows in the order of experts, and E2A's receivers sum (xDeepServe 3.3).
     """
@@ -86,13 +86,22 @@ class ExpertSide:
         slowest = [die_experts_s(self._kernels, site, loads.fullest).mean() for loads in found]
         return np.array(slowest), np.array([loads.imbalance.mean() for loads in found])
 
+    def sending_s(self, domain_tokens: Floats) -> Floats:
+        """Of `a2e`, the first stage, which keeps attention dies busy; same shape as the tokens."""
+        shape = self._shape(np.maximum(domain_tokens, 1.0), np.ones(1), to_experts=True)
+        return sending_s(self._constants, shape)
+
     def _hop_s(self, tokens: Floats, imbalance: Floats, *, to_experts: bool) -> Floats:
+        shape = self._shape(tokens, imbalance, to_experts=to_experts)
+        return trampoline_s(self._fabric, self._constants, shape, to_experts=to_experts).total_s
+
+    def _shape(self, tokens: Floats, imbalance: Floats, *, to_experts: bool) -> SplitShape:
         layout, model = self._layout, self._model
         dies = layout.dies // layout.domains
         message_bytes = (
             dispatch_message_bytes(model, layout) if to_experts else combine_message_bytes(model)
         )
-        shape = SplitShape(
+        return SplitShape(
             tokens=tokens / dies,
             num_attention_dies=dies,
             num_expert_dies=layout.expert_dies,
@@ -102,8 +111,6 @@ class ExpertSide:
             is_quantised=to_experts and op.input_bytes(self._dtype) == 1.0,
             imbalance=imbalance,
         )
-        hop = trampoline_s(self._fabric, self._constants, shape, to_experts=to_experts)
-        return hop.total_s
 
 
 def expert_layout(layout: Layout) -> Layout:
@@ -148,8 +155,11 @@ class SplitStepPricer:
         tokens = costs.tokens.reshape(len(costs.tokens), self._domains, -1).sum(axis=2).T
         self._expert_side.grow(int(tokens.max()))
         served = self._expert_side.parts[tokens]  # [domains, micro_batches, NUM_PARTS]
+        sending_s = self._side.sending_s(tokens)
+        served[..., A2E] -= sending_s
         stages = SplitStages(
             attention_s=(by_domain / self._num_layers)[..., np.newaxis],
+            sending_s=sending_s[..., np.newaxis],
             a2e_s=served[..., A2E, np.newaxis],
             experts_s=served[..., EXPERTS, np.newaxis],
             e2a_s=served[..., E2A, np.newaxis],
@@ -160,16 +170,19 @@ class SplitStepPricer:
         )
         layers_s = float(alike_domain_s(stages).max())
         head_s = self._head.seconds(costs.rows)
-        last = served[-1, -1]
-        exposed_s = layers_s - float(costs.parts_s.sum()) - costs.attention_s
+        sent_s = sending_s.sum(axis=1) * (self._num_layers - self._dense_layers)  # [domains]
+        own_s = costs.parts_s.copy()
+        own_s[A2E] += sent_s.mean()
+        exposed_s = layers_s - float(own_s.sum()) - costs.attention_s
+        rank_sent_s = np.repeat(sent_s, costs.busy_s.shape[1] // self._domains)
         return StepPrices(
             base_s=layers_s + head_s,
             slope_s=0.0,
-            fixed_s=costs.parts_s + self._head.parts[costs.rows] + exposed(last, exposed_s),
+            fixed_s=own_s + self._head.parts[costs.rows] + exposed(served[-1, -1], exposed_s),
             attention_s=costs.attention_s,
             attention_slope_s=0.0,
             mtp_share=self.mtp_share,
-            rank_busy_s=costs.busy_s.sum(axis=0),
+            rank_busy_s=costs.busy_s.sum(axis=0) + rank_sent_s,
             rank_slope_s=np.zeros(costs.busy_s.shape[1]),
             room_tokens=0,
         )

@@ -54,6 +54,7 @@ def part_statuses(
         "ffn": dense,
         "experts": of("grouped_gemm", GROUPED_GEMM[grouped_format(hardware, dtype)]),
         "all_reduce": of("collective", ("custom_graph/all_reduce", "hccl/all_reduce")),
+        "latent_gather": of("collective", ("hccl/all_gather", "nccl/all_gather")),
         "dispatch": exchange,
         "dispatch_wait": attention,
         "combine": exchange,

@@ -179,7 +179,7 @@ class StepPricer:
     ) -> None:
         self.num_ranks = layout.dp
         self.price: Callable[[Batch], StepPrices] = (
-            self._price_single if layout.dp == 1 else self._price_group
+            self._price_single if not layout.has_tokens_apart else self._price_group
         )
         chosen = semantics_of(semantics, hardware.family)
         costs = PartCosts(model, hardware, layout, chosen, loads)

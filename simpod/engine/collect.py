@@ -89,6 +89,8 @@ def _requests(sim: "Simulation") -> RequestRecords:
     columns["session_id"] = sim.inputs.requests.session_id[ids]
     columns["prompt_tokens"] = sim.inputs.requests.prompt_tokens[ids]
     columns["output_tokens"] = sim.inputs.requests.output_tokens[ids]
+    pace = sim.inputs.decode_pace
+    columns["decode_pace"] = np.ones(len(ids)) if pace is None else pace[ids]
     columns["engine_finish_s"] = columns["finish_s"]
     columns["engine_first_token_s"] = _first_tokens(
         sim, columns, lambda group: sim.groups[group].ledger.decode_ends()

@@ -327,9 +327,7 @@ class Group:
             self.next_tokens = self.tokens_after(1)
         seq.ledger = self.index
         seq.first_decode_step = self.ledger.num_decode_steps
-        need = self.sim.output_tokens[seq.seq_id] - seq.emitted_tokens
-        step = self.tokens.step_of(self.kv.clock + need)
-        seq.finish_step = step
+        seq.finish_step = step = self.sim.pace.finish_step(seq, self)
         bucket = self._calendar.get(step)
         if bucket is None:
             self._calendar[step] = [seq]
@@ -345,9 +343,8 @@ class Group:
 
     def close_segment(self, seq: Sequence) -> None:
         """A decoding sequence is cut off: note what it has got so far."""
-        gained = self.kv.clock - seq.join_clock
-        if gained:
-            seq.emitted_tokens += gained
+        if self.kv.clock > seq.join_clock:
+            seq.emitted_tokens += self.sim.pace.outputs(seq, self)
             first, last = seq.first_decode_step, self.ledger.num_decode_steps
             self.sim.segments.extend((seq.seq_id, self.index, first, last))
         seq.ledger = seq.first_decode_step = -1  # until it decodes again, if it does

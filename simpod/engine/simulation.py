@@ -27,6 +27,7 @@ from simpod.engine.ledger import RunLog
 from simpod.engine.load_watch import LoadWatch
 from simpod.engine.migration import Migrator
 from simpod.engine.network import Network
+from simpod.engine.pace import Pace
 from simpod.engine.pauses import StepPauses
 from simpod.engine.pausing import HostLink
 from simpod.engine.pull_order import PullOrder
@@ -47,7 +48,7 @@ from simpod.policies import (
     Prediction,
     Router,
 )
-from simpod.records.columns import FINISHED, LIVE, REFUSED, RunRecords
+from simpod.records.columns import FINISHED, LIVE, REFUSED, Floats, RunRecords
 from simpod.workload import Requests
 
 Progress = Callable[[int, int, float], None]
@@ -90,6 +91,8 @@ class RunInputs:
     ttft_target_s: float = float("inf")
     tpot_target_s: float = float("inf")
     prediction: Prediction | None = None
+    decode_pace: Floats | None = None
+    """[n] tokens of a decode step of each request over its group's mean; None: all alike."""
     make_admission: Callable[[], Admission] | None = None  # None: everybody is let in
     admission_name: str = ""
     make_eviction: Callable[[], CachePolicy] | None = None  # of prefix caches; None: LRU
@@ -200,7 +203,9 @@ class Simulation:
         self._gate = Gate(self, inputs) if needs_gate else None
         self.frontend = FrontendQueue(self, inputs.frontend) if inputs.frontend else None
         self.deliveries: Deliveries | None = None
-        self._longest = min(self._longest_of(pool.spec) for pool in self.pools)
+        room_tokens = min(pool.spec.room_tokens for pool in self.pools)
+        self.pace = Pace(self.output_tokens, inputs.decode_pace, room_tokens)
+        self._longest = min(room_tokens, *(pool.spec.max_model_len for pool in self.pools))
 
     def run(self) -> RunRecords:
         """Simulate to the end, or to `duration_s`; raise InvariantError if something got stuck."""
@@ -295,10 +300,6 @@ class Simulation:
         if make is None:
             return PrefixCache()
         return RankedPrefixCache(make(), self.inputs.eviction_name)
-
-    def _longest_of(self, spec: PoolSpec) -> int:
-        """Longest prompt + output that a rank can hold alone, with the last step's surplus."""
-        return min(spec.max_model_len, spec.kv_blocks * spec.block_tokens - spec.layout.mtp_layers)
 
     # --- the life of a request ------------------------------------------------------------------
 

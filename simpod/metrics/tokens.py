@@ -18,7 +18,14 @@ from numpy.typing import NDArray
 
 from simpod.errors import ConfigError
 from simpod.metrics.latency import Bools
-from simpod.records.columns import FINISHED, Floats, GroupRecords, Ints, RunRecords
+from simpod.records.columns import (
+    FINISHED,
+    PACE_ROUNDING,
+    Floats,
+    GroupRecords,
+    Ints,
+    RunRecords,
+)
 
 SAME_TIME_S = 1e-9
 """Stamps closer than this are one instant: no step is as short, no ulp as long below 10^6 s."""
@@ -149,8 +156,19 @@ def token_times(records: RunRecords, request_id: int) -> Floats:
             times.clear()
         if not stretches.is_first[i]:
             times.append(ledgers.end_s[[steps.start - 1]])
-        times.append(np.repeat(ledgers.end_s[steps], ledgers.new_tokens[steps]))
+        group = records.groups[np.searchsorted(ledgers.offsets, steps.start, side="right") - 1]
+        own = _own_tokens(ledgers.new_tokens[steps], group, float(requests.decode_pace[rows[0]]))
+        times.append(np.repeat(ledgers.end_s[steps], own))
     return np.concatenate(times)[: requests.output_tokens[rows[0]]]
+
+
+def _own_tokens(new_tokens: Ints, group: GroupRecords, pace: float) -> Ints:
+    """[s] tokens that a request gets in each step of a stretch: floor(k * rate) after k steps."""
+    if pace == 1.0:
+        return new_tokens
+    tokens, per_steps = group.tokens_per_decode_step
+    so_far = np.floor(np.arange(len(new_tokens) + 1) * (pace * tokens / per_steps) + PACE_ROUNDING)
+    return np.asarray(np.diff(so_far), dtype=np.int64)
 
 
 def tokens_per_second(records: RunRecords, ledgers: Ledgers) -> Ints:

@@ -15,6 +15,8 @@ STEP_PARTS = (
     "experts",
     "elementwise",
     "all_reduce",
+    "latent_gather",
+    "head_exchange",
     "dispatch",
     "dispatch_wait",
     "combine",
@@ -30,6 +32,9 @@ STEP_PARTS = (
 
 LIVE, FINISHED, REFUSED = 0, 1, 2
 STATUS_NAMES = ("live", "finished", "refused")
+
+PACE_ROUNDING = 1e-9
+"""Of a product of tokens and `decode_pace`, before it is rounded down."""
 
 TRANSFER_KINDS = ("kv", "cache_read", "write_back", "expert_weights", "migration")
 """Prefill to decode; shared memory to prefill and back; between dies of experts; of a sequence."""
@@ -64,6 +69,7 @@ class RequestRecords:
     ledger: Ints  # index of the group whose decode ledger holds its tokens; -1
     first_decode_step: Ints  # decode steps first_decode_step+1 ... last_decode_step gave its tokens
     last_decode_step: Ints  # (of the last segment, if it was preempted)
+    decode_pace: Floats  # tokens of a decode step over the mean of its group
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

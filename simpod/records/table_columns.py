@@ -49,6 +49,7 @@ TABLE_COLUMNS: Final[Mapping[str, Mapping[tuple[str, ...], str]]] = {
             "the group's decode steps after the first up to the last gave its tokens (of "
             "the last stretch, if it was preempted)"
         ),
+        ("decode_pace",): "tokens of a decode step over the mean of its group (`acceptance_std`)",
         (
             "ttft_s",
             "tpot_s",
@@ -97,6 +98,13 @@ TABLE_COLUMNS: Final[Mapping[str, Mapping[tuple[str, ...], str]]] = {
             "elementwise_s",
         ): "norms, rotary embedding, writing the cache, quantisation, token embedding",
         ("all_reduce_s",): "tensor-parallel all-reduce",
+        (
+            "latent_gather_s",
+            "head_exchange_s",
+        ): (
+            "with `attention_parallelism: sp_tp_sp`: latents to all dies of a rank; attention's "
+            "output from heads back to tokens"
+        ),
         (
             "dispatch_s",
             "combine_s",

@@ -48,6 +48,8 @@ TTFT_COLOURS: Final[Mapping[str, str]] = {
 STEP_COLOURS: Final[Mapping[str, str]] = {
     **dict(zip(STEP_PARTS[:5], _COMPUTE, strict=True)),
     "all_reduce": _MOVE[0],
+    "latent_gather": "#6b2c05",
+    "head_exchange": "#b24a08",
     "dispatch": _MOVE[1],
     "dispatch_wait": "#e8c468",
     "combine": _MOVE[2],

@@ -183,7 +183,9 @@ def expert_timeline(
 ) -> ExpertTimeline | None:
     """Of a pool; None without routing, or where no ranks share experts."""
     routing, moe, layout = experiment.expert_routing, experiment.model.moe, spec.layout
-    if routing is None or moe is None or layout.ep == 1 or layout.dp == 1 or layout.moe_tp > 1:
+    if routing is None or moe is None or layout.ep == 1 or layout.moe_tp > 1:
+        return None
+    if not layout.has_tokens_apart:
         return None
     hardware = experiment.hardware[spec.name]
     slots = expert_slots(

@@ -17,13 +17,14 @@ from simpod.cost.statuses import part_statuses
 from simpod.engine import PoolInputs, RunInputs, Simulation
 from simpod.errors import PolicyError, blaming
 from simpod.metrics import summary
-from simpod.policies import IN_ORDER_OF_ARRIVAL, Migration, PolicyRef, Prediction, resolve
+from simpod.policies import IN_ORDER_OF_ARRIVAL, Migration, Prediction, resolve
 from simpod.policies.checks import prediction_problems
 from simpod.policies.roles import Ints
 from simpod.records.columns import RunRecords
+from simpod.run.acceptance import decode_paces
 from simpod.run.expert_loads import expert_records
 from simpod.run.experts import ExpertTimeline, Timelines, expert_path, expert_timelines, renewal
-from simpod.run.network import links_of
+from simpod.run.network import Links, links_of
 from simpod.run.provenance import provenance
 from simpod.run.scaling import largest, scaling_inputs
 from simpod.workload import (
@@ -119,10 +120,10 @@ def run_inputs(
         for spec, key, placement in zip(largest(experiment), keys, links.placements, strict=True)
     )
     batching = experiment.policies["batching"]
-    optional = ("admission", "prefix_eviction", "migration")
-    admission, eviction, migration = (experiment.policies.get(key) for key in optional)
+    admission = experiment.policies.get("admission")
+    eviction = experiment.policies.get("prefix_eviction")
     slo = experiment.slo
-    return RunInputs(
+    inputs = RunInputs(
         seed=experiment.seed,
         requests=requests,
         entry=entry,
@@ -137,15 +138,11 @@ def run_inputs(
         fabric=links.fabric,
         link_samples_s=experiment.network.link_samples_s,
         cache=links.cache,
-        make_migration=_migration(migration) if migration else None,
-        migration_name=f"{migration.use} (policies.migration)" if migration else "",
-        migration_law=_migration_law(experiment, links.migration_plane) if migration else None,
-        migration_plane=links.migration_plane,
-        migration_over=links.migration_law,
         first_token_from_decode=experiment.first_token_from == "decode",
         ttft_target_s=float("inf") if slo.ttft_s is None else slo.ttft_s,
         tpot_target_s=float("inf") if slo.tpot_s is None else slo.tpot_s,
         prediction=_prediction(experiment, requests, stream),
+        decode_pace=decode_paces(experiment.pools, len(requests), stream),
         make_admission=resolve("admission", admission) if admission else None,
         admission_name=f"{admission.use} (policies.admission)" if admission else "",
         scaling=scaling_inputs(experiment, links.placements),
@@ -156,6 +153,7 @@ def run_inputs(
         duration_s=experiment.measure.duration_s,
         on_progress=on_progress,
     )
+    return _with_migration(inputs, experiment, links)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -300,9 +298,20 @@ def _host_link(experiment: ResolvedExperiment, spec: PoolSpec) -> KvTransfer | N
     )
 
 
-def _migration(ref: PolicyRef) -> Callable[[], Migration]:
+def _with_migration(inputs: RunInputs, experiment: ResolvedExperiment, links: Links) -> RunInputs:
+    """The same, and moves of sequences between the ranks that decode, where a policy asks."""
+    ref = experiment.policies.get("migration")
+    if ref is None:
+        return inputs
     make = resolve("migration", ref)
-    return lambda: cast(Migration, make())
+    return replace(
+        inputs,
+        make_migration=lambda: cast(Migration, make()),
+        migration_name=f"{ref.use} (policies.migration)",
+        migration_law=_migration_law(experiment, links.migration_plane),
+        migration_plane=links.migration_plane,
+        migration_over=links.migration_law,
+    )
 
 
 def _migration_law(experiment: ResolvedExperiment, plane: str) -> KvTransfer:

@@ -56,6 +56,18 @@ def casting_s(constants: PullConstants, shape: SplitShape) -> Floats:
     return np.asarray(spent_s if shape.is_quantised else 0.0 * spent_s)
 
 
+def sending_s(constants: PullConstants, shape: SplitShape) -> Floats:
+    """Of A2E, what keeps the vector cores of the attention dies busy: its first stage.
+
+    Quantise, then write a field to each trampoline (to each expert die, if there are no more of
+    those); the copy engines start while the cores go on, and the rest is read by the expert dies.
+    xDeepServe (7.1) counts the first stage to the 0.7 ms that an attention die spends on a layer.
+    """
+    targets = min(shape.num_attention_dies, shape.num_expert_dies)
+    posting_s = np.asarray(hop_s(constants, targets, 0).metadata_s)
+    return np.asarray(casting_s(constants, shape) + posting_s)
+
+
 def hop_s(constants: PullConstants, targets: int, sources: int) -> ExchangeTime:
     """One hop but for its bytes: fields for `targets` dies, polls and reads from `sources` dies."""
     c = constants

@@ -237,10 +237,10 @@ class KernelPricer:
             self._die, self._in_graph(gqa.constants), shape, "bf16", site.kv_dtype
         )
 
-    @property
-    def has_collectives(self) -> bool:
-        """The profile has constants of collectives."""
-        return bool(self._hardware.kernels.collective)
+    def has_collective(self, operation: Operation) -> bool:
+        """The profile has constants of this one."""
+        fits = self._hardware.kernels.collective
+        return any(name in fits for names in collective_variants(operation) for name in names)
 
     def collective_s(self, operation: Operation, size_bytes: Amount, num_dies: int) -> Floats:
         """Inside a node, by the fastest library that the profile has."""

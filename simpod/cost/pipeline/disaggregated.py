@@ -8,11 +8,12 @@ Layer by layer, micro-batch by micro-batch, the domains take their turns in orde
 A step of layer l, micro-batch m, domain d:
 
     attention end  T(d, m, l) = max(R(d, m, l - 1), attention dies of d free) + attention
-    A2E end        A = max(T, receive kernel free) + a2e
+    sent           S = T + sending: the first stage of A2E, which the attention dies do
+    A2E end        A = max(S, receive kernel free) + a2e
     experts end    E = max(A, expert kernel free) + experts
     E2A end        R(d, m, l) = max(E, send kernel free) + e2a
 
-Dense layers come first and never leave the attention dies: R = T.
+The attention dies are free again at S. Dense layers come first and never leave them: R = T.
 """
 
 from dataclasses import dataclass
@@ -38,6 +39,7 @@ class SplitStages:
     """
 
     attention_s: ArrayLike
+    sending_s: ArrayLike = 0.0
     a2e_s: ArrayLike
     experts_s: ArrayLike
     e2a_s: ArrayLike
@@ -46,14 +48,15 @@ class SplitStages:
     num_layers: int
     dense_layers: int = 0
 
-    def arrays(self) -> tuple[Floats, Floats, Floats, Floats]:
-        """The four stages, whole."""
+    def arrays(self) -> tuple[Floats, ...]:
+        """The five stages, whole."""
         shape = (self.num_domains, self.micro_batches, self.num_layers)
 
         def whole(stage: ArrayLike) -> Floats:
             return np.broadcast_to(np.asarray(stage, dtype=np.float64), shape)
 
-        return whole(self.attention_s), whole(self.a2e_s), whole(self.experts_s), whole(self.e2a_s)
+        stages = (self.attention_s, self.sending_s, self.a2e_s, self.experts_s, self.e2a_s)
+        return tuple(whole(stage) for stage in stages)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -64,7 +67,7 @@ class SplitTimes:
     returned_s: Floats
     """Results of the experts are back at the attention dies."""
     attention_busy_s: Floats
-    """[domains]"""
+    """[domains]: attention and sending."""
     experts_busy_s: float
     """Of the expert kernel, all domains."""
 
@@ -98,13 +101,16 @@ class _Clocks:
         self.free = [0.0] * num_domains
         self.receive = self.expert = self.send = 0.0
 
-    def sparse(self, attention: Table, a2e: Table, experts: Table, e2a: Table) -> None:
+    def sparse(
+        self, attention: Table, sending: Table, a2e: Table, experts: Table, e2a: Table
+    ) -> None:
         """One layer with experts; seconds [domains][micro_batches]."""
         for micro in range(len(attention[0])):
             for domain in range(len(attention)):
                 end = max(self.back[domain][micro], self.free[domain]) + attention[domain][micro]
-                self.free[domain] = self.attention_end[domain][micro] = end
-                self.receive = max(end, self.receive) + a2e[domain][micro]
+                self.attention_end[domain][micro] = end
+                self.free[domain] = sent = end + sending[domain][micro]
+                self.receive = max(sent, self.receive) + a2e[domain][micro]
                 self.expert = max(self.receive, self.expert) + experts[domain][micro]
                 self.send = max(self.expert, self.send) + e2a[domain][micro]
                 self.back[domain][micro] = self.send
@@ -128,6 +134,7 @@ def split_times(stages: SplitStages) -> SplitTimes:
     arrays = stages.arrays()
     by_layer = [np.moveaxis(stage, 2, 0).tolist() for stage in arrays]
     clocks = _Clocks(stages.num_domains, stages.micro_batches)
+    sparse = slice(stages.dense_layers, None)
     attention_end, returned = np.zeros((2, *arrays[0].shape))
     for layer in range(stages.num_layers):
         if layer < stages.dense_layers:
@@ -139,8 +146,8 @@ def split_times(stages: SplitStages) -> SplitTimes:
     return SplitTimes(
         attention_end_s=attention_end,
         returned_s=returned,
-        attention_busy_s=arrays[0].sum(axis=(1, 2)),
-        experts_busy_s=float(arrays[2][:, :, stages.dense_layers :].sum()),
+        attention_busy_s=arrays[0].sum(axis=(1, 2)) + arrays[1][:, :, sparse].sum(axis=(1, 2)),
+        experts_busy_s=float(arrays[3][:, :, sparse].sum()),
     )
 
 
@@ -174,8 +181,9 @@ def period_s(
 ) -> float:
     """Seconds of a layer when it goes round for ever: of all cycles of the recurrence the longest.
 
-    attention_s [domains] of one micro-batch. A domain's dies do all its micro-batches in turn; a
-    micro-batch goes through all four stages; each kernel serves every micro-batch of all domains.
+    attention_s [domains] of one micro-batch, sending included. A domain's dies do all its
+    micro-batches in turn; a micro-batch goes through all four stages; each kernel serves every
+    micro-batch of all domains.
     """
     attention = np.atleast_1d(np.asarray(attention_s, dtype=np.float64))
     through = attention.max() + a2e_s + experts_s + e2a_s
