@@ -61,6 +61,7 @@ SECTIONS: Mapping[str, Sequence[str]] = {
     ),
     "rest": (
         "KvTransfer",
+        "Output",
         "FabricOptions",
         "SharedMemory",
         "Policies",

@@ -58,6 +58,8 @@ def requests(arrival_s: Sequence[float], **columns: Any) -> RequestRecords:
         "prefill_end_s": first,
         "first_token_s": first,
         "finish_s": columns.get("finish_s", first),
+        "engine_first_token_s": first,
+        "engine_finish_s": columns.get("finish_s", first),
         **columns,
         "arrival_s": arrival,
     }

@@ -42,6 +42,22 @@ def test_skipping_ahead_changes_nothing() -> None:
     np.testing.assert_allclose(*parts, rtol=1e-9)
 
 
+@pytest.mark.parametrize("s_per_token", [0.0, 2e-4])
+def test_paused_steps_reach_the_frontend_as_they_end(s_per_token: float) -> None:
+    """Two instances, whose runs overlap; without time for a token all is as without a frontend."""
+    central = ("output.path=central", f"output.s_per_token={s_per_token}")
+    one = experiment("{}", "deployment.decode.instances=2", *central)
+    got, stepped = run(one).records, run(replace(one, skip_ahead=False)).records
+    without = run(replace(one, frontend=None)).records
+    for index in (0, 1):
+        ends_s = [records.groups[index].decode_end_s for records in (got, stepped, without)]
+        np.testing.assert_allclose(ends_s[0], ends_s[1], rtol=1e-9)
+        if not s_per_token:
+            np.testing.assert_allclose(ends_s[0], ends_s[2], rtol=1e-9)
+    is_late = got.requests.finish_s > got.requests.engine_finish_s
+    assert is_late.all() if s_per_token else not is_late.any()
+
+
 def test_steps_take_longer_by_the_longest_of_all_pauses_and_dispatch_waits_for_it() -> None:
     calm, paused = (run(experiment(jitter)).records for jitter in ("null", "{}"))
     steps = paused.groups[0].num_steps

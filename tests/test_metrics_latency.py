@@ -81,6 +81,7 @@ def test_attribution_when_the_decode_pool_gives_the_first_token() -> None:
             "back_pressure": 0.5,
             "transfer": 0.1,
             "first_decode": 0.3,
+            "frontend": 0.0,
         }
     )
 

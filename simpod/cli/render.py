@@ -64,8 +64,28 @@ def notes(summary: Summary) -> Iterator[str]:
         yield f"[yellow]{summary['live']:,} unfinished[/] when the run ended"
     if summary["preemptions"]:
         yield f"[yellow]{summary['preemptions']:,} preemptions:[/] KV blocks ran out"
+    yield from _frontend(summary)
     yield from _saturation(summary)
     yield from _prices(summary)
+
+
+def _frontend(summary: Summary) -> Iterator[str]:
+    """The central frontend, and whether it keeps up."""
+    use = summary["frontend"]
+    if use is None or use["load_frac"] is None:
+        return
+    is_full = use["load_frac"] >= NEAR_LIMIT
+    if is_full:
+        yield (
+            f"[bold red]FRONTEND FULL:[/] {percent(use['load_frac'])} of what {use['processes']}"
+            " process(es) can send on; it limits the throughput, or its backlog grows with the run"
+        )
+    yield (
+        f"Central frontend: {percent(use['busy_frac'])} busy, a token is"
+        f" {duration(use['mean_delay_s'])} late (at most {duration(use['max_delay_s'])}),"
+        f" {count(use['mean_backlog_tokens'])} tokens wait (at most"
+        f" {count(use['max_backlog_tokens'])})"
+    )
 
 
 def _prices(summary: Summary) -> Iterator[str]:
@@ -110,7 +130,8 @@ def _saturation(summary: Summary) -> Iterator[str]:
     limit = summary["saturation"]
     if limit["resource"] is None:
         return
-    where = f"{limit['resource']} of pool {escape(limit['pool'])}"
+    pool = limit["pool"]
+    where = "the frontend" if pool is None else f"{limit['resource']} of pool {escape(pool)}"
     kind = limit["capacity_kind"]
     if kind is None:
         served = count(summary["request_throughput"])

@@ -19,6 +19,7 @@ from simpod.config.links import (
 )
 from simpod.config.network import resolve_network
 from simpod.config.nodes import Node, Path, Place, from_plain
+from simpod.config.output import resolve_output
 from simpod.config.overrides import apply_override
 from simpod.config.pools import ResolvedPool, resolve_pools
 from simpod.config.problems import Problem, Problems
@@ -97,6 +98,7 @@ def _resolve(experiment: Experiment, root: Node, problems: Problems) -> Resolved
     links: Derived = {}
     network = resolve_network(experiment, specs, hardware, problems, links)
     scaling = resolve_scaling(experiment, specs, hardware, problems)
+    frontend = resolve_output(experiment, problems, links)
     problems.stop()
     semantics, balancer = _semantics(experiment), experiment.policies.experts
     policies = _policies(experiment, (*policy_keys(len(order)), *OPTIONAL_POLICIES), semantics)
@@ -116,6 +118,7 @@ def _resolve(experiment: Experiment, root: Node, problems: Problems) -> Resolved
         rebalance_every_s=None if balancer is None else balancer.every_s,
         kv_plane=plane,
         first_token_from=experiment.kv_transfer.first_token_from,
+        frontend=frontend,
         slo=experiment.slo,
         measure=experiment.measure,
         skip_ahead=experiment.engine.skip_ahead,

@@ -8,6 +8,7 @@ from simpod.cluster.experts.routing import RoutingSpec
 from simpod.cluster.pool_spec import PoolSpec
 from simpod.config.network import ResolvedNetwork
 from simpod.config.scaling import ResolvedScaling
+from simpod.cost.frontend import Frontend
 from simpod.cost.memory import MemoryPlan
 from simpod.cost.semantics import Semantics
 from simpod.hardware.spec import HardwareProfile
@@ -26,6 +27,7 @@ class ResolvedExperiment:
     hardware, memory: by pool name; memory is the plan of one rank's dies.
     policies: by key: `batching` and `router`, or `prefill_router` and `decode_router`.
     kv_plane: name of the plane that carries KV from prefill to decode; None with one pool.
+    frontend: through which all tokens leave; None: each group sends its own.
     document: the whole experiment in plain dicts and lists (JSON), canonical keys, all numbers of
     model and hardware; loading it again gives the same experiment.
     origins: dotted key of each leaf of `document` -> `file:line`, `--set`, `default` or
@@ -43,6 +45,7 @@ class ResolvedExperiment:
     rebalance_every_s: float | None
     kv_plane: str | None
     first_token_from: Literal["prefill", "decode"]
+    frontend: Frontend | None
     slo: Slo
     measure: Measure
     skip_ahead: bool

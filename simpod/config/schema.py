@@ -143,6 +143,20 @@ class KvTransfer(_Section):
     """Send layers while the prompt is computed; only the last layer remains after it."""
 
 
+class Output(_Section):
+    """Where tokens leave for their clients."""
+
+    path: Literal["shortcut", "central"] = "shortcut"
+    """shortcut: every data-parallel group detokenises and streams its own (xDeepServe), which takes
+    no time; central: the tokens of all groups queue at one frontend."""
+    s_per_token: NonNegative | None = None
+    """central: time of one process for a token; default 26 us, assumed."""
+    s_per_message: NonNegative | None = None
+    """central: its time for a step that gives tokens, beside these; default 0."""
+    processes: Count | None = None
+    """central: processes that share the tokens of every step evenly; default 1."""
+
+
 class FabricOptions(_Section):
     """The links of the pod in this run."""
 
@@ -287,6 +301,8 @@ class Experiment(_Section):
     """Pools by name: one mixed, one prefill and one decode, or one of these alone."""
     kv_transfer: KvTransfer = KvTransfer()
     """From the prefill pool to the decode pool."""
+    output: Output = Output()
+    """From the groups to the clients."""
     fabric: FabricOptions = FabricOptions()
     """Lost and slow links."""
     shared_memory: SharedMemory | None = None

@@ -1,14 +1,18 @@
 """From the engine's logs to the columns of a result."""
 
+from collections.abc import Callable
 from struct import Struct
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from simpod.cost import breakdown
+from simpod.engine.frontend import Deliveries
 from simpod.engine.ledger import ROW
 from simpod.engine.link_use import link_records, plane_records
 from simpod.records.columns import (
+    FINISHED,
+    LIVE,
     REFUSED,
     Floats,
     GroupRecords,
@@ -21,7 +25,8 @@ from simpod.records.columns import (
 
 if TYPE_CHECKING:
     from simpod.engine.group import Group
-    from simpod.engine.simulation import Pool, Simulation
+    from simpod.engine.pool import Pool
+    from simpod.engine.simulation import Simulation
 
 REQUEST_FIELDS = (
     "request_id",
@@ -69,7 +74,8 @@ def collect(sim: "Simulation") -> RunRecords:
         groups=tuple(_group(sim, i) for i in range(len(sim.groups))),
         pools=tuple(_pool(sim, pool, requests) for pool in sim.pools),
         end_s=float(sim.end_s),
-        segments=np.array(sim.segments, dtype=np.int64).reshape(-1, 4),
+        frontend=sim.deliveries.records() if sim.deliveries else None,
+        segments=_segments(sim),
     )
 
 
@@ -86,12 +92,24 @@ def _requests(sim: "Simulation") -> RequestRecords:
     columns["output_tokens"] = sim.inputs.requests.output_tokens[ids]
     pace = sim.inputs.decode_pace
     columns["decode_pace"] = np.ones(len(ids)) if pace is None else pace[ids]
-    columns["first_token_s"] = _first_tokens(sim, columns)
+    columns["engine_finish_s"] = columns["finish_s"]
+    columns["engine_first_token_s"] = _first_tokens(
+        sim, columns, lambda group: sim.groups[group].ledger.decode_ends()
+    )
+    if sim.deliveries is None:
+        columns["first_token_s"] = columns["engine_first_token_s"]
+    else:
+        _deliver(sim, sim.deliveries, columns)
     return RequestRecords(**columns)  # type: ignore[arg-type]
 
 
-def _first_tokens(sim: "Simulation", columns: dict[str, Floats | Ints]) -> Floats:
-    """Fill in first tokens that came from a decode step: the end of the sequence's first one."""
+def _first_tokens(
+    sim: "Simulation", columns: dict[str, Floats | Ints], times_of: Callable[[int], Floats]
+) -> Floats:
+    """Fill in first tokens that came from a decode step: the time of the sequence's first one.
+
+    times_of: of the decode steps of a group.
+    """
     first_s = columns["first_token_s"].astype(np.float64)
     ledgers = columns["ledger"].astype(np.int64)
     first_steps = columns["first_decode_step"].astype(np.int64)
@@ -100,10 +118,50 @@ def _first_tokens(sim: "Simulation", columns: dict[str, Floats | Ints]) -> Float
     ledgers[rows], first_steps[rows] = segments[:, 1], segments[:, 2]
     missing = np.isnan(first_s) & (ledgers >= 0)
     for index in np.unique(ledgers[missing]).tolist():
-        ends = sim.groups[index].ledger.decode_ends()
-        here = missing & (ledgers == index) & (first_steps < len(ends))
-        first_s[here] = ends[first_steps[here]]
+        times_s = times_of(index)
+        here = missing & (ledgers == index) & (first_steps < len(times_s))
+        first_s[here] = times_s[first_steps[here]]
     return first_s
+
+
+def _deliver(sim: "Simulation", deliveries: Deliveries, columns: dict[str, Floats | Ints]) -> None:
+    """Times at which the clients had their tokens; what they did not get in time is not there."""
+    ids = columns["request_id"].astype(np.int64)
+    first_s = columns["first_token_s"]
+    by_prompt_s = deliveries.of_prompts(ids, last=False)
+    columns["first_token_s"] = np.where(np.isnan(first_s), np.nan, by_prompt_s)
+    first_s = _first_tokens(sim, columns, deliveries.decode_left_s)
+    finish_s = deliveries.of_prompts(ids, last=True)
+    last_steps = columns["last_decode_step"].astype(np.int64)
+    for index in np.unique(columns["ledger"][last_steps >= 0]).tolist():
+        here = (last_steps >= 0) & (columns["ledger"] == index)
+        finish_s[here] = deliveries.decode_left_s(index)[last_steps[here] - 1]
+    end_s = np.inf if sim.inputs.duration_s is None else sim.inputs.duration_s
+    has_all = (columns["status"] == FINISHED) & (finish_s < end_s)
+    is_late = (columns["status"] == FINISHED) & ~has_all
+    columns["first_token_s"] = np.where(first_s < end_s, first_s, np.nan)
+    columns["finish_s"] = np.where(has_all, finish_s, np.nan)
+    columns["status"] = np.where(is_late, LIVE, columns["status"])
+    columns["last_decode_step"] = np.where(is_late, -1, last_steps)
+
+
+def _decode_times(sim: "Simulation", index: int) -> Floats:
+    """When the tokens of a group's decode steps were with their clients, in this run."""
+    if sim.deliveries is None:
+        return sim.groups[index].ledger.decode_ends()
+    left_s = sim.deliveries.decode_left_s(index)
+    duration_s = sim.inputs.duration_s
+    return left_s if duration_s is None else left_s[left_s < duration_s]
+
+
+def _segments(sim: "Simulation") -> Ints:
+    """[s, 4] spans before a preemption, as far as their tokens have left."""
+    segments = np.array(sim.segments, dtype=np.int64).reshape(-1, 4)
+    if sim.deliveries is None or sim.inputs.duration_s is None:
+        return segments
+    steps = np.array([len(_decode_times(sim, i)) for i in range(len(sim.groups))])
+    segments[:, 3] = np.minimum(segments[:, 3], steps[segments[:, 1]])
+    return segments[segments[:, 2] < segments[:, 3]]
 
 
 def _steps(sim: "Simulation") -> StepRecords:
@@ -143,12 +201,12 @@ def _parts(group: "Group", table: Floats) -> Floats:
 
 
 def _group(sim: "Simulation", index: int) -> GroupRecords:
-    group = sim.groups[index]
+    group, times_s = sim.groups[index], _decode_times(sim, index)
     return GroupRecords(
         pool=group.spec.name,
         instance=group.instance,
-        decode_end_s=group.ledger.decode_ends(),
-        decode_seqs=group.ledger.decode_seqs(),
+        decode_end_s=times_s,
+        decode_seqs=group.ledger.decode_seqs()[: len(times_s)],
         tokens_per_decode_step=(group.tokens.tokens, group.tokens.per_steps),
         busy_s=group.ledger.busy_s,
         num_steps=group.ledger.num_steps,

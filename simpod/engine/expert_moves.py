@@ -11,7 +11,8 @@ from simpod.errors import InvariantError
 from simpod.hardware import TransferLaw
 
 if TYPE_CHECKING:
-    from simpod.engine.simulation import Pool, Simulation
+    from simpod.engine.pool import Pool
+    from simpod.engine.simulation import Simulation
 
 DiePair = tuple[int, int, float]
 """Source and destination among the dies that hold one set of experts, and bytes."""

@@ -13,7 +13,9 @@ from simpod.errors import PolicyError, blaming
 from simpod.policies import RouterView
 
 if TYPE_CHECKING:
-    from simpod.engine.simulation import Pool, RunInputs, Simulation
+    from simpod.engine.inputs import RunInputs
+    from simpod.engine.pool import Pool
+    from simpod.engine.simulation import Simulation
 
 Floats = NDArray[np.float64]
 

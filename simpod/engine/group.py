@@ -3,6 +3,7 @@
 from collections.abc import Callable, Generator
 from heapq import heappop, heappush
 from math import ceil, inf
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 import simpy
@@ -47,6 +48,8 @@ class Group:
         "pricer prompts ranks renew_prices sim spec tokens unseen"
     ).split()
 
+    under_way = property(attrgetter("_run"))  # the run of steps, or None
+
     def __init__(
         self,
         sim: "Simulation",
@@ -87,9 +90,7 @@ class Group:
         self.num_decoding = 0
         self.context_tokens = 0
         self.prefill_tokens = 0
-        self.num_chunks = 0
-        self.num_pulling = 0
-        self.num_preemptions = 0
+        self.num_chunks = self.num_pulling = self.num_preemptions = 0
         self.idleness = Idleness(self.clock)
         self._calendar: dict[int, list[Sequence]] = {}
         self._due_steps: list[int] = []

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 from simpod.engine.sequence import Sequence
 
 if TYPE_CHECKING:
+    from simpod.engine.pool import Pool
     from simpod.engine.rank import Rank
-    from simpod.engine.simulation import Pool
 
 
 def hand_over_waiting(pool: "Pool", rank: "Rank") -> None:

@@ -154,7 +154,7 @@ class Ledger:
             if len(part):
                 row = np.repeat(part, counts[part])
                 done = np.arange(firsts[part[0]], firsts[part[0]] + len(row)) + 1 - firsts[row]
-                gained = self.clock.running_sums(firsts[row], done)
+                gained = self.clock.gained_sums(firsts[row], done)
                 found_s = start_s[row] + (done * base_s[row] + slope_s[row] * gained)
                 if paused_s is not None:
                     found_s += paused_s[numbers[row] + done] - paused_s[numbers[row]]

@@ -20,8 +20,9 @@ from simpod.engine.ledger import ROW as STEP_ROW
 from simpod.records.columns import FINISHED, TimeSeriesRecords
 
 if TYPE_CHECKING:
+    from simpod.engine.pool import Pool
     from simpod.engine.sequence import Sequence
-    from simpod.engine.simulation import Pool, Simulation
+    from simpod.engine.simulation import Simulation
 
 Floats = NDArray[np.float64]
 

@@ -21,8 +21,9 @@ from simpod.policies import Migration, Move, RouterView
 
 if TYPE_CHECKING:
     from simpod.cost import KvTransfer
+    from simpod.engine.pool import Pool
     from simpod.engine.rank import Rank
-    from simpod.engine.simulation import Pool, Simulation
+    from simpod.engine.simulation import Simulation
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from simpod.engine.group import Group
+    from simpod.engine.pool import Pool
     from simpod.engine.rank import Rank
-    from simpod.engine.simulation import Pool, Simulation
+    from simpod.engine.simulation import Simulation
 
 State = Literal["off", "loading", "serving", "draining"]
 STATES: Final[tuple[State, ...]] = ("serving", "draining", "loading")

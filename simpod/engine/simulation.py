@@ -2,158 +2,35 @@
 
 from array import array
 from collections.abc import Callable
-from dataclasses import dataclass, field
-
-import numpy as np
 
 from simpod.cluster import PoolSpec, Role
-from simpod.cluster.fabric import Fabric
 from simpod.cluster.prefix import PrefixCache
 from simpod.cluster.ranked_prefix import RankedPrefixCache
-from simpod.cost import KvTransfer, Pricer
 from simpod.engine.asking import blame_idleness
 from simpod.engine.clock import Clock
 from simpod.engine.collect import PACK_REQUEST, collect
-from simpod.engine.context_cache import CacheInputs, ContextCache
-from simpod.engine.dispatch import Dispatcher
-from simpod.engine.elastic import ElasticDispatcher
-from simpod.engine.exchange_flows import ExchangeFlows, ExchangeSite
-from simpod.engine.expert_moves import ExpertMover, ExpertPath
+from simpod.engine.context_cache import ContextCache
+from simpod.engine.exchange_flows import ExchangeFlows
+from simpod.engine.expert_moves import ExpertMover
+from simpod.engine.frontend import Deliveries, FrontendQueue
 from simpod.engine.gate import Gate
 from simpod.engine.group import Group
-from simpod.engine.kv_mover import KvMover, KvPath
+from simpod.engine.inputs import RunInputs
+from simpod.engine.kv_mover import KvMover
 from simpod.engine.ledger import RunLog
 from simpod.engine.load_watch import LoadWatch
 from simpod.engine.migration import Migrator
 from simpod.engine.network import Network
 from simpod.engine.pace import Pace
-from simpod.engine.pauses import StepPauses
-from simpod.engine.pausing import HostLink
-from simpod.engine.pull_order import PullOrder
+from simpod.engine.pool import Pool
 from simpod.engine.rank import Rank
-from simpod.engine.scaling import Scaler, ScalingInputs
+from simpod.engine.scaling import Scaler
 from simpod.engine.sequence import NAN, Sequence
-from simpod.engine.service import Service
 from simpod.engine.source import Source
 from simpod.engine.steps import StepRun
 from simpod.engine.transfer_log import TransferLog
 from simpod.errors import InvariantError
-from simpod.hardware import TransferLaw
-from simpod.policies import (
-    Admission,
-    BatchScheduler,
-    CachePolicy,
-    Migration,
-    Prediction,
-    Router,
-)
-from simpod.records.columns import FINISHED, LIVE, REFUSED, Floats, RunRecords
-from simpod.workload import Requests
-
-Progress = Callable[[int, int, float], None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PoolInputs:
-    """A pool and all that its groups need; factories make one policy for each rank or router."""
-
-    spec: PoolSpec
-    pricer: Pricer
-    renew_prices: Callable[[float], float] | None = None
-    """Brings prices up to now; returns until when they hold. None: always."""
-    dies_per_npu: int
-    make_router: Callable[[], Router]
-    router_name: str
-    router_rng: np.random.Generator
-    pause_rng: np.random.Generator
-    expert_path: ExpertPath | None = None  # None: placements of experts stay
-    exchange_sites: tuple[ExchangeSite, ...] = ()  # of instances whose exchanges meet flows
-    host_link: KvTransfer | None = None  # of one rank to host memory; None: no swapping
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunInputs:
-    """All that a run depends on; `entry` gets the requests, `decode` takes over."""
-
-    seed: int
-    requests: Requests
-    entry: PoolInputs
-    decode: PoolInputs | None = None
-    make_batching: Callable[[], BatchScheduler]
-    batching_name: str
-    orders_pulls: bool = True  # by the batch scheduler; False: it takes prompts as they come
-    transfer: KvTransfer | None = None
-    kv_path: KvPath | None = None
-    fabric: Fabric | None = None
-    link_samples_s: float | None = None
-    cache: CacheInputs | None = None
-    first_token_from_decode: bool = False
-    ttft_target_s: float = float("inf")
-    tpot_target_s: float = float("inf")
-    prediction: Prediction | None = None
-    decode_pace: Floats | None = None
-    """[n] tokens of a decode step of each request over its group's mean; None: all alike."""
-    make_admission: Callable[[], Admission] | None = None  # None: everybody is let in
-    admission_name: str = ""
-    make_eviction: Callable[[], CachePolicy] | None = None  # of prefix caches; None: LRU
-    eviction_name: str = ""
-    make_migration: Callable[[], Migration] | None = None  # in the pool that decodes
-    migration_name: str = ""
-    migration_law: KvTransfer | None = None  # on idle links
-    migration_plane: str = "scale_up"
-    migration_over: TransferLaw | None = None  # over the fabric; None: over links of its own
-    scaling: ScalingInputs | None = None  # then a pool has the most instances that it can get
-    samples_s: float | None = None  # of the load, where no scaling policy takes samples
-    steps_ahead: int = 0
-    """Steps that are planned when a prompt arrives at ranks at work."""
-    skip_ahead: bool = True
-    duration_s: float | None = None
-    on_progress: Progress | None = field(default=None, compare=False)
-
-
-class Pool:
-    """The groups of one pool behind its router."""
-
-    def __init__(self, sim: "Simulation", inputs: PoolInputs, first_group: int) -> None:
-        spec = inputs.spec
-        self.inputs = inputs
-        self.spec = spec
-        self.dispatch = self._dispatcher(sim)
-        self.groups = [
-            Group(
-                sim,
-                index=first_group + instance,
-                instance=instance,
-                dispatch=self.dispatch,
-                pricer=inputs.pricer,
-                make_policy=sim.inputs.make_batching,
-            )
-            for instance in range(spec.instances)
-        ]
-        for rank in self.dispatch.ranks:
-            rank.host = HostLink(inputs.host_link) if inputs.host_link else None
-            rank.service = Service() if sim.has_tenants else None
-            if spec.role == "decode" and sim.inputs.orders_pulls:
-                rank.pulls = PullOrder(rank, sim.inputs.make_batching())
-        for group in self.groups:
-            group.renew_prices = inputs.renew_prices
-        if spec.pauses:
-            streams = inputs.pause_rng.spawn(spec.instances)
-            for group, rng in zip(self.groups, streams, strict=True):
-                group.ledger.pauses = StepPauses(spec.pauses, spec.layout.all_dies, rng)
-
-    def _dispatcher(self, sim: "Simulation") -> Dispatcher:
-        inputs = self.inputs
-        name, make, rng = inputs.router_name, inputs.make_router, inputs.router_rng
-        if sim.inputs.scaling is None:
-            return Dispatcher(self.spec, sim.clock, name=name, policy=make(), rng=rng)
-        return ElasticDispatcher(self.spec, sim.clock, name=name, make_policy=make, rng=rng)
-
-    def rank_of(self, target: int) -> tuple[Group, Rank]:
-        """The group and the rank behind a router's target."""
-        instance, index = divmod(target, self.spec.layout.dp)
-        group = self.groups[instance]
-        return group, group.ranks[index]
+from simpod.records.columns import FINISHED, LIVE, REFUSED, RunRecords
 
 
 class Simulation:
@@ -186,7 +63,7 @@ class Simulation:
         self.kv = KvMover(self)
         planes = sorted({self.kv.path.plane, inputs.migration_plane})
         self.transfers = TransferLog(inputs.fabric.plane_names if inputs.fabric else planes)
-        self.source = Source(
+        self.source: Source = Source(
             inputs.requests, self.clock, self.prefix_unit_tokens(inputs.entry.spec)
         )
         self.migrator = self._migrator(inputs)
@@ -201,6 +78,8 @@ class Simulation:
         self.samples = watch.samples if watch is not None else None
         needs_gate = inputs.make_admission or inputs.prediction
         self._gate = Gate(self, inputs) if needs_gate else None
+        self.frontend = FrontendQueue(self, inputs.frontend) if inputs.frontend else None
+        self.deliveries: Deliveries | None = None
         room_tokens = min(pool.spec.room_tokens for pool in self.pools)
         self.pace = Pace(self.output_tokens, inputs.decode_pace, room_tokens)
         self._longest = min(room_tokens, *(pool.spec.max_model_len for pool in self.pools))
@@ -226,6 +105,8 @@ class Simulation:
         parts = self.log.by_group(len(self.groups))
         for group, part in zip(self.groups, parts, strict=True):
             group.ledger.close(*part)
+        if self.frontend is not None:
+            self.deliveries = self.frontend.close()
         if self.network is not None:
             self.network.catch_up_samples()
         if self.scaler is not None:
@@ -259,7 +140,10 @@ class Simulation:
         inputs = self.inputs
         looks = (inputs.make_migration, inputs.scaling, inputs.samples_s)
         has_alarms = any(look is not None for look in looks) or bool(self._expert_movers)
-        return self._last_end_s if self.is_over and has_alarms else self.clock.now
+        end_s = self._last_end_s if self.is_over and has_alarms else self.clock.now
+        if self.deliveries is None or inputs.duration_s is not None:
+            return end_s
+        return max(end_s, self.deliveries.end_s)
 
     @property
     def is_over(self) -> bool:
@@ -349,6 +233,8 @@ class Simulation:
         if seq.emitted_tokens == 0:
             seq.first_token_s = now_s
         seq.emitted_tokens += 1
+        if self.frontend is not None:
+            self.frontend.prompt_token(seq, group)
         is_last = seq.emitted_tokens == self.output_tokens[seq.seq_id]
         if is_last or (is_prefill and pool is None):
             rank.retire(seq)
@@ -369,7 +255,10 @@ class Simulation:
         self._last_end_s = self.clock.now
         if self.inputs.on_progress is not None and self.num_ended % self._progress_every == 0:
             self.inputs.on_progress(self.num_ended, self._total, self.clock.now)
-        self.source.on_end(seq.seq_id)
+        if self.frontend is None or status != FINISHED:
+            self.source.on_end(seq.seq_id)
+        else:
+            self.frontend.ended(seq)
 
     def _record(self, seq: Sequence, status: int) -> None:
         finished = status == FINISHED

@@ -28,6 +28,8 @@ class TokenClock:
         self.tokens = tokens
         self.per_steps = per_steps
         self.is_plain = tokens == per_steps
+        period = np.arange(per_steps) * tokens // per_steps
+        self._sums_in_period = np.append(0, period.cumsum())
 
     def at(self, step: int) -> int:
         """V(step)."""
@@ -45,22 +47,19 @@ class TokenClock:
         return int(later.sum()) - steps * self.at(first)
 
     def gained_sums(self, firsts: Ints, steps: Ints) -> Ints:
-        """[m] G(steps) after step `firsts`, for many runs."""
+        """[m] G(steps) after step `firsts`."""
         if self.is_plain:
             return steps * (steps - 1) // 2
-        pairs = zip(firsts.tolist(), steps.tolist(), strict=True)
-        return np.array([self.gained_sum(first, count) for first, count in pairs], dtype=np.int64)
+        before = firsts * self.tokens // self.per_steps
+        return self._sums(firsts + steps) - self._sums(firsts) - steps * before
 
-    def running_sums(self, firsts: Ints, steps: Ints) -> Ints:
-        """[m] G(steps) after step `firsts`, for every step (1, 2, ...) of whole runs in a row."""
-        if self.is_plain:
-            return steps * (steps - 1) // 2
-        done = firsts + steps - 1
-        gained = done * self.tokens // self.per_steps - firsts * self.tokens // self.per_steps
-        total = gained.cumsum()
-        begins = np.flatnonzero(steps == 1)  # where g = 0: the sum up to there belongs to others
-        before: Ints = np.repeat(total[begins], np.diff(np.append(begins, len(steps))))
-        return total - before
+    def _sums(self, steps: Ints) -> Ints:
+        """V(0) + ... + V(steps - 1): whole periods of `per_steps` steps, and the rest."""
+        part = self._sums_in_period
+        whole, rest = np.divmod(steps, self.per_steps)
+        grown = self.tokens * (self.per_steps * (whole * (whole - 1) // 2) + whole * rest)
+        sums: Ints = whole * part[-1] + grown + part[rest]
+        return sums
 
 
 @lru_cache(64)  # groups that are alike share one

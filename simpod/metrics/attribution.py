@@ -13,6 +13,7 @@ TTFT_PARTS = (
     "back_pressure",
     "transfer",
     "first_decode",
+    "frontend",
 )
 """Parts of a TTFT in the order of time; they add up to it (`barrier` lies within the prefill)."""
 
@@ -24,10 +25,11 @@ def ttft_parts_s(requests: RequestRecords) -> dict[str, Floats]:
     that worked for it, without cache_read: reading its prefix from the shared memory. prefill:
     from that step until its prompt is computed, without barrier: the time in which its rank waited
     for slower ranks. back_pressure: until the decode pool pulls the KV. transfer: the pull.
-    first_decode: until the first token. The last three count only where the decode pool gives the
-    first token; otherwise they delay the second one.
+    first_decode: until the first token. These three count only where the decode pool gives the
+    first token; otherwise they delay the second one. frontend: until a central frontend has sent it
+    on; 0 without one.
     """
-    first = requests.first_token_s
+    first = requests.engine_first_token_s
     scheduled = requests.scheduled_s
     # prompts that arrive with their KV have no prefill
     prefill_end = np.where(np.isnan(requests.prefill_end_s), scheduled, requests.prefill_end_s)
@@ -44,8 +46,9 @@ def ttft_parts_s(requests: RequestRecords) -> dict[str, Floats]:
         pull_start - prefill_end,
         pull_end - pull_start,
         first - pull_end,
+        requests.first_token_s - first,
     )
-    has_token = ~np.isnan(first)
+    has_token = ~np.isnan(requests.first_token_s)
     return {
         name: np.where(has_token, part, np.nan)
         for name, part in zip(TTFT_PARTS, parts, strict=True)

@@ -76,6 +76,9 @@ _QUALITY = {
 _MACHINE = {
     "utilization": "by pool: size, busy_frac, slots_frac, kv_frac, waiting, tokens/s per NPU",
     "step_breakdown": "by pool: num_steps, mean times, and by part mean_s a step and share_frac",
+    "frontend": "null, or of a central frontend: processes, s_per_token, s_per_message; tokens and"
+    " messages; load_frac (work / time, while measured requests arrived; from 1 on the backlog"
+    " grows); of the whole run busy_frac, mean and max of the tokens there and of a token's delay",
     "saturation": "the limit that is nearest: pool, resource, its used_frac; load_frac = offered /"
     " capacity rate; capacity_kind (measured, estimate, lower_bound; null: no rate was offered)",
     "stationary": "true if the measured window was a steady state",

@@ -24,7 +24,7 @@ class Stationarity:
     STABLE: the number in the system does not grow. BACKLOGGED: requests that *wait* (for their
     first step, or for room in the decode pool) grow: more is offered than served. GROWING: the
     number in the system grows but not the wait: not warm yet; run longer or measure later. BURST:
-    all arrive at once.
+    all arrive at once. Those whose last tokens a central frontend has yet to send on wait too.
     """
 
     verdict: str
@@ -125,7 +125,8 @@ def _in_system(requests: RequestRecords, moments: Floats) -> Floats:
 
 
 def _waiting(records: RunRecords, moments: Floats) -> Floats:
-    """Sequences before their first step, and those whose KV waits for room in the decode pool."""
+    """Sequences before their first step, those whose KV waits for room in the decode pool, and
+    those that wait for a central frontend alone."""
     requests = records.requests
     waiting = _reached(_arrivals(requests), moments) - _reached(
         _known(requests.scheduled_s), moments
@@ -133,9 +134,12 @@ def _waiting(records: RunRecords, moments: Floats) -> Floats:
     roles = {pool.role for pool in records.pools}
     if {"prefill", "decode"} <= roles:
         # a request that ends with its first token is never pulled
-        leaves = np.fmin(requests.transfer_start_s, requests.finish_s)
+        leaves = np.fmin(requests.transfer_start_s, requests.engine_finish_s)
         waiting += _reached(_known(requests.prefill_end_s), moments)
         waiting -= _reached(_known(leaves), moments)
+    if records.frontend is not None:
+        waiting += _reached(_known(requests.engine_finish_s), moments)
+        waiting -= _reached(_known(requests.finish_s), moments)
     return waiting
 
 

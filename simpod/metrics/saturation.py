@@ -1,9 +1,11 @@
 """How far the load was from the deployment's limit, and how well that limit is known."""
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
+from simpod.metrics.frontend import frontend_use
 from simpod.metrics.latency import Bools
 from simpod.metrics.occupancy import BACKLOGGED, BURST, Stationarity
 from simpod.metrics.pools import is_of, span_s
@@ -15,7 +17,9 @@ MEASURED, ESTIMATE, LOWER_BOUND = "measured", "estimate", "lower_bound"
 ALIKE = 1e-10
 """Terms of the step law whose squares differ by a smaller share cannot be told apart."""
 
-Resource = tuple[str | None, str | None]  # pool; prefill, slots or kv
+Resource = tuple[str | None, str | None]  # pool; prefill, slots, kv or, of no pool, frontend
+
+FRONTEND: Final[Resource] = (None, "frontend")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +30,7 @@ class Saturation:
     is no capacity. Else `capacity_kind` says what the capacity is:
 
     * measured: the backlog grows, and this is the rate at which requests leave.
-    * estimate: by the law of `_limit`.
+    * estimate: by the law of `_limit`; of a central frontend by the work that a request brings.
     * lower_bound: at least this. Prefill fills first, and steps can hold more prompts than any has
       held; or ranks in lock step wait for those with a prompt, so that more prompts are nearly
       free; or the steps were too much alike for a law.
@@ -38,7 +42,7 @@ class Saturation:
     """
 
     pool: str | None
-    resource: str | None  # prefill, slots, kv; None: unknown
+    resource: str | None  # prefill, slots, kv, frontend (of no pool); None: unknown
     used_frac: float  # mean share in use; prefill: of the ranks' time, with a prompt in work
     load_frac: float  # offered / capacity
     offered_rate_per_s: float
@@ -68,6 +72,7 @@ def saturation(
     else:
         offered = int(window.measured.sum()) / window.arrival_span_s
         limits = [_limit(records, pool, used, offered) for pool in records.pools]
+        limits.append(_frontend_limit(records))
         limit = min(filter(None, limits), key=lambda each: each.rate_per_s, default=UNKNOWN)
         limit = _corrected(limit, int(window.completed.sum()) / window.duration_s, verdict)
     pool_name, resource = limit.resource
@@ -80,6 +85,16 @@ def saturation(
         capacity_rate_per_s=limit.rate_per_s,
         capacity_kind=limit.kind,
     )
+
+
+def _frontend_limit(records: RunRecords) -> _Limit | None:
+    """When a central frontend is busy all the time: its work grows with the requests."""
+    frontend = records.frontend
+    served = int((~np.isnan(records.requests.engine_finish_s)).sum())
+    work_s = 0.0 if frontend is None else float(frontend.work_s.sum())
+    if not served or not work_s > 0:
+        return None
+    return _Limit(resource=FRONTEND, rate_per_s=served / work_s, kind=ESTIMATE)
 
 
 def _corrected(limit: _Limit, departures_per_s: float, verdict: Stationarity) -> _Limit:
@@ -103,7 +118,8 @@ def _limit(
     prefill the resource is the tokens of the fullest step that was seen.
     """
     steps, chosen = records.steps, is_of(records, pool)
-    ends_s = records.requests.prefill_end_s if pool.role == "prefill" else records.requests.finish_s
+    requests = records.requests
+    ends_s = requests.prefill_end_s if pool.role == "prefill" else requests.engine_finish_s
     served = int((~np.isnan(ends_s)).sum())
     count, length_s = steps.num_steps[chosen], (steps.end_s - steps.start_s)[chosen]
     work = _work(records, chosen)
@@ -198,6 +214,8 @@ def _used_fracs(records: RunRecords, window: Window) -> dict[Resource, float]:
         if pool.role != "prefill":
             used[pool.name, "slots"] = pool.mean_slots_frac
             used[pool.name, "kv"] = pool.mean_kv_frac
+    if (frontend := frontend_use(records, window)) is not None:
+        used[FRONTEND] = frontend.busy_frac
     return {name: share for name, share in used.items() if not np.isnan(share)}
 
 

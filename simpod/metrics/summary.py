@@ -11,6 +11,7 @@ from simpod.errors import ConfigError
 from simpod.metrics.attainment import attainment_frac, is_good, met_by_target
 from simpod.metrics.attribution import ttft_parts_s
 from simpod.metrics.distribution import Distribution, describe, describe_weighted
+from simpod.metrics.frontend import frontend_use
 from simpod.metrics.latency import Bools, e2e_s, has_tpot, produced_tokens, tpot_s, ttft_s
 from simpod.metrics.occupancy import peak_in_system, stationarity
 from simpod.metrics.pools import pool_use, price_status_frac, step_breakdown
@@ -218,11 +219,13 @@ def _attribution(records: RunRecords, chosen: Bools) -> Json:
 def _machine(records: RunRecords, window: Window, is_closed_loop: bool) -> Json:
     verdict = stationarity(records, window)
     limit = saturation(records, window, verdict, is_closed_loop=is_closed_loop)
+    frontend = frontend_use(records, window)
     return {
         "utilization": _utilization(records, window),
         "step_breakdown": {
             pool.name: asdict(step_breakdown(records, pool, window)) for pool in records.pools
         },
+        "frontend": None if frontend is None else asdict(frontend),
         "saturation": asdict(limit),
         "stationary": verdict.is_stationary,
         "stationarity": asdict(verdict),

@@ -61,8 +61,10 @@ class RequestRecords:
     barrier_wait_s: Floats  # share of its prefill steps in which its rank waited for slower ranks
     transfer_start_s: Floats  # KV pull begins (after back-pressure)
     transfer_end_s: Floats
-    first_token_s: Floats
+    first_token_s: Floats  # with the client: behind a central frontend, if there is one
     finish_s: Floats
+    engine_first_token_s: Floats  # end of its step
+    engine_finish_s: Floats
     num_preemptions: Ints
     ledger: Ints  # index of the group whose decode ledger holds its tokens; -1
     first_decode_step: Ints  # decode steps first_decode_step+1 ... last_decode_step gave its tokens
@@ -92,7 +94,7 @@ class GroupRecords:
 
     pool: str
     instance: int
-    decode_end_s: Floats  # [d]: end of decode step 1 ... d
+    decode_end_s: Floats  # [d]: when the tokens of decode step 1 ... d were with their clients
     decode_seqs: Ints  # [d]: sequences in that step
     tokens_per_decode_step: tuple[
         int, int
@@ -257,6 +259,19 @@ class ScalingRecords:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class FrontendRecords:
+    """One row a message of a step to the central frontend, [m], in order of time."""
+
+    time_s: Floats  # its step ended
+    tokens: Ints
+    work_s: Floats  # time that it took
+    left_s: Floats  # its tokens were with their clients; may be after the end of a run cut off
+    s_per_token: float  # of a process
+    s_per_message: float
+    processes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class RunRecords:
     """Everything that one run leaves behind."""
 
@@ -272,5 +287,6 @@ class RunRecords:
     shared_memory: SharedMemoryRecords | None = None  # if there is one
     timeseries: TimeSeriesRecords | None = None  # with a scaling policy, or if asked for
     scaling: ScalingRecords | None = None
+    frontend: FrontendRecords | None = None  # if all tokens leave through one
     segments: Ints = field(default_factory=lambda: np.empty((0, 4), dtype=np.int64))
     """[s, 4] spans of decode steps before a preemption: request id, ledger, first, last step."""

@@ -35,7 +35,11 @@ TABLE_COLUMNS: Final[Mapping[str, Mapping[tuple[str, ...], str]]] = {
         (
             "first_token_s",
             "finish_s",
-        ): "first and last token",
+        ): "first and last token, with the client",
+        (
+            "engine_first_token_s",
+            "engine_finish_s",
+        ): "ends of their steps: the same, but for a central frontend",
         ("num_preemptions",): "how often it lost its KV blocks",
         ("ledger",): "group whose decode ledger holds its tokens; -1: none",
         (
@@ -60,6 +64,7 @@ TABLE_COLUMNS: Final[Mapping[str, Mapping[tuple[str, ...], str]]] = {
             "back_pressure_s",
             "transfer_s",
             "first_decode_s",
+            "frontend_s",
         ): "parts of `ttft_s`",
     },
     "steps": {

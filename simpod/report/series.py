@@ -64,18 +64,21 @@ def _in_states(
     rows = rows[rows["status"] != "refused"]
     waiting = {"for a first step": count_between(rows["arrival_s"], rows["scheduled_s"], at_s)}
     if "mixed" in by_role:
-        running = {by_role["mixed"]: count_between(rows["scheduled_s"], rows["finish_s"], at_s)}
+        running = {
+            by_role["mixed"]: count_between(rows["scheduled_s"], rows["engine_finish_s"], at_s)
+        }
         return waiting, running
     running = {}
     if "prefill" in by_role:
         prefilling = count_between(rows["scheduled_s"], rows["prefill_end_s"], at_s)
         running[by_role["prefill"]] = prefilling
-        pulled = rows["transfer_start_s"].fillna(rows["finish_s"])
+        pulled = rows["transfer_start_s"].fillna(rows["engine_finish_s"])
         waiting["for the decode pool"] = count_between(rows["prefill_end_s"], pulled, at_s)
     if "decode" in by_role:
         start = rows["transfer_end_s"].fillna(rows["scheduled_s"])
-        start = start.where(rows["finish_s"].isna() | (rows["finish_s"] > start))
-        running[by_role["decode"]] = count_between(start, rows["finish_s"], at_s)
+        finish = rows["engine_finish_s"]
+        start = start.where(finish.isna() | (finish > start))
+        running[by_role["decode"]] = count_between(start, finish, at_s)
     return waiting, running
 
 

@@ -42,6 +42,7 @@ TTFT_COLOURS: Final[Mapping[str, str]] = {
     "back_pressure": "#CC79A7",
     "transfer": "#D55E00",
     "first_decode": "#009E73",
+    "frontend": "#7f7f7f",
 }
 
 STEP_COLOURS: Final[Mapping[str, str]] = {

@@ -43,8 +43,9 @@ PHASES: Final = (
     ("prefill", "scheduled_s", "prefill_end_s"),
     ("back pressure", "prefill_end_s", "transfer_start_s"),
     ("KV transfer", "transfer_start_s", "transfer_end_s"),
-    ("first decode step", "transfer_end_s", "first_token_s"),
-    ("decode", "first_token_s", "finish_s"),
+    ("first decode step", "transfer_end_s", "engine_first_token_s"),
+    ("decode", "engine_first_token_s", "engine_finish_s"),
+    ("frontend", "engine_finish_s", "finish_s"),
 )
 """Name, begin, end; a phase that a request did not have (or that took no time) is left out."""
 

@@ -148,6 +148,7 @@ def run_inputs(
         admission_name=f"{admission.use} (policies.admission)" if admission else "",
         scaling=scaling_inputs(experiment, links.placements),
         samples_s=experiment.samples_s,
+        frontend=experiment.frontend,
         steps_ahead=experiment.semantics.steps_ahead,
         skip_ahead=experiment.skip_ahead,
         duration_s=experiment.measure.duration_s,
