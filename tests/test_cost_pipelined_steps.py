@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from simpod.cluster.experts.loads import DrawnLoads
+from simpod.cluster.experts.loads import MomentLoads
 from simpod.cluster.experts.placement import ExpertPlacement, expert_slots, in_order
 from simpod.cluster.experts.routing import (
     BalancedRouting,
@@ -50,11 +50,11 @@ def batch_of(ranks: int, seqs: int = 40, context: int = 3000) -> Batch:
     return Batch.of(counts, counts * context)
 
 
-def loads_of(routing: RoutingSpec, redundant: int = 0, dies: int = 32) -> DrawnLoads:
+def loads_of(routing: RoutingSpec, redundant: int = 0, dies: int = 32) -> MomentLoads:
     slots = expert_slots(num_dies=dies, num_experts=256, redundant_slots=redundant)
     dims = RouterDims(num_layers=58, num_experts=256, top_k=8)
     shares = popularity(routing, dims, np.random.default_rng(0)).at(0.0)
-    return DrawnLoads.of(ExpertPlacement(slots=slots, experts=in_order(slots, 58)), shares, 5)
+    return MomentLoads.of(ExpertPlacement(slots=slots, experts=in_order(slots, 58)), shares, 5)
 
 
 def adds_up(prices: StepPrices) -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from simpod.cluster.experts.loads import DrawnLoads
+from simpod.cluster.experts.loads import MomentLoads
 from simpod.cluster.experts.placement import ExpertPlacement, SlotsSeen, expert_slots, in_order
 from simpod.cluster.experts.routing import (
     BalancedRouting,
@@ -11,7 +11,7 @@ from simpod.cluster.experts.routing import (
     RouterDims,
     popularity,
 )
-from simpod.cluster.experts.sampling import sample_slots
+from simpod.cluster.experts.sampling import Choices, CopyTable
 from simpod.config import load_hardware
 from simpod.cost.expert_exchange import ExpertExchange
 from simpod.cost.expert_imbalance import (
@@ -99,11 +99,13 @@ def test_eplb_of_xdeepserve(batch: int) -> None:
     start = ExpertPlacement(slots=spare, experts=in_order(spare, layers))
     view = SlotsSeen(placement=start, tokens=tokens)
     after = ExpertPlacement(slots=spare, experts=Eplb()(load, view))
-    rng = np.random.default_rng(2)
-    unbalanced, balanced = (
-        priced(p.table(sample_slots(p, shares, 8, tokens, rng).astype(float), tokens), batch)
-        for p in (before, after)
-    )
+    rng, choices = np.random.default_rng(2), Choices.of(shares, 8)
+
+    def drawn(placement: ExpertPlacement) -> SparseTimes:
+        slots = CopyTable.of(placement).deal(choices.draw(tokens, rng), tokens, rng)
+        return priced(placement.table(slots.astype(float), tokens), batch)
+
+    unbalanced, balanced = drawn(before), drawn(after)
     assert balanced.total_s.mean() < 0.6 * unbalanced.total_s.mean()
     assert (fullest_die(load, after.experts, view) <= 1.25 * load_bound(load, view)).all()
     ideal = balanced.total_s - balanced.combine_wait_s
@@ -119,7 +121,7 @@ def test_one_rank_over_many_dies_waits_for_the_fullest_too() -> None:
     shares = popularity(BalancedRouting(), dims, np.random.default_rng(1)).at(0.0)
     semantics = SEMANTICS["vllm-ascend"]
     even = PartCosts(DEEPSEEK_R1, HARDWARE, layout, semantics)
-    drawn = PartCosts(DEEPSEEK_R1, HARDWARE, layout, semantics, DrawnLoads.of(placement, shares, 1))
+    drawn = PartCosts(DEEPSEEK_R1, HARDWARE, layout, semantics, MomentLoads.of(placement, shares, 1))
     tokens = np.array([16.0, 64.0])
     wait = drawn.experts(tokens)[:, STEP_PARTS.index("combine_wait")]
     mean = drawn.experts(tokens)[:, STEP_PARTS.index("experts")]

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from simpod.cluster.experts.loads import MomentSampler
 from simpod.cluster.experts.placement import ExpertPlacement, expert_slots, in_order
 from simpod.cluster.experts.routing import ReplayedPopularity, inclusion
 from simpod.config import load_experiment
@@ -45,7 +46,7 @@ def timeline(balancer: Any) -> ExpertTimeline:
             expert_bytes=20.0,
             hbm_bytes_per_s=80.0,
         ),
-        seed=1,
+        MomentSampler(seed=1),
     )
 
 

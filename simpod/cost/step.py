@@ -199,6 +199,7 @@ class StepPricer:
         late_frac = hardware.calibration.decode_kernel_spread_frac * slowest_of(layout.dp)
         self._late_frac = late_frac if costs.meets else 0.0
         self._group = Table(costs.experts)
+        self._group_table_tokens = 0 if costs.draws_loads else MAX_GROUP_TABLE_TOKENS
         self._head = Table(costs.head)
         self._meets = costs.meets
         self._exchange = Table(costs.exchanges)
@@ -331,12 +332,18 @@ class StepPricer:
             mtp_share=self.mtp_share,
             rank_busy_s=busy_s,
             rank_slope_s=slope_s,
-            room_tokens=int(min(room.item(room.argmin()), 2.0**62)),
+            room_tokens=self._room(room),
         )
+
+    def _room(self, room: Floats) -> int:
+        """Tokens up to which the law of a step holds for others; none if loads are drawn."""
+        if self._group_table_tokens == 0:
+            return 0
+        return int(min(room.item(room.argmin()), 2.0**62))
 
     def _after_meeting(self, group_tokens: int, fullest: int, rows: int) -> tuple[float, Floats]:
         """Exchange, experts, head and gap: seconds and parts; the fullest die is waited for."""
-        if group_tokens < MAX_GROUP_TABLE_TOKENS:
+        if group_tokens < self._group_table_tokens:
             group_s = self._group.seconds(group_tokens)
             parts = self._group.parts[group_tokens]
         else:

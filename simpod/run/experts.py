@@ -8,13 +8,14 @@ from math import inf
 import numpy as np
 
 from simpod.cluster import Placement, PoolSpec
-from simpod.cluster.experts.loads import DrawnLoads
+from simpod.cluster.experts.loads import ExactSampler, LoadSampler, MomentSampler
 from simpod.cluster.experts.placement import ExpertPlacement, SlotsSeen, expert_slots, in_order
 from simpod.cluster.experts.reconfiguration import Reconfiguration, aligned, reconfiguration
-from simpod.cluster.experts.routing import Popularity, RouterDims, after, popularity
+from simpod.cluster.experts.routing import Popularity, RouterDims, RoutingSpec, after, popularity
 from simpod.cluster.fabric import transfer_law
 from simpod.config import ResolvedExperiment
 from simpod.cost.collectives import group_plane
+from simpod.cost.expert_imbalance import LoadModel
 from simpod.engine import ExpertPath
 from simpod.errors import InvariantError, PolicyError, blaming
 from simpod.hardware.spec import HardwareProfile
@@ -70,9 +71,13 @@ class ExpertTimeline:
     """
 
     def __init__(
-        self, popular: Popularity, start: ExpertPlacement, balancing: Balancing, seed: int
+        self,
+        popular: Popularity,
+        start: ExpertPlacement,
+        balancing: Balancing,
+        sampler: LoadSampler,
     ) -> None:
-        self._popular, self._balancing, self._seed = popular, balancing, seed
+        self._popular, self._balancing, self._sampler = popular, balancing, sampler
         self._shares = popular.at(0.0)
         self._placement = aligned(start, self._ask(start, self._shares))
         self._seen = np.zeros(self._shares.shape)
@@ -88,7 +93,7 @@ class ExpertTimeline:
         change count to the placement before it."""
 
     @property
-    def loads(self) -> DrawnLoads:
+    def loads(self) -> LoadModel:
         """At present."""
         return self._loads
 
@@ -164,9 +169,9 @@ class ExpertTimeline:
         seen = SlotsSeen(placement=placement, tokens=SEEN_TOKENS)
         return self._balancing.decide(shares * SEEN_TOKENS, seen)
 
-    def _draw(self) -> DrawnLoads:
+    def _draw(self) -> LoadModel:
         self._drawn_from = (self._shares, self._placement)
-        return DrawnLoads.of(self._placement, self._shares, self._seed)
+        return self._sampler(self._placement, self._shares)
 
 
 Timelines = Mapping[str, ExpertTimeline | None]
@@ -202,8 +207,14 @@ def expert_timeline(
         popularity(routing, dims, stream("expert_routing")),
         ExpertPlacement(slots=slots, experts=in_order(slots, dims.num_layers)),
         _balancing(experiment, spec, hardware),
-        int(stream("expert_loads").integers(2**31)),
+        _sampler(routing, dims, spec, stream),
     )
+
+
+def _sampler(routing: RoutingSpec, dims: RouterDims, spec: PoolSpec, stream: Stream) -> LoadSampler:
+    if routing.sampling == "exact":
+        return ExactSampler(dims.top_k, stream(f"expert_tokens of {spec.name}"))
+    return MomentSampler(seed=int(stream("expert_loads").integers(2**31)))
 
 
 def _balancing(
@@ -221,7 +232,7 @@ def _balancing(
 
 
 def renewal(
-    timeline: ExpertTimeline, renew: Callable[[DrawnLoads], None]
+    timeline: ExpertTimeline, renew: Callable[[LoadModel], None]
 ) -> Callable[[float], float]:
     """What the engine calls before a step: prices follow the timeline; until when they hold."""
 
