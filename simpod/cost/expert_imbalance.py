@@ -66,6 +66,10 @@ class LayerLoads:
 class LoadModel(Protocol):
     """Tokens of experts for any number of tokens of the group."""
 
+    @property
+    def is_drawn(self) -> bool:
+        """Each call draws one step of its own, [num_layers]: prices are not kept for another."""
+
     def __call__(self, group_tokens: float, /) -> LayerLoads:
         """Of equally likely layers and steps, [rows]: as many rows as it takes for a mean."""
 

@@ -215,7 +215,7 @@ class SplitStepPricer:
     def _served(self, tokens: Ints) -> Floats:
         """[domains, micro_batches, 1 or all layers, NUM_PARTS] of the experts' side.
 
-        Drawn loads: dense layers, which do not ask, have those of the last; MTP layers the mean.
+        Drawn loads: MTP layers have the mean, and so have dense layers, which nobody asks about.
         """
         loads = self._side.loads
         if loads is None or not loads.is_drawn:
