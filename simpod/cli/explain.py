@@ -277,6 +277,7 @@ def _memory_table(
         "activation buffers": plan.activation_bytes,
         "engine: contexts, communicators": plan.engine_bytes,
         "exchange buffers": plan.exchange_bytes,
+        "experts' weights on their way": plan.staging_bytes,
         "KV cache": held["kv_bytes"],
         "left free (kv_blocks)": held["unused_bytes"],
         "left free (memory_frac)": plan.hbm_bytes - plan.usable_bytes,

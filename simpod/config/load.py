@@ -114,6 +114,7 @@ def _resolve(experiment: Experiment, root: Node, problems: Problems) -> Resolved
         policies=policies,
         expert_routing=experiment.expert_routing,
         rebalance_every_s=None if balancer is None else balancer.every_s,
+        staging_slots=None if balancer is None else balancer.staging_slots,
         kv_plane=plane,
         first_token_from=experiment.kv_transfer.first_token_from,
         slo=experiment.slo,

@@ -65,6 +65,7 @@ def _resolve_pool(
             memory_frac=pool.memory_frac,
             max_step_tokens=pool.max_step_tokens,
             max_num_seqs=pool.max_num_seqs,
+            staging_slots=(balancer and balancer.staging_slots) or 0,
             rules=semantics_of(experiment.engine.semantics, experiment.hardware.family).memory,
         ),
     )

@@ -189,10 +189,19 @@ class ExpertPolicyEntry(PolicyEntry):
     every_s: Positive = 60.0
     """Time between decisions, each on the load since the one before."""
 
+    staging_slots: Index | None = None
+    """Weights of so many experts (of one layer each) are set aside on each die for those that a
+    change brings; null: what memory_frac leaves. Where a change needs more, slots are out of
+    service while the fabric brings their weights, and a ring of single copies stops the pool."""
+
     @property
     def settings(self) -> dict[str, Any]:
         """Keys that are not the policy's."""
-        return {"redundant_slots": self.redundant_slots, "every_s": self.every_s}
+        return {
+            "redundant_slots": self.redundant_slots,
+            "every_s": self.every_s,
+            "staging_slots": self.staging_slots,
+        }
 
 
 class ScalingPolicyEntry(PolicyEntry):

@@ -29,6 +29,7 @@ from simpod.engine.network import Network
 from simpod.engine.pace import Pace
 from simpod.engine.pauses import StepPauses
 from simpod.engine.pausing import HostLink
+from simpod.engine.prefix_reads import must_wait
 from simpod.engine.pull_order import PullOrder
 from simpod.engine.rank import Rank
 from simpod.engine.scaling import Scaler, ScalingInputs
@@ -267,6 +268,16 @@ class Simulation:
         return self.num_ended == self._total
 
     # --- what groups ask ------------------------------------------------------------------------
+
+    def waits_of(self, group: Group) -> Callable[[], bool] | None:
+        """What a group asks before it plans: must it wait, for prefixes or for experts?"""
+        for mover in self._expert_movers:
+            if group in mover.pool.groups:
+                return lambda: self._waits_for_prefixes(group) or mover.holds(group)
+        return (lambda: self._waits_for_prefixes(group)) if self.cache is not None else None
+
+    def _waits_for_prefixes(self, group: Group) -> bool:
+        return self.cache is not None and must_wait(group.dirty, group.ranks, self.cache)
 
     def begins_of(self, role: Role) -> Callable[[Group, StepRun], None] | None:
         """What goes out layer by layer as a step with prompts begins; None: nothing."""

@@ -1,7 +1,7 @@
 """The experts of a pool: from routing and balancer to the loads that its steps are priced with."""
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from math import inf
 
@@ -10,7 +10,7 @@ import numpy as np
 from simpod.cluster import Placement, PoolSpec
 from simpod.cluster.experts.loads import ExactSampler, LoadSampler, MomentSampler
 from simpod.cluster.experts.placement import ExpertPlacement, SlotsSeen, expert_slots, in_order
-from simpod.cluster.experts.reconfiguration import Reconfiguration, aligned, reconfiguration
+from simpod.cluster.experts.reconfiguration import Reconfiguration, Wave, aligned, reconfiguration
 from simpod.cluster.experts.routing import Popularity, RouterDims, RoutingSpec, after, popularity
 from simpod.cluster.fabric import transfer_law
 from simpod.config import ResolvedExperiment
@@ -41,6 +41,8 @@ class Balancing:
     every_s: float
     expert_bytes: float
     hbm_bytes_per_s: float
+    staging_bytes: float = inf
+    """Of a die, for weights that wait for their slots."""
 
     def decide(self, load: Floats, seen: SlotsSeen) -> Ints:
         """The balancer's decision, checked."""
@@ -65,9 +67,10 @@ class ExpertTimeline:
     """Popularity and placement over time; the same for all instances of a pool.
 
     At the start the balancer knows the popularity. Then it decides every `every_s` on the mean
-    popularity since it decided last, unless a change is still under way. Once the weights have been
-    fetched, slots change in waves: in each, some leave the map, for a step at least, and come back
-    with their new expert.
+    popularity since it decided last, unless a change is still under way. Slots change in waves: in
+    each, some leave the map, for a step at least, and come back with their new expert. Weights have
+    been fetched before, all of them, if there is memory for them on each die; else those of a wave
+    are fetched while its slots are out of the map.
     """
 
     def __init__(
@@ -83,6 +86,7 @@ class ExpertTimeline:
         self._seen = np.zeros(self._shares.shape)
         self._counted_s = self._decided_s = 0.0
         self._change: Reconfiguration | None = None  # under way
+        self._waves: deque[Wave] = deque()  # that fetch their weights themselves; the first does
         self._stages: deque[_Stage] = deque()  # what is still to serve, once the weights are there
         self._until_s = -inf  # the present stage
         self._loads = self._draw()
@@ -113,6 +117,16 @@ class ExpertTimeline:
             return max(now_s, self._until_s)
         return self._popular.until_s(now_s)
 
+    @property
+    def is_in_place(self) -> bool:
+        """What is to be fetched goes into slots that are out of the map."""
+        return bool(self._waves)
+
+    @property
+    def holds_steps(self) -> bool:
+        """These slots hold the only copies of experts."""
+        return bool(self._waves) and self._waves[0].during is None
+
     def decide(self, now_s: float) -> list[tuple[int, int, float]]:
         """Ask the balancer; returns what is to be fetched: source, destination die and bytes."""
         self._count(now_s)
@@ -123,37 +137,65 @@ class ExpertTimeline:
         new = aligned(self._placement, self._ask(self._placement, load))
         if np.array_equal(new.experts, self._placement.experts):
             return []
-        self._change = reconfiguration(self._placement, new, self._balancing.expert_bytes)
-        pairs = list(self._change.transfers.by_pair())
-        if not pairs:
-            self.arrived(now_s)
-        return pairs
+        change = reconfiguration(self._placement, new, self._balancing.expert_bytes)
+        self._change = change
+        if change.transfers.staged_bytes > self._balancing.staging_bytes:
+            self._waves.extend(change.waves)
+            return self._begin_wave(now_s)
+        pairs = list(change.transfers.by_pair())
+        return pairs or self.arrived(now_s)
 
-    def arrived(self, now_s: float) -> None:
-        """What was to be fetched is there: the waves may begin, at the next step."""
-        change, serving = self._change, self._placement
-        if change is None:
+    def arrived(self, now_s: float) -> list[tuple[int, int, float]]:
+        """What was to be fetched is there: slots change from the next step on. Returns more."""
+        if self._change is None:
             raise InvariantError("weights of experts that nobody asked for")
-        for wave in change.waves:
-            lasts_s = READ_AND_WRITTEN * change.local_bytes(wave) / self._balancing.hbm_bytes_per_s
-            self._stages.append(_Stage(wave.during or serving, lasts_s))
-            serving = wave.after
-        self._stages.append(_Stage(serving, 0.0))
+        if self._waves:
+            done = self._waves.popleft()
+            if self._waves:
+                return self._begin_wave(now_s)
+            self._stages.append(_Stage(done.after, 0.0))
+        else:
+            self._stages.extend(self._loading(self._change))
         self._until_s = now_s
+        return []
+
+    def _begin_wave(self, now_s: float) -> list[tuple[int, int, float]]:
+        """Take the slots of the next wave out of the map, and fetch what they need.
+
+        Nothing to fetch: a die has it in another slot already, and the wave is over at once.
+        """
+        wave = self._waves[0]
+        if wave.during is not None:
+            self._stages.append(_Stage(wave.during, 0.0))
+            self._until_s = now_s
+        return list(wave.transfers.by_pair()) or self.arrived(now_s)
+
+    def _loading(self, change: Reconfiguration) -> Iterator[_Stage]:
+        """Stages of slots whose weights wait in spare memory; a ring takes those in place of its
+        own between two steps.
+        """
+        after = self._placement
+        for wave in change.waves:
+            after = wave.after
+            if wave.during is not None:
+                local_bytes = change.local_bytes(wave)
+                lasts_s = READ_AND_WRITTEN * local_bytes / self._balancing.hbm_bytes_per_s
+                yield _Stage(wave.during, lasts_s)
+        yield _Stage(after, 0.0)
 
     def advance(self, now_s: float) -> bool:
         """Go on to now, the start of a step; has anything changed?"""
         if self._stages and self._until_s <= now_s:
             stage = self._stages.popleft()
             self._placement, self._until_s = stage.placement, now_s + stage.lasts_s
-            if not self._stages:
+            if not self._stages and not self._waves:
                 self._change = None
         self._count(now_s)
         shares, placement = self._drawn_from
         if shares is self._shares and placement is self._placement:
             return False
         self._loads = self._draw()
-        stable = self.history[-1][2] if self._stages else self._placement
+        stable = self._placement if self._change is None else self.history[-1][2]
         self.history.append((now_s, self._shares, stable))
         return True
 
@@ -228,7 +270,17 @@ def _balancing(
         every_s=every_s,
         expert_bytes=weight_parts(experiment.model, spec.layout.weight_dtype).expert_bytes,
         hbm_bytes_per_s=hardware.die.hbm_bytes_per_s,
+        staging_bytes=_staging_bytes(experiment, spec),
     )
+
+
+def _staging_bytes(experiment: ResolvedExperiment, spec: PoolSpec) -> float:
+    """Of a die that holds experts: what was set aside, or what `memory_frac` leaves free."""
+    plan = experiment.memory[spec.name]
+    if experiment.staging_slots is None:
+        return plan.hbm_bytes - plan.usable_bytes
+    parts = weight_parts(experiment.model, spec.layout.weight_dtype)
+    return experiment.staging_slots * parts.expert_bytes
 
 
 def renewal(
