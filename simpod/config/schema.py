@@ -53,7 +53,8 @@ class Pool(_Section):
 
     role: Literal["mixed", "prefill", "decode"] = "mixed"
     """mixed: both phases; a decode pool alone gets prompts with their KV, a prefill pool alone ends
-    requests with the first token."""
+    requests with the first token. attention and expert: two pools that are one decode instance, the
+    second with dies and shared_expert_dies alone; the same as one with expert_dies."""
     instances: Count = 1
     """Replicas that are scheduled independently."""
     dies: Count | None = None

@@ -117,6 +117,18 @@ def _routed_expert_bytes(model: ModelSpec, layout: Layout, parts: WeightBytes) -
     return expert_slots(model, layout) * parts.expert_bytes / layout.moe_tp
 
 
+def expert_die_bytes(model: ModelSpec, layout: Layout, staging_slots: int = 0) -> float:
+    """Weights on a die for experts alone, which holds neither attention nor KV; 0: there is none.
+
+    MTP layers have as many slots as others.
+    """
+    if not layout.expert_dies or model.moe is None:
+        return 0.0
+    one = weight_parts(model, layout.weight_dtype).expert_bytes
+    layers = model.num_moe_layers + min(layout.mtp_layers, model.num_mtp_layers)
+    return (layers * expert_slots(model, layout) + staging_slots) * one
+
+
 def _staging_bytes(layout: Layout, parts: WeightBytes, slots: int) -> float:
     """On dies that hold experts."""
     return (

@@ -16,6 +16,7 @@ from simpod.cluster.fabric import transfer_law
 from simpod.config import ResolvedExperiment
 from simpod.cost.collectives import group_plane
 from simpod.cost.expert_imbalance import LoadModel
+from simpod.cost.memory import expert_die_bytes
 from simpod.engine import ExpertPath
 from simpod.errors import InvariantError, PolicyError, blaming
 from simpod.hardware.spec import HardwareProfile
@@ -275,8 +276,13 @@ def _balancing(
 
 
 def _staging_bytes(experiment: ResolvedExperiment, spec: PoolSpec) -> float:
-    """Of a die that holds experts: what was set aside, or what `memory_frac` leaves free."""
+    """Of a die that holds experts: what was set aside, or what `memory_frac` leaves free.
+
+    A die that holds nothing else has all the rest of its memory for them.
+    """
     plan = experiment.memory[spec.name]
+    if experiment.staging_slots is None and spec.layout.expert_dies:
+        return plan.hbm_bytes - expert_die_bytes(experiment.model, spec.layout)
     if experiment.staging_slots is None:
         return plan.hbm_bytes - plan.usable_bytes
     parts = weight_parts(experiment.model, spec.layout.weight_dtype)
