@@ -25,6 +25,7 @@ from simpod.cost.split_step import ExpertSide, exposed
 from simpod.cost.stragglers import slowest_of, wait_for_slow_experts
 from simpod.errors import ConfigError
 from simpod.records.columns import STEP_PARTS
+from tests.closed_forms import expected_max
 from tests.cost_examples import DEEPSEEK_R1
 
 LIMITS = MemoryLimits(memory_frac=0.9, max_step_tokens=512, max_num_seqs=64)
@@ -94,7 +95,7 @@ def test_loads_are_drawn_once() -> None:
 
 def test_mean_of_drawn_fullest_dies_is_that_of_the_closed_form() -> None:
     loads = loads_of(CorrelatedRouting())
-    expected = loads.moments.expected_max(2000.0).mean()
+    expected = expected_max(loads.moments, 2000.0).mean()
     assert loads(2000.0).fullest.sum(axis=1).mean() == pytest.approx(expected, rel=0.01)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from simpod.cluster.experts.moments import DieMoments, normal_cdf, standard_normal_of
+from simpod.cluster.experts.moments import DieMoments
 from simpod.cluster.experts.placement import ExpertPlacement, expert_slots, in_order
 from simpod.cluster.experts.routing import (
     BalancedRouting,
@@ -23,6 +23,7 @@ from simpod.cluster.experts.routing import (
 )
 from simpod.cluster.experts.sampling import Choices, CopyTable
 from simpod.errors import ConfigError
+from tests.closed_forms import expected_max
 from tests.token_by_token import choose, sample_dies, sample_slots
 
 DIMS = RouterDims(num_layers=3, num_experts=64, top_k=8)
@@ -235,16 +236,8 @@ def test_moments_agree_with_drawn_tokens(
     error = 4.0 * exact.std() / np.sqrt(steps)
     assert abs(fast.mean() - exact.mean()) <= max(0.01 * exact.mean(), error)
     assert error < 0.02 * exact.mean()  # the comparison is sharp
-    assert moments.expected_max(tokens)[0] == pytest.approx(fast.mean(), rel=0.01)
+    assert expected_max(moments, tokens)[0] == pytest.approx(fast.mean(), rel=0.01)
     assert np.quantile(fast, 0.99) == pytest.approx(np.quantile(exact, 0.99), rel=0.03)
-
-
-def test_normal_distribution_and_its_skewed_inverse() -> None:
-    assert normal_cdf(np.array([0.0, 1.96, -1.96])) == pytest.approx([0.5, 0.975, 0.025], abs=1e-5)
-    z = np.linspace(-2.0, 3.0, 11)
-    for skew in (0.0, 0.4, -0.3):
-        x = z + skew / 6.0 * (z * z - 1.0)
-        assert standard_normal_of(x, np.full(11, skew)) == pytest.approx(z)
 
 
 def test_the_next_multiple_is_later_whatever_the_rounding() -> None:
