@@ -239,7 +239,7 @@ def test_small_steps_learn_of_new_loads_whenever_they_come() -> None:
         many = replace(layout, micro_batches=2, micro_batch_tokens=32)
         pricer = step_pricer(DEEPSEEK_R1, HARDWARE, many, None, first)
         if is_asked_before:
-            assert pricer.price(batch).base_s < expected
+            assert pricer.price(batch).base_s != pytest.approx(expected, rel=1e-3)
         pricer.renew(second)
         assert pricer.price(batch).base_s == expected
 
