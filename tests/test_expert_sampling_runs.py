@@ -55,7 +55,15 @@ SPLIT = (
     "deployment.decode.shared_expert_dies=4",
     "policies.experts.redundant_slots=28",
 )
+ONE_RANK = (
+    *COLOCATED,
+    "workload.num_requests=96",
+    "workload.arrivals.concurrency=48",
+    "deployment.decode.dp=1",
+    "deployment.decode.tp=32",
+)
 CASES = {
+    "one rank": ONE_RANK,
     "colocated": COLOCATED,
     "redundant": REDUNDANT,
     "streams": STREAMS,

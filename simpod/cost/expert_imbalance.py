@@ -151,7 +151,8 @@ def sparse_times(
     hit = np.concatenate((loads.mean_hit, *map(np.ones_like, loads.slowest)))
     experts_s, *dies_s = die_experts_s(kernels, site, slots, hit).reshape(-1, len(own))
     slowest_s = np.zeros(len(own))
-    for slot_tokens, die_s in zip(loads.slowest, dies_s, strict=True):
+    for slot_tokens, busy_s in zip(loads.slowest, dies_s, strict=True):
+        die_s = busy_s
         if exchange is not None:
             over_mean = loads.over_mean(slot_tokens)
             die_s = die_s + exchange.seconds("dispatch", own, over_mean)

@@ -206,13 +206,19 @@ class StepPricer:
         self._moe_passes = costs.num_moe_layers / max(1, model.num_moe_layers)  # with MTP layers
         self._mean = np.full(layout.dp, 1.0 / layout.dp)
         self._ones = np.ones(layout.dp, dtype=np.int64)
-        self._single = Table(lambda tokens: costs.tokens(tokens) + costs.experts(tokens))
-        self._single_parts = lru_cache(MAX_COMPOSITIONS)(self._add_head)
+        self._renew_single()
 
     def renew(self, loads: LoadModel) -> None:
         """From now on experts have these loads."""
         self._costs.renew(loads)
         self._group = Table(self._costs.experts)
+        self._renew_single()
+
+    def _renew_single(self) -> None:
+        costs = self._costs
+        self._single = Table(lambda tokens: costs.tokens(tokens) + costs.experts(tokens))
+        kept = lru_cache(MAX_COMPOSITIONS)(self._add_head)
+        self._single_parts = self._draw_single if costs.draws_loads else kept
 
     def _add_attention(self, parts: Floats, seconds: Floats | float) -> None:
         parts[..., ATTENTION] += seconds * (1.0 - self.mtp_share)
@@ -248,7 +254,7 @@ class StepPricer:
             self.mtp_share,
             None,
             None,
-            room,
+            0 if self._costs.draws_loads else room,
         )
 
     def _launches_s(self, tokens: int) -> float:
@@ -267,6 +273,14 @@ class StepPricer:
         """Seconds and parts of one rank's step without its reads of KV."""
         seconds = self._single.seconds(tokens) + self._head.seconds(rows)
         return seconds, self._single.parts[tokens] + self._head.parts[rows]
+
+    def _draw_single(self, tokens: int, rows: int) -> tuple[float, Floats]:
+        """The same with loads drawn for this step."""
+        self._rank.grow(tokens)
+        self._head.grow(rows)
+        experts = self._costs.experts(np.array([float(tokens)]))[0]
+        parts = self._rank.parts[tokens] + experts + self._head.parts[rows]
+        return float(parts.sum()), parts
 
     def _price_group(self, batch: Batch) -> StepPrices:
         """Many ranks: the slowest sets the pace up to dispatch."""
