@@ -84,9 +84,9 @@ class ExpertSide:
         tokens = np.repeat(counts.astype(np.float64), layers)
         stages = by_part(
             len(tokens),
-            a2e=self._hop_s(tokens, imbalance, to_experts=True),
+            a2e=self.hop(tokens, imbalance, to_experts=True).total_s,
             experts=np.concatenate(experts_s),
-            e2a=self._hop_s(tokens, imbalance, to_experts=False),
+            e2a=self.hop(tokens, imbalance, to_experts=False).total_s,
         )
         return stages.reshape(*domain_tokens.shape, layers, -1)
 
