@@ -19,6 +19,7 @@ from simpod.engine.prompt_counters import PromptCounters
 from simpod.engine.rank import Rank
 from simpod.engine.sequence import Sequence
 from simpod.engine.steps import StepRun, token_clock
+from simpod.engine.waits import waits_of
 from simpod.errors import InvariantError
 from simpod.policies import BatchScheduler
 
@@ -189,7 +190,7 @@ class Group:
         price, renew_prices, begin = self.pricer.price, self.renew_prices, ledger.beginner
         skip_ahead, cache = self.sim.skip_ahead, self.sim.cache
         layers = cache.layers if cache is not None else None
-        begins, waits = self.sim.begins_of(self.spec.role), self.sim.waits_of(self)
+        begins, waits = self.sim.begins_of(self.spec.role), waits_of(self.sim, self)
         fruitless = 0
         while True:
             if not clock.may_plan:

@@ -29,7 +29,6 @@ from simpod.engine.network import Network
 from simpod.engine.pace import Pace
 from simpod.engine.pauses import StepPauses
 from simpod.engine.pausing import HostLink
-from simpod.engine.prefix_reads import must_wait
 from simpod.engine.pull_order import PullOrder
 from simpod.engine.rank import Rank
 from simpod.engine.scaling import Scaler, ScalingInputs
@@ -191,7 +190,7 @@ class Simulation:
             inputs.requests, self.clock, self.prefix_unit_tokens(inputs.entry.spec)
         )
         self.migrator = self._migrator(inputs)
-        self._expert_movers = [
+        self.expert_movers = [
             ExpertMover(self, pool, pool.inputs.expert_path)
             for pool in self.pools
             if pool.inputs.expert_path
@@ -212,7 +211,7 @@ class Simulation:
             self.clock.spawn(group.run())
         arrive = self._arrive
         self.source.start(self.samples.counting(arrive) if self.samples else arrive)
-        for mover in self._expert_movers:
+        for mover in self.expert_movers:
             mover.start()
         self.clock.run(until=self.inputs.duration_s)
         if self.inputs.duration_s is None and self.live:
@@ -259,7 +258,7 @@ class Simulation:
         """When the simulation stopped: alarms that nobody waits for any more may come later."""
         inputs = self.inputs
         looks = (inputs.make_migration, inputs.scaling, inputs.samples_s)
-        has_alarms = any(look is not None for look in looks) or bool(self._expert_movers)
+        has_alarms = any(look is not None for look in looks) or bool(self.expert_movers)
         return self._last_end_s if self.is_over and has_alarms else self.clock.now
 
     @property
@@ -268,16 +267,6 @@ class Simulation:
         return self.num_ended == self._total
 
     # --- what groups ask ------------------------------------------------------------------------
-
-    def waits_of(self, group: Group) -> Callable[[], bool] | None:
-        """What a group asks before it plans: must it wait, for prefixes or for experts?"""
-        for mover in self._expert_movers:
-            if group in mover.pool.groups:
-                return lambda: self._waits_for_prefixes(group) or mover.holds(group)
-        return (lambda: self._waits_for_prefixes(group)) if self.cache is not None else None
-
-    def _waits_for_prefixes(self, group: Group) -> bool:
-        return self.cache is not None and must_wait(group.dirty, group.ranks, self.cache)
 
     def begins_of(self, role: Role) -> Callable[[Group, StepRun], None] | None:
         """What goes out layer by layer as a step with prompts begins; None: nothing."""
