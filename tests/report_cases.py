@@ -86,6 +86,13 @@ def together(rate_per_s: int = 4, seed: int = 0) -> Path:
     return _made(TOGETHER, f"together-{rate_per_s}-{seed}", *changes)
 
 
+@cache
+def crowded() -> Path:
+    """A result of one pool with so little memory that sequences are preempted."""
+    few = ("deployment.server.kv_blocks=140", "workload.output_tokens.max=400")
+    return _made(TOGETHER, "crowded", "workload.arrivals.rate_per_s=40", *few)
+
+
 def curve() -> list[Path]:
     """Three rates with two seeds each; the highest is beyond what is served."""
     return [together(rate, seed) for rate in RATES for seed in SEEDS]

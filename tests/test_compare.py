@@ -20,7 +20,7 @@ from simpod.errors import ConfigError, PolicyError
 from simpod.sweep.bootstrap import critical_value, half_widths
 from simpod.sweep.compare import Comparison, Summary, compare, more_is_better
 from simpod.sweep.gates import broken_gates, parse_gate
-from simpod.sweep.jobs import Job, run_jobs
+from simpod.sweep.jobs import Job, Runner
 from simpod.sweep.variants import plan_jobs, split_variation, variants_of
 
 
@@ -249,8 +249,9 @@ def test_summaries_do_not_depend_on_the_number_of_processes(tmp_path: Path) -> N
     file = str(tiny(tmp_path))
     jobs = [Job(experiment=file, overrides=(f"seed={seed}",)) for seed in (2, 1)]
     done: list[int] = []
-    in_two = run_jobs(jobs, processes=2, on_done=lambda: done.append(1))
-    assert in_two == run_jobs(jobs, processes=1)
+    with Runner(2) as two, Runner(1) as one:
+        in_two = two.map(Job.summary, jobs, lambda: done.append(1))
+        assert in_two == one.map(Job.summary, jobs)
     assert [summary["seed"] for summary in in_two] == [2, 1]
     assert len(done) == 2
 
@@ -258,8 +259,8 @@ def test_summaries_do_not_depend_on_the_number_of_processes(tmp_path: Path) -> N
 def test_a_policy_error_crosses_the_border_of_a_process(tmp_path: Path) -> None:
     use = f"policies.batching.use={DATA / 'bad_policies.py'}:over_budget"
     job = Job(experiment=str(tiny(tmp_path)), overrides=(use,))
-    with pytest.raises(PolicyError, match="over_budget") as caught:
-        run_jobs([job, job], processes=2)
+    with Runner(2) as runner, pytest.raises(PolicyError, match="over_budget") as caught:
+        runner.map(Job.summary, [job, job])
     assert any("seed 0" in note for note in caught.value.__notes__)
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from simpod.cluster.experts.loads import DrawnLoads
+from simpod.cluster.experts.loads import MomentLoads
 from simpod.cluster.experts.placement import ExpertPlacement, expert_slots, in_order
 from simpod.cluster.experts.routing import (
     BalancedRouting,
@@ -25,6 +25,7 @@ from simpod.cost.split_step import ExpertSide, exposed
 from simpod.cost.stragglers import slowest_of, wait_for_slow_experts
 from simpod.errors import ConfigError
 from simpod.records.columns import STEP_PARTS
+from tests.closed_forms import expected_max
 from tests.cost_examples import DEEPSEEK_R1
 
 LIMITS = MemoryLimits(memory_frac=0.9, max_step_tokens=512, max_num_seqs=64)
@@ -50,11 +51,11 @@ def batch_of(ranks: int, seqs: int = 40, context: int = 3000) -> Batch:
     return Batch.of(counts, counts * context)
 
 
-def loads_of(routing: RoutingSpec, redundant: int = 0, dies: int = 32) -> DrawnLoads:
+def loads_of(routing: RoutingSpec, redundant: int = 0, dies: int = 32) -> MomentLoads:
     slots = expert_slots(num_dies=dies, num_experts=256, redundant_slots=redundant)
     dims = RouterDims(num_layers=58, num_experts=256, top_k=8)
     shares = popularity(routing, dims, np.random.default_rng(0)).at(0.0)
-    return DrawnLoads.of(ExpertPlacement(slots=slots, experts=in_order(slots, 58)), shares, 5)
+    return MomentLoads.of(ExpertPlacement(slots=slots, experts=in_order(slots, 58)), shares, 5)
 
 
 def adds_up(prices: StepPrices) -> None:
@@ -94,7 +95,7 @@ def test_loads_are_drawn_once() -> None:
 
 def test_mean_of_drawn_fullest_dies_is_that_of_the_closed_form() -> None:
     loads = loads_of(CorrelatedRouting())
-    expected = loads.moments.expected_max(2000.0).mean()
+    expected = expected_max(loads.moments, 2000.0).mean()
     assert loads(2000.0).fullest.sum(axis=1).mean() == pytest.approx(expected, rel=0.01)
 
 
@@ -238,7 +239,7 @@ def test_small_steps_learn_of_new_loads_whenever_they_come() -> None:
         many = replace(layout, micro_batches=2, micro_batch_tokens=32)
         pricer = step_pricer(DEEPSEEK_R1, HARDWARE, many, None, first)
         if is_asked_before:
-            assert pricer.price(batch).base_s < expected
+            assert pricer.price(batch).base_s != pytest.approx(expected, rel=1e-3)
         pricer.renew(second)
         assert pricer.price(batch).base_s == expected
 

@@ -8,7 +8,7 @@ import pytest
 from simpod.config.references import load_hardware
 from simpod.cost.exchange.breakdown import ExchangeTime
 from simpod.cost.exchange.buffers import low_latency_buffers, pull_buffers, push_buffers
-from simpod.cost.exchange.point_to_point import bulk_s, dma_s, point_to_point_s
+from simpod.cost.exchange.point_to_point import bulk_s, point_to_point_s
 from simpod.cost.exchange.pull import pull_s
 from simpod.cost.exchange.push import push_s
 from simpod.cost.exchange.shapes import (
@@ -61,7 +61,6 @@ SEND = PointToPointConstants(
     core_bytes_per_s=38e9,
     slot_bytes=524288.0,
     link_frac=0.837,
-    dma_start_s=10e-6,
     check_interval_s=10e-6,
 )
 
@@ -188,8 +187,6 @@ def test_point_to_point_modes() -> None:
     assert lazy.total_s - plain.total_s == pytest.approx(5 * US)
     full = point_to_point_s(UP, SEND, 4 * 524288.0, 2)  # two ring buffers' worth: one stall
     assert full.polling_s == pytest.approx(3 * SEND.field_s)
-    assert dma_s(UP, SEND, 1e3).total_s > point_to_point_s(UP, SEND, 1e3, 2).total_s
-    assert dma_s(UP, SEND, 1e7).total_s < point_to_point_s(UP, SEND, 1e7, 2).total_s
 
 
 def test_more_cores_are_never_slower() -> None:

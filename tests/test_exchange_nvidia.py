@@ -18,7 +18,6 @@ from simpod.hardware.kernels.exchange import (
     NormalConstants,
 )
 from simpod.validate.tables.exchange import (
-    domain_fabric,
     read_domain,
     read_low_latency,
     read_normal,
@@ -115,8 +114,7 @@ def test_normal_on_few_multiprocessors_is_bound_by_them() -> None:
 
 
 def test_domain_counts_balanced_destinations() -> None:
-    rack = domain_fabric(NODE)
-    assert rack.dies_per_node == 72
+    rack = replace(NODE, dies_per_node=72)
     for ranks, remote in ((2, 1.0), (4, 3.0), (8, 7.0), (64, 7.875)):
         time = domain_s(rack, DOMAIN, shape(1e6, ranks))
         assert time.bytes_s == pytest.approx(1e6 * remote * 7392 / (0.6 * 450e9))

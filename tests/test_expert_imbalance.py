@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from simpod.cluster.experts.loads import DrawnLoads
+from simpod.cluster.experts.loads import MomentLoads
 from simpod.cluster.experts.placement import ExpertPlacement, SlotsSeen, expert_slots, in_order
 from simpod.cluster.experts.routing import (
     BalancedRouting,
@@ -11,8 +11,9 @@ from simpod.cluster.experts.routing import (
     RouterDims,
     popularity,
 )
-from simpod.cluster.experts.sampling import sample_slots
+from simpod.cluster.experts.sampling import Choices, CopyTable
 from simpod.config import load_hardware
+from simpod.cost import Batch, StepPricer
 from simpod.cost.expert_exchange import ExpertExchange
 from simpod.cost.expert_imbalance import (
     ExpertSite,
@@ -99,11 +100,13 @@ def test_eplb_of_xdeepserve(batch: int) -> None:
     start = ExpertPlacement(slots=spare, experts=in_order(spare, layers))
     view = SlotsSeen(placement=start, tokens=tokens)
     after = ExpertPlacement(slots=spare, experts=Eplb()(load, view))
-    rng = np.random.default_rng(2)
-    unbalanced, balanced = (
-        priced(p.table(sample_slots(p, shares, 8, tokens, rng).astype(float), tokens), batch)
-        for p in (before, after)
-    )
+    rng, choices = np.random.default_rng(2), Choices.of(shares, 8)
+
+    def drawn(placement: ExpertPlacement) -> SparseTimes:
+        slots = CopyTable.of(placement).deal(choices.draw(tokens, rng), tokens, rng)
+        return priced(placement.table(slots.astype(float), tokens), batch)
+
+    unbalanced, balanced = drawn(before), drawn(after)
     assert balanced.total_s.mean() < 0.6 * unbalanced.total_s.mean()
     assert (fullest_die(load, after.experts, view) <= 1.25 * load_bound(load, view)).all()
     ideal = balanced.total_s - balanced.combine_wait_s
@@ -119,7 +122,9 @@ def test_one_rank_over_many_dies_waits_for_the_fullest_too() -> None:
     shares = popularity(BalancedRouting(), dims, np.random.default_rng(1)).at(0.0)
     semantics = SEMANTICS["vllm-ascend"]
     even = PartCosts(DEEPSEEK_R1, HARDWARE, layout, semantics)
-    drawn = PartCosts(DEEPSEEK_R1, HARDWARE, layout, semantics, DrawnLoads.of(placement, shares, 1))
+    drawn = PartCosts(
+        DEEPSEEK_R1, HARDWARE, layout, semantics, MomentLoads.of(placement, shares, 1)
+    )
     tokens = np.array([16.0, 64.0])
     wait = drawn.experts(tokens)[:, STEP_PARTS.index("combine_wait")]
     mean = drawn.experts(tokens)[:, STEP_PARTS.index("experts")]
@@ -128,3 +133,22 @@ def test_one_rank_over_many_dies_waits_for_the_fullest_too() -> None:
     for part in ("dispatch", "combine"):
         assert not drawn.experts(tokens)[:, STEP_PARTS.index(part)].any()
     assert mean == pytest.approx(even.experts(tokens)[:, STEP_PARTS.index("experts")], rel=0.25)
+
+
+def test_one_rank_learns_of_new_loads() -> None:
+    layout = Layout(dies=8, dp=1, ep=8, weight_dtype="int8")
+    slots = expert_slots(num_dies=8, num_experts=256)
+    dims = RouterDims(num_layers=58, num_experts=256, top_k=8)
+    placement = ExpertPlacement(slots=slots, experts=in_order(slots, 58))
+    routings = (BalancedRouting(), CorrelatedRouting(log_scale=1.0))
+    first, second = (
+        MomentLoads.of(placement, popularity(r, dims, np.random.default_rng(1)).at(0.0), 1)
+        for r in routings
+    )
+    batch = Batch.of(np.array([64]), np.array([64_000]))
+    pricer = StepPricer(DEEPSEEK_R1, HARDWARE, layout, None, first)
+    before_s = pricer.price(batch).base_s
+    pricer.renew(second)
+    after_s = pricer.price(batch).base_s
+    assert after_s == StepPricer(DEEPSEEK_R1, HARDWARE, layout, None, second).price(batch).base_s
+    assert after_s != pytest.approx(before_s, rel=1e-3)

@@ -138,11 +138,25 @@ def test_a_chain_of_single_copies_takes_several_waves() -> None:
     ]
 
 
-def test_a_ring_of_single_copies_is_swapped_between_steps() -> None:
+def test_a_ring_of_single_copies_leaves_nothing_to_serve() -> None:
     slots = expert_slots(num_dies=2, num_experts=2)
-    (wave,) = reconfiguration(placed(slots, [0, 1]), placed(slots, [1, 0]), 1.0).waves
+    change = reconfiguration(placed(slots, [0, 1]), placed(slots, [1, 0]), 44e6)
+    (wave,) = change.waves
     assert wave.during is None
     assert wave.after.experts.tolist() == [[1, 0]]
+    assert list(wave.transfers.by_pair()) == [(0, 1, 44e6), (1, 0, 44e6)]
+    assert change.transfers.staged_bytes == 44e6
+
+
+def test_a_wave_reads_what_the_ones_before_it_left() -> None:
+    """0 moves to die 2, then 1 into the slot that 0 had, from die 1."""
+    slots = expert_slots(num_dies=3, num_experts=2, redundant_slots=1)
+    change = reconfiguration(placed(slots, [0, 1, 1]), placed(slots, [1, 1, 0]), 1.0)
+    assert [list(wave.transfers.by_pair()) for wave in change.waves] == [
+        [(0, 2, 1.0)],
+        [(1, 0, 1.0)],
+    ]
+    assert sum(wave.transfers.total_bytes for wave in change.waves) == change.transfers.total_bytes
 
 
 def test_every_expert_is_served_in_every_wave() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from simpod.cluster.experts.moments import DieMoments, normal_cdf, standard_normal_of
+from simpod.cluster.experts.moments import DieMoments
 from simpod.cluster.experts.placement import ExpertPlacement, expert_slots, in_order
 from simpod.cluster.experts.routing import (
     BalancedRouting,
@@ -21,8 +21,10 @@ from simpod.cluster.experts.routing import (
     popularity,
     routing_named,
 )
-from simpod.cluster.experts.sampling import choose, sample_dies, sample_slots
+from simpod.cluster.experts.sampling import Choices, CopyTable
 from simpod.errors import ConfigError
+from tests.closed_forms import expected_max
+from tests.token_by_token import choose, sample_dies, sample_slots
 
 DIMS = RouterDims(num_layers=3, num_experts=64, top_k=8)
 MODELS: list[RoutingSpec] = [
@@ -134,22 +136,72 @@ def test_a_token_never_chooses_an_expert_twice(spec: RoutingSpec) -> None:
     assert (np.diff(chosen, axis=1) > 0).all()
 
 
+def drawn_slots(
+    placement: ExpertPlacement, shares: np.ndarray, tokens: int, rng: np.random.Generator
+) -> np.ndarray:
+    return CopyTable.of(placement).deal(Choices.of(shares, 8).draw(tokens, rng), tokens, rng)
+
+
 @pytest.mark.parametrize("spec", MODELS, ids=lambda spec: spec.kind)
 def test_choices_follow_popularity(spec: RoutingSpec) -> None:
-    """Within 5 standard errors or 1 % of a share, whichever is more."""
-    shares = shares_of(spec)[0]
-    tokens = 40_000
-    seen = np.bincount(choose(shares, 8, tokens, np.random.default_rng(0)).ravel(), minlength=64)
+    """Within 5 standard errors; no token chooses an expert twice."""
+    shares, tokens = shares_of(spec), 400_000
+    seen = Choices.of(shares, 8).draw(tokens, np.random.default_rng(0))
     error = np.abs(seen / tokens - shares)
-    allowed = np.maximum(5.0 * np.sqrt(shares * (1 - shares) / tokens), 0.01 * shares)
-    assert (error <= allowed).all()
+    assert (error <= 5.0 * np.sqrt(shares * (1 - shares) / tokens)).all()
+    assert (seen.sum(axis=1) == 8 * tokens).all()
+    assert Choices.of(shares, 8).draw(1, np.random.default_rng(0)).max() == 1
+
+
+def test_choices_of_two_experts_by_hand() -> None:
+    """Two of three: the one left out has odds of its own, P(left out) = 1 - share."""
+    choices = Choices.of(np.array([[1.0, 0.7, 0.3], [0.9, 0.6, 0.5]]), 2)
+    expected = [[[0.0, 1.0], [0.0, 0.9]], [[0.7, 1.0], [5 / 9, 1.0]], [[1.0, 0.0], [1.0, 0.0]]]
+    np.testing.assert_allclose(choices.takes[1:], np.array(expected)[1:], rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(choices.takes[0, :, 1], [1.0, 0.9], rtol=1e-9)
+
+
+def test_an_expert_that_all_or_none_choose() -> None:
+    shares = np.array([[1.0, 1.0, 0.0, 0.5, 0.5]])
+    seen = Choices.of(shares, 3).draw(1000, np.random.default_rng(0))[0]
+    assert seen[:3].tolist() == [1000, 1000, 0]
+    assert seen[3] + seen[4] == 1000
+
+
+@pytest.mark.parametrize("spec", MODELS, ids=lambda spec: spec.kind)
+def test_drawn_counts_are_those_of_tokens_one_by_one(spec: RoutingSpec) -> None:
+    """Tokens of dies over 600 steps: means within 5 standard errors, spread within 15 %."""
+    slots = expert_slots(num_dies=8, num_experts=64, redundant_slots=24)
+    placement = ExpertPlacement(slots=slots, experts=in_order(slots, 1))
+    shares, rng = shares_of(spec)[:1], np.random.default_rng(0)
+    single = np.array([sample_dies(placement, shares, 8, 256, rng)[0] for _ in range(600)])
+    alike = ExpertPlacement(slots=slots, experts=in_order(slots, 600))
+    drawn = placement.by_die(drawn_slots(alike, np.tile(shares, (600, 1)), 256, rng) * 1.0)
+    error = np.abs(single.mean(axis=0) - drawn.mean(axis=0))
+    noise = np.hypot(single.std(axis=0), drawn.std(axis=0)) / np.sqrt(600)
+    bias = 0.01 * single.mean(axis=0)  # of Pareto sampling, whose inclusion is not exact
+    assert (error <= 5.0 * noise + bias).all()
+    assert drawn.std(axis=0) == pytest.approx(single.std(axis=0), rel=0.15)
 
 
 def test_copies_share_tokens_by_position() -> None:
     slots = expert_slots(num_dies=4, num_experts=2, redundant_slots=2)
     placement = ExpertPlacement(slots=slots, experts=np.array([[0, 0, 0, 1]]))
     rng = np.random.default_rng(0)
-    assert sample_slots(placement, np.array([[1.0, 1.0]]), 2, 10, rng).tolist() == [[4, 3, 3, 10]]
+    shares = np.array([[1.0, 1.0]])
+    assert sample_slots(placement, shares, 2, 10, rng).tolist() == [[4, 3, 3, 10]]
+    dealt = CopyTable.of(placement).deal(Choices.of(shares, 2).draw(10, rng), 10, rng)
+    assert dealt.tolist() == [[4, 3, 3, 10]]
+    few = CopyTable.of(placement).deal(np.array([[1, 1]]), 1, rng)
+    assert few.tolist() == [[1, 0, 0, 1]]
+
+
+def test_slots_out_of_service_get_nothing() -> None:
+    slots = expert_slots(num_dies=4, num_experts=2, redundant_slots=2)
+    placement = ExpertPlacement(slots=slots, experts=np.array([[0, 0, 0, 1]]))
+    left = placement.without(np.array([[True, False, False, False]]))
+    dealt = CopyTable.of(left).deal(np.array([[10, 3]]), 10, np.random.default_rng(0))
+    assert dealt.tolist() == [[0, 5, 5, 3]]
 
 
 def test_tokens_are_conserved() -> None:
@@ -166,32 +218,26 @@ def test_tokens_are_conserved() -> None:
 @pytest.mark.parametrize(
     ("dies", "redundant", "shared", "tokens"), [(8, 0, 0, 512), (72, 4, 4, 512), (32, 32, 0, 2048)]
 )
-def test_moments_agree_with_tokens_one_by_one(
+def test_moments_agree_with_drawn_tokens(
     spec: RoutingSpec, dies: int, redundant: int, shared: int, tokens: int
 ) -> None:
     """The fullest die: means within 1 %, 99th percentiles within 3 % (and the errors of both)."""
     slots = expert_slots(
         num_dies=dies, num_experts=64, redundant_slots=redundant, shared_copies=shared
     )
+    steps = 2000
     placement = ExpertPlacement(slots=slots, experts=in_order(slots, 1))
     shares = shares_of(spec)[:1]
     moments, rng = DieMoments.of(placement, shares), np.random.default_rng(0)
-    steps = 400
-    exact = np.array([sample_dies(placement, shares, 8, tokens, rng).max() for _ in range(steps)])
+    alike = ExpertPlacement(slots=slots, experts=in_order(slots, steps))
+    by_die = placement.by_die(drawn_slots(alike, np.tile(shares, (steps, 1)), tokens, rng) * 1.0)
+    exact = (by_die + placement.shared_tokens(tokens)).max(axis=1)
     fast = np.array([moments.sample(tokens, rng).max() for _ in range(8000)])
     error = 4.0 * exact.std() / np.sqrt(steps)
     assert abs(fast.mean() - exact.mean()) <= max(0.01 * exact.mean(), error)
     assert error < 0.02 * exact.mean()  # the comparison is sharp
-    assert moments.expected_max(tokens)[0] == pytest.approx(fast.mean(), rel=0.01)
+    assert expected_max(moments, tokens)[0] == pytest.approx(fast.mean(), rel=0.01)
     assert np.quantile(fast, 0.99) == pytest.approx(np.quantile(exact, 0.99), rel=0.03)
-
-
-def test_normal_distribution_and_its_skewed_inverse() -> None:
-    assert normal_cdf(np.array([0.0, 1.96, -1.96])) == pytest.approx([0.5, 0.975, 0.025], abs=1e-5)
-    z = np.linspace(-2.0, 3.0, 11)
-    for skew in (0.0, 0.4, -0.3):
-        x = z + skew / 6.0 * (z * z - 1.0)
-        assert standard_normal_of(x, np.full(11, skew)) == pytest.approx(z)
 
 
 def test_the_next_multiple_is_later_whatever_the_rounding() -> None:

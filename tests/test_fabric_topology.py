@@ -7,12 +7,12 @@ from math import inf
 import numpy as np
 import pytest
 from fabric_cases import GB, damaged, fabric, graph, profile
+from networkx import shortest_path_length
 
-from simpod.cluster.fabric import LINK_KINDS, PEER, build_graph, degraded, freeze
+from simpod.cluster.fabric import LINK_KINDS, PEER, Graph, build_graph, degraded, freeze
 from simpod.cluster.fabric.checks import (
     bisection_bytes_per_s,
     max_flow_bytes_per_s,
-    num_hops,
     ports_of,
     switches,
 )
@@ -47,6 +47,12 @@ def test_switches_join_only_their_own_sub_plane() -> None:
     for spine in switches(g, "scale_up", "spine"):
         lane = spine.split("/")[2]
         assert {n.split("/")[2] for n in g.successors(spine)} == {lane}
+
+
+def num_hops(graph: Graph, plane: str, source: str, destination: str) -> int:
+    """Links on the shortest path over a plane."""
+    edges = [(a, b) for a, b, of in graph.edges.data("plane") if of == plane]
+    return shortest_path_length(graph.edge_subgraph(edges), source, destination)
 
 
 def test_hops() -> None:

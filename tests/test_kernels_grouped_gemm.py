@@ -13,10 +13,9 @@ from hypothesis import strategies as st
 from simpod.config.references import load_hardware
 from simpod.cost.kernels.expert_load import (
     even_loads,
-    experts_hit,
     hottest_loads,
     loads_of,
-    power_law_loads,
+    summarised,
     uniform_loads,
 )
 from simpod.cost.kernels.grouped_gemm import (
@@ -94,13 +93,6 @@ def test_imbalance_scales_the_loads() -> None:
     assert loads.hit.tolist() == [8.0, 8.0]
 
 
-def test_experts_hit_by_hand() -> None:
-    """One token hits k of E experts, two hit k (2 - k/E), many hit all."""
-    hit = experts_hit([1, 2, 100_000], 256, 8, 256)
-    assert hit == pytest.approx([8.0, 8 * (2 - 8 / 256), 256.0])
-    assert experts_hit(1, 256, 8, 32) == pytest.approx(1.0)
-
-
 @given(
     tokens=st.integers(1, 65_536),
     experts=st.sampled_from([8, 64, 256, 384]),
@@ -113,7 +105,7 @@ def test_uniform_loads_keep_pairs_and_hits(
     slots = experts // share
     loads = uniform_loads(tokens, experts, topk, slots)
     assert loads.pairs == pytest.approx(tokens * topk / share)
-    assert loads.hit == pytest.approx(experts_hit(tokens, experts, topk, slots))
+    assert loads.hit == pytest.approx(slots * (1 - (1 - topk / experts) ** tokens))
     assert loads.tokens.min() >= 1.0 - 1e-9
 
 
@@ -133,7 +125,7 @@ def test_uniform_loads_against_a_simulation() -> None:
 @pytest.mark.parametrize("ep_size", [1, 4, 64])
 def test_power_law_keeps_the_pairs_of_the_group(ep_size: int) -> None:
     tokens = np.array([1, 64, 4096])
-    loads = power_law_loads(tokens, num_experts=64, topk=4, ep_size=ep_size, alpha=1.2)
+    loads = summarised(hottest_loads(tokens, num_experts=64, topk=4, ep_size=ep_size, alpha=1.2))
     mean = tokens * 4 / ep_size
     assert (loads.pairs >= mean * (1 - 1e-6)).all()
     assert (loads.tokens <= tokens[:, None] * (1 + 1e-9)).all()  # a token takes an expert once
@@ -143,8 +135,8 @@ def test_power_law_keeps_the_pairs_of_the_group(ep_size: int) -> None:
 
 def test_power_law_is_repeatable_and_hotter_on_fewer_experts() -> None:
     def imbalance(ep_size: int) -> float:
-        loads = power_law_loads([4096], num_experts=128, topk=8, ep_size=ep_size, alpha=1.01)
-        return float(loads.pairs[0] / (4096 * 8 / ep_size))
+        loads = hottest_loads([4096], num_experts=128, topk=8, ep_size=ep_size, alpha=1.01)
+        return float(summarised(loads).pairs[0] / (4096 * 8 / ep_size))
 
     values = [imbalance(ep) for ep in (1, 2, 8, 32, 128)]
     assert values == sorted(values)

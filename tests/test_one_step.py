@@ -1,11 +1,12 @@
 """A step taken apart from a result is the step that was run."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from cli_runs import call
-from report_cases import DRIFT, apart, together, uneven
+from report_cases import DRIFT, apart, crowded, uneven
 
 from simpod.errors import ConfigError
 from simpod.records.columns import STEP_PARTS
@@ -15,24 +16,18 @@ from simpod.report.sources import result_of
 LAYER_PARTS = ("attention", "projections", "ffn", "experts", "elementwise", "dispatch", "combine")
 
 
-def runs_of(result):
-    """First decode step, and row, of runs of few steps without prompts."""
-    rows = result.steps[(result.steps["pool"] == "decode") & (result.steps["decode_seqs"] > 0)]
+def runs_of(result, most_steps=4):
+    """First decode step, and row, of runs of few steps of the last pool's first instance."""
+    pool = result.steps["pool"].iloc[-1]
+    rows = result.steps[(result.steps["pool"] == pool) & (result.steps["instance"] == 0)]
+    rows = rows[rows["decode_seqs"] > 0]
     first = rows["num_steps"].cumsum() - rows["num_steps"] + 1
-    chosen = (rows["num_steps"] <= 4) & (rows["prefill_tokens"] == 0)
+    chosen = rows["num_steps"] <= most_steps
     return list(zip(first[chosen], rows[chosen].to_dict("records"), strict=True))
 
 
-@pytest.mark.parametrize(
-    "folder",
-    [apart, lambda: uneven("workload.output_tokens.value=4")],
-    ids=["mtp", "uneven"],
-)
-def test_parts_are_those_that_were_recorded(folder) -> None:
-    result = result_of(folder())
-    runs = runs_of(result)
-    assert runs
-    for first, row in runs[:: max(1, len(runs) // 4)]:
+def check_parts(result, runs) -> None:
+    for first, row in runs:
         steps = [one_step(result, first + i) for i in range(row["num_steps"])]
         recorded = [row[f"{part}_s"] for part in STEP_PARTS]
         total_s = sum(step.parts_s for step in steps)
@@ -40,6 +35,57 @@ def test_parts_are_those_that_were_recorded(folder) -> None:
         assert total_s.sum() == pytest.approx(row["end_s"] - row["start_s"])
         assert steps[0].rank_seqs.sum() == row["decode_seqs"]
         assert steps[0].rank_context_tokens.sum() == row["context_tokens"]
+        assert steps[0].rank_prompt_tokens.sum() == row["prefill_tokens"]
+
+
+JITTER = "deployment.decode.launch_jitter={}"
+
+
+@pytest.mark.parametrize(
+    "folder",
+    [
+        apart,
+        lambda: uneven("workload.output_tokens.value=4"),
+        lambda: uneven("workload.output_tokens.value=4", JITTER),
+        lambda: uneven("workload.output_tokens.value=4", "expert_routing.sampling=exact"),
+        lambda: uneven(*DRIFT, "workload.output_tokens.value=12", "expert_routing.epoch_s=0.1"),
+    ],
+    ids=["mtp", "uneven", "jitter", "exact", "drift"],
+)
+def test_parts_are_those_that_were_recorded(folder) -> None:
+    result = result_of(folder())
+    runs = runs_of(result)
+    assert runs
+    check_parts(result, runs[:: max(1, len(runs) // 3)])
+
+
+def test_prompts_beside_decodes_and_preempted_sequences() -> None:
+    result = result_of(crowded())
+    assert result.requests["num_preemptions"].sum() > 0
+    runs = runs_of(result)
+    mixed = [run for run in runs if run[1]["prefill_tokens"] > 0]
+    after = result.requests.loc[result.requests["num_preemptions"] > 0, "scheduled_s"].min()
+    late = [run for run in runs if run[1]["start_s"] > after and run[1]["prefill_tokens"] == 0]
+    assert mixed
+    assert late
+    check_parts(result, [*mixed[:2], *mixed[-1:], *late[-2:]])
+
+
+def test_steps_of_a_prefill_pool() -> None:
+    result = result_of(apart())
+    rows = result.steps[(result.steps["pool"] == "prefill") & (result.steps["instance"] == 1)]
+    found = one_step(result, 3, "prefill", 1)
+    assert found.rank_prompt_tokens.sum() == rows["prefill_tokens"].iloc[2]
+    assert found.rank_seqs.sum() == 0
+    recorded = [rows[f"{part}_s"].iloc[2] for part in STEP_PARTS]
+    np.testing.assert_allclose(found.parts_s, recorded)
+
+
+def test_drawn_loads_are_those_of_the_step() -> None:
+    result = result_of(uneven("workload.output_tokens.value=4", "expert_routing.sampling=exact"))
+    found = [one_step(result, step).layer_imbalance for step in (2, 3)]
+    assert found[0].shape == (58,)
+    assert not np.array_equal(found[0], found[1])
 
 
 def test_layers_add_up_to_the_step() -> None:
@@ -88,19 +134,26 @@ def test_what_can_not_be_taken_apart() -> None:
     for arguments, message in (
         ((0,), "has decode steps 1 to"),
         ((10**9,), "has decode steps 1 to"),
-        ((1, "prefill"), "pool prefill: decodes nothing; allowed: decode"),
+        ((1, "server"), "pool server: unknown; allowed: prefill, decode"),
         ((1, "decode", 7), "decode 7 has decode steps 1 to 0"),
     ):
         with pytest.raises(ConfigError, match=message):
             one_step(result, *arguments)
-    mixed = result_of(together(200, 0))
-    rows = mixed.steps[(mixed.steps["instance"] == 0) & (mixed.steps["decode_seqs"] > 0)]
-    with_prompt = rows["num_steps"].cumsum()[rows["prefill_tokens"] > 0].iloc[0]
-    with pytest.raises(ConfigError, match="prompts beside its decodes"):
-        one_step(mixed, int(with_prompt))
-    with pytest.raises(ConfigError, match="changes over time"):
-        one_step(result_of(uneven(*DRIFT)), 2)
     assert call("explain", "--step", 1).exit_code == 2
+
+
+def test_a_run_that_does_not_come_again() -> None:
+    """A recorded step that is shorter than the same step now, and one that begins at no plan."""
+    result = result_of(crowded())
+    number, _ = runs_of(result, 1)[0]
+    steps = result.steps.copy()
+    steps["attention_s"] /= 2.0
+    with pytest.raises(ConfigError, match="s now: simpod, a trace or a policy"):
+        one_step(replace(result, steps=steps), number)
+    steps = result.steps.copy()
+    steps["first_step"] += 10**6
+    with pytest.raises(ConfigError, match="does not come again"):
+        one_step(replace(result, steps=steps), number)
 
 
 def test_stages_of_attention_are_shown() -> None:

@@ -1,11 +1,13 @@
 """Experts of a pool over time: decisions on stale loads, weights that take time, prices renewed."""
 
 from dataclasses import replace
+from math import inf
 from typing import Any
 
 import numpy as np
 import pytest
 
+from simpod.cluster.experts.loads import MomentSampler
 from simpod.cluster.experts.placement import ExpertPlacement, expert_slots, in_order
 from simpod.cluster.experts.routing import ReplayedPopularity, inclusion
 from simpod.config import load_experiment
@@ -31,9 +33,12 @@ SMALL = (
 MORE = (*SMALL, "workload.num_requests=1024", "workload.arrivals.concurrency=1024")
 
 
-def timeline(balancer: Any) -> ExpertTimeline:
-    """One layer, two experts, three dies; expert 0 is hot for 15 s, then expert 1, and so on."""
-    slots = expert_slots(num_dies=3, num_experts=2, redundant_slots=1)
+def timeline(balancer: Any, redundant: int = 1, staging_bytes: float = inf) -> ExpertTimeline:
+    """One layer, two experts, a die each and one for a redundant slot.
+
+    Expert 0 is hot for 15 s, then expert 1, and so on.
+    """
+    slots = expert_slots(num_dies=2 + redundant, num_experts=2, redundant_slots=redundant)
     hot = np.array([[[2.0, 1.0]], [[1.0, 2.0]]])
     return ExpertTimeline(
         ReplayedPopularity(inclusion(hot, 1), 15.0),
@@ -44,8 +49,9 @@ def timeline(balancer: Any) -> ExpertTimeline:
             every_s=10.0,
             expert_bytes=20.0,
             hbm_bytes_per_s=80.0,
+            staging_bytes=staging_bytes,
         ),
-        seed=1,
+        MomentSampler(seed=1),
     )
 
 
@@ -95,6 +101,41 @@ def test_nothing_is_decided_while_weights_are_under_way() -> None:
     assert copies(experts) == [1, 2]
     assert experts.decide(60.0) == []  # expert 1 was hot since 45
     assert experts.decide(70.0) != []  # expert 0 since 60: back to where it was
+
+
+def test_without_spare_memory_a_slot_is_out_of_service_until_its_weights_are_there() -> None:
+    experts = timeline(DeepSeekEplb(), staging_bytes=19.0)
+    experts.decide(20.0)
+    assert len(experts.decide(30.0)) == 1
+    assert experts.is_in_place
+    assert not experts.holds_steps
+    assert experts.advance(30.5)  # a step begins, and the fetch
+    assert copies(experts) == [1, 1]
+    assert experts.arrived(33.0) == []
+    assert not experts.is_in_place
+    assert experts.advance(33.1)
+    assert copies(experts) == [1, 2]
+
+
+def swapped(load: np.ndarray, slots: Any) -> np.ndarray:
+    return slots.experts[:, ::-1]
+
+
+def test_a_ring_of_single_copies_holds_steps_where_it_can_not_wait_in_memory() -> None:
+    ring = timeline(swapped, redundant=0, staging_bytes=19.0)
+    assert ring.decide(10.0) == [(0, 1, 20.0), (1, 0, 20.0)]
+    assert ring.holds_steps
+    assert ring.loads.placement.experts.tolist() == [[1, 0]]
+    assert ring.arrived(12.0) == []
+    assert not ring.holds_steps
+    assert ring.advance(12.0)
+    assert ring.loads.placement.experts.tolist() == [[0, 1]]
+    staged = timeline(swapped, redundant=0, staging_bytes=20.0)
+    assert len(staged.decide(10.0)) == 2
+    assert not staged.holds_steps
+    assert staged.arrived(12.0) == []
+    assert staged.advance(12.0)  # no step in between: what was fetched takes the place
+    assert staged.loads.placement.experts.tolist() == [[0, 1]]
 
 
 def test_what_was_popular_is_counted_however_seldom_one_looks() -> None:
@@ -153,12 +194,47 @@ def test_weights_cross_the_fabric_while_serving_goes_on() -> None:
     expert = 7168 * 2048 * 3  # INT8
     assert (rows.size_bytes % expert == 0).all()
     first_s = rows.start_s.min()
-    assert first_s == 4.0  # at 2 s the load was still that of the start
+    assert first_s in result.records.steps.end_s  # slots have just left the map
+    assert 4.0 < first_s < 4.2  # at 2 s the load was still that of the start
     ported = (rows.start_s == first_s) & (rows.plane == rows.plane_names.index("scale_up"))
     ends = (rows.source_die[ported], rows.destination_die[ported])
     busiest_bytes = max(np.bincount(die, rows.size_bytes[ported]).max() for die in ends)
     took_s = rows.end_s[ported].max() - first_s
     assert busiest_bytes / 196e9 < took_s < 2 * busiest_bytes / 164e9
+
+
+RING = (
+    *SMALL,
+    "workload.output_tokens.value=100",
+    "workload.num_requests=128",
+    "deployment.decode.dies=64",
+    "deployment.decode.dp=64",
+    "deployment.decode.ep=64",
+    "expert_routing={kind: correlated, log_scale: 0.8, drift_s: 2, epoch_s: 1}",
+)
+
+
+def test_a_pool_stops_as_long_as_the_fabric_takes_for_a_ring() -> None:
+    """All single copies of 64 dies change places; with room for all of a die none waits.
+
+    That room is not there for KV.
+    """
+    words = "policies.experts={use: eplb, redundant_slots: 0, every_s: 1, staging_slots: %s}"
+    stopping, flowing = (load_experiment(EXPERIMENT, (*RING, words % n)) for n in ("null", 232))
+    first, again = run(stopping).records, run(replace(stopping, skip_ahead=False)).records
+    np.testing.assert_allclose(first.steps.end_s, again.steps.end_s, rtol=1e-9)
+    gaps_s = first.steps.start_s[1:] - first.steps.end_s[:-1]
+    rows = first.transfers
+    starts, which = np.unique(rows.start_s, return_inverse=True)
+    took_s = np.array([(rows.end_s - rows.start_s)[which == n].max() for n in range(len(starts))])
+    assert len(starts) > 0
+    assert np.sort(gaps_s)[-len(starts) :] == pytest.approx(np.sort(took_s), rel=0.02)
+    assert np.isin(starts, first.steps.end_s).all()  # after the step that was under way
+    freely = run(flowing).records.steps
+    assert (freely.start_s[1:] - freely.end_s[:-1]).max() == pytest.approx(0.0, abs=1e-9)
+    plans = [experiment.memory["decode"] for experiment in (stopping, flowing)]
+    assert plans[1].staging_bytes == 232 * 7168 * 2048 * 3
+    assert plans[0].kv_bytes - plans[1].kv_bytes == pytest.approx(plans[1].staging_bytes)
 
 
 def test_balancing_pays() -> None:

@@ -31,7 +31,7 @@ simpod explain path/to/config.json   (a HuggingFace model)
 
 simpod explain hardware:h100   (prefixes: experiment:, model:, hardware:)
 
-simpod explain results/chat --step 500   (one decode step by part, layer and rank)
+simpod explain results/chat --step 500   (one step by part, layer and rank)
 
 simpod explain --collective dispatch --hardware cloudmatrix384 --ep 288 --tokens 60
 
@@ -109,7 +109,7 @@ def explain_command(
     ] = None,
     step: Annotated[
         int | None,
-        typer.Option("--step", metavar="N", help="Of a result: take apart a decode step, 1, 2..."),
+        typer.Option("--step", metavar="N", help="Of a result: take apart a step, 1, 2..."),
     ] = None,
     pool: Annotated[str | None, typer.Option("--pool", help="With --step.")] = None,
     instance: Annotated[int, typer.Option("--instance", help="With --step.")] = 0,
@@ -277,6 +277,7 @@ def _memory_table(
         "activation buffers": plan.activation_bytes,
         "engine: contexts, communicators": plan.engine_bytes,
         "exchange buffers": plan.exchange_bytes,
+        "experts' weights on their way": plan.staging_bytes,
         "KV cache": held["kv_bytes"],
         "left free (kv_blocks)": held["unused_bytes"],
         "left free (memory_frac)": plan.hbm_bytes - plan.usable_bytes,

@@ -1,4 +1,4 @@
-"""`simpod explain RESULT --step N`: one decode step by part, layer and rank."""
+"""`simpod explain RESULT --step N`: one step by part, layer and rank."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -24,7 +24,7 @@ def explain_step(
         print_json(one_step.as_json(found))
         return
     total_s = float(found.parts_s.sum())
-    show(f"Decode step {step}, from {found.start_s:.3f} s on: {1e3 * total_s:.2f} ms\n")
+    show(f"Step {step}, from {found.start_s:.3f} s on: {1e3 * total_s:.2f} ms\n")
     _parts(found, total_s)
     _ranks(found)
     if (uneven := found.layer_imbalance) is not None:
@@ -56,7 +56,7 @@ def _parts(found: "OneStep", total_s: float) -> None:
 def _ranks(found: "OneStep") -> None:
     if len(found.rank_busy_s) == 1:
         return
-    numbers = ("sequences", "context tokens", "busy (ms)", "wait (ms)")
+    numbers = ("sequences", "context tokens", "prompt tokens", "busy (ms)", "wait (ms)")
     table = plain_table("\nRank", *numbers, right=numbers)
     slowest = (-found.rank_busy_s).argsort(kind="stable")[:MOST_RANKS]
     rows = [
@@ -64,6 +64,7 @@ def _ranks(found: "OneStep") -> None:
             str(rank),
             f"{found.rank_seqs[rank]:,}",
             f"{found.rank_context_tokens[rank]:,}",
+            f"{found.rank_prompt_tokens[rank]:,}",
             f"{1e3 * found.rank_busy_s[rank]:.3f}",
             f"{1e3 * found.rank_wait_s[rank]:.3f}",
         )

@@ -87,7 +87,7 @@ POLICY_KEYS: Final = (
     "scaling",
 )
 SETTINGS_OF: Final[Mapping[str, tuple[str, ...]]] = {
-    "experts": ("redundant_slots", "every_s"),
+    "experts": ("redundant_slots", "every_s", "staging_slots"),
     "scaling": (
         "every_s",
         "sample_s",

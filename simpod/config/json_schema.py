@@ -24,6 +24,7 @@ def experiment_schema() -> Schema:
         properties[key] = _or_text(properties[key])
     pool = definitions["Pool"]["properties"]
     pool["hardware"] = _or_text(pool["hardware"])
+    pool["role"]["enum"] += ["attention", "expert"]
     for alias, canonical in POOL_ALIASES.items():
         what = "The opposite" if alias in INVERTED else "Another name"
         pool[alias] = {**pool[canonical], "description": f"{what} of {canonical}."}

@@ -7,6 +7,7 @@ from pathlib import Path as FilePath
 from simpod.config import library
 from simpod.config.aliases import POLICY_KEYS, SETTINGS_OF, canonicalise
 from simpod.config.document import build_document, origins_of
+from simpod.config.halves import join_halves
 from simpod.config.layouts import Derived
 from simpod.config.libraries import with_libraries
 from simpod.config.links import (
@@ -69,6 +70,7 @@ def resolve_tree(
     for text in overrides:
         apply_override(root, text, expand, problems)
         canonicalise(root, problems)
+    join_halves(root, problems)
     for reference in reference_paths(root):
         expand_reference(root, reference, beside, problems)
     _find_files(root, beside, problems)
@@ -116,6 +118,7 @@ def _resolve(experiment: Experiment, root: Node, problems: Problems) -> Resolved
         policies=policies,
         expert_routing=experiment.expert_routing,
         rebalance_every_s=None if balancer is None else balancer.every_s,
+        staging_slots=None if balancer is None else balancer.staging_slots,
         kv_plane=plane,
         first_token_from=experiment.kv_transfer.first_token_from,
         frontend=frontend,

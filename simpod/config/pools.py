@@ -9,7 +9,7 @@ from simpod.config.nodes import Path, dotted
 from simpod.config.problems import Problems
 from simpod.config.schema import Experiment, Pool
 from simpod.cost.layout import Layout
-from simpod.cost.memory import MemoryPlan, plan_memory
+from simpod.cost.memory import MemoryPlan, expert_die_bytes, plan_memory
 from simpod.cost.memory_rules import MemoryLimits
 from simpod.cost.pipeline.jitter import left
 from simpod.cost.semantics import semantics_of
@@ -57,6 +57,7 @@ def _resolve_pool(
     layout, derived = found
     if balancer is not None and layout.ep > 1:
         layout = replace(layout, redundant_slots=balancer.redundant_slots)
+    staging_slots = (balancer.staging_slots or 0) if balancer is not None else 0
     memory = plan_memory(
         model,
         hardware,
@@ -65,9 +66,11 @@ def _resolve_pool(
             memory_frac=pool.memory_frac,
             max_step_tokens=pool.max_step_tokens,
             max_num_seqs=pool.max_num_seqs,
+            staging_slots=staging_slots,
             rules=semantics_of(experiment.engine.semantics, experiment.hardware.family).memory,
         ),
     )
+    _check_expert_dies(path, model, layout, memory, staging_slots, problems)
     limits = _Limits(path=path, pool=pool, model=model, layout=layout, memory=memory)
     kv_blocks = limits.kv_blocks(problems, derived)
     max_model_len = limits.max_model_len(kv_blocks, problems, derived)
@@ -99,6 +102,20 @@ def _check_step(path: Path, pool: Pool, problems: Problems) -> None:
             problems.blamed(path, "max_step_tokens", "max_num_seqs"),
             f"max_step_tokens {pool.max_step_tokens} must be at least"
             f" max_num_seqs {pool.max_num_seqs}: a running sequence takes one token of a step",
+        )
+
+
+def _check_expert_dies(
+    path: Path, model: ModelSpec, layout: Layout, room: MemoryPlan, slots: int, problems: Problems
+) -> None:
+    """Dies for experts alone hold their weights, and `slots` more on their way."""
+    held = expert_die_bytes(model, layout, slots)
+    if held > room.usable_bytes:
+        problems.at(
+            (*path, "expert_dies"),
+            f"{held / GB:.2f} GB of experts ({layout.weight_dtype}) on each die,"
+            f" and memory_frac leaves {room.usable_bytes / GB:.2f} GB",
+            hint="more expert_dies, or fewer policies.experts.redundant_slots or staging_slots",
         )
 
 

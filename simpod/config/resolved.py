@@ -43,6 +43,7 @@ class ResolvedExperiment:
     policies: Mapping[str, PolicyRef]
     expert_routing: RoutingSpec | None
     rebalance_every_s: float | None
+    staging_slots: int | None
     kv_plane: str | None
     first_token_from: Literal["prefill", "decode"]
     frontend: Frontend | None

@@ -53,7 +53,8 @@ class Pool(_Section):
 
     role: Literal["mixed", "prefill", "decode"] = "mixed"
     """mixed: both phases; a decode pool alone gets prompts with their KV, a prefill pool alone ends
-    requests with the first token."""
+    requests with the first token. attention and expert: two pools that are one decode instance, the
+    second with dies and shared_expert_dies alone; the same as one with expert_dies."""
     instances: Count = 1
     """Replicas that are scheduled independently."""
     dies: Count | None = None
@@ -209,10 +210,19 @@ class ExpertPolicyEntry(PolicyEntry):
     every_s: Positive = 60.0
     """Time between decisions, each on the load since the one before."""
 
+    staging_slots: Index | None = None
+    """Weights of so many experts (of one layer each) are set aside on each die for those that a
+    change brings; null: what memory_frac leaves. Where a change needs more, slots are out of
+    service while the fabric brings their weights, and a ring of single copies stops the pool."""
+
     @property
     def settings(self) -> dict[str, Any]:
         """Keys that are not the policy's."""
-        return {"redundant_slots": self.redundant_slots, "every_s": self.every_s}
+        return {
+            "redundant_slots": self.redundant_slots,
+            "every_s": self.every_s,
+            "staging_slots": self.staging_slots,
+        }
 
 
 class ScalingPolicyEntry(PolicyEntry):

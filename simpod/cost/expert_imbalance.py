@@ -10,14 +10,14 @@ from typing import Protocol
 import numpy as np
 
 from simpod.cost.expert_exchange import ExpertExchange
-from simpod.cost.kernels.expert_load import loads_of
+from simpod.cost.kernels.expert_load import ExpertLoads, loads_of
 from simpod.cost.kernels.pricer import ExpertWork, KernelPricer
 from simpod.cost.work import Floats
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class LayerLoads:
-    """Tokens of the experts on two dies of each layer, [num_layers, slots of a die].
+    """Tokens of the experts on a few dies of each layer, [num_layers, slots of a die].
 
     A slot that a die lacks, or that takes nothing, has 0.
     """
@@ -26,26 +26,49 @@ class LayerLoads:
     """Of the die with most tokens."""
     mean: Floats
     """Mean over dies, fullest slot first."""
+    mean_hit: Floats
+    """Share of dies where such a slot gets any: weights of the others are not read."""
+    most_hit: Floats | None = None
+    """Of the die where most slots get any, which is the slowest if few tokens come; None: the
+    fullest is taken to be such a die."""
+
+    @property
+    def slowest(self) -> tuple[Floats, ...]:
+        """Tokens of dies of which one is the slowest."""
+        return (self.fullest,) if self.most_hit is None else (self.fullest, self.most_hit)
 
     @property
     def imbalance(self) -> Floats:
         """[num_layers]: most over mean; 1 where nothing arrives."""
+        return self.over_mean(self.fullest)
+
+    def over_mean(self, slot_tokens: Floats) -> Floats:
+        """[num_layers]: tokens of a die over the mean; 1 where nothing arrives."""
         mean = self.mean.sum(axis=-1)
-        return np.where(
-            mean > 0.0, self.fullest.sum(axis=-1) / np.where(mean > 0.0, mean, 1.0), 1.0
-        )
+        return np.where(mean > 0.0, slot_tokens.sum(axis=-1) / np.where(mean > 0.0, mean, 1.0), 1.0)
 
     @classmethod
     def of(cls, slot_tokens: Floats) -> "LayerLoads":
         """From tokens of all slots of all dies, [num_layers, num_dies, slots of a die]."""
         ordered = -np.sort(-slot_tokens, axis=-1)
-        fullest = ordered.sum(axis=-1).argmax(axis=-1)
-        chosen = np.take_along_axis(ordered, fullest[:, np.newaxis, np.newaxis], axis=1)
-        return cls(fullest=chosen[:, 0], mean=ordered.mean(axis=1))
+        is_hit = ordered > 0.0
+        total = ordered.sum(axis=-1)
+        hits = is_hit.sum(axis=-1) + total / (1.0 + total.sum(axis=-1, keepdims=True))
+        row = np.arange(len(ordered))
+        return cls(
+            fullest=ordered[row, total.argmax(axis=-1)],
+            mean=ordered.mean(axis=1),
+            mean_hit=is_hit.mean(axis=1),
+            most_hit=ordered[row, hits.argmax(axis=-1)],
+        )
 
 
 class LoadModel(Protocol):
     """Tokens of experts for any number of tokens of the group."""
+
+    @property
+    def is_drawn(self) -> bool:
+        """Each call draws one step of its own, [num_layers]: prices are not kept for another."""
 
     def __call__(self, group_tokens: float, /) -> LayerLoads:
         """Of equally likely layers and steps, [rows]: as many rows as it takes for a mean."""
@@ -77,9 +100,17 @@ class SparseTimes:
         return self.dispatch_s + self.experts_s + self.combine_s + self.combine_wait_s
 
 
-def die_experts_s(kernels: KernelPricer, site: ExpertSite, slot_tokens: Floats) -> Floats:
-    """Grouped GEMMs of dies whose experts have tokens [n, slots of a die]."""
+def die_experts_s(
+    kernels: KernelPricer, site: ExpertSite, slot_tokens: Floats, hit: Floats | None = None
+) -> Floats:
+    """Grouped GEMMs of dies whose experts have tokens [n, slots of a die].
+
+    hit: probability that a slot gets any; None: those with tokens do.
+    """
     pairs = slot_tokens.sum(axis=-1)
+    loads = loads_of(slot_tokens)
+    if hit is not None:
+        loads = ExpertLoads(tokens=slot_tokens / np.where(hit > 0.0, hit, 1.0), experts=hit)
     work = ExpertWork(
         group_tokens=pairs,
         arriving_tokens=pairs,
@@ -88,9 +119,15 @@ def die_experts_s(kernels: KernelPricer, site: ExpertSite, slot_tokens: Floats) 
         num_slots=slot_tokens.shape[-1],
         hidden_size=site.hidden_size,
         inter_size=site.inter_size,
-        loads=loads_of(slot_tokens),
+        loads=loads,
     )
     return kernels.experts_s(work, site.dtype)
+
+
+def slowest_experts_s(kernels: KernelPricer, site: ExpertSite, loads: LayerLoads) -> Floats:
+    """[num_layers]: grouped GEMMs of the die that takes longest."""
+    found = [die_experts_s(kernels, site, slot_tokens) for slot_tokens in loads.slowest]
+    return np.asarray(np.maximum.reduce(found))
 
 
 def sparse_times(
@@ -100,7 +137,7 @@ def sparse_times(
     loads: LayerLoads,
     tokens_per_die: float,
 ) -> SparseTimes:
-    """Price the mean die and the fullest of each layer; `tokens_per_die` are sent by each die.
+    """Price the mean die and the slowest of each layer; `tokens_per_die` are sent by each die.
 
     exchange: None where all dies have all tokens, and add up what their experts gave.
 
@@ -108,12 +145,19 @@ def sparse_times(
     """
     own = np.full(len(loads.mean), tokens_per_die)
     dispatch_s = combine_s = np.zeros(len(own))
-    both = die_experts_s(kernels, site, np.concatenate((loads.mean, loads.fullest)))
-    experts_s, slowest_s = both[: len(own)], both[len(own) :]
     if exchange is not None:
         dispatch_s, combine_s = (exchange.seconds(name, own) for name in ("dispatch", "combine"))
-        slowest_s = slowest_s + exchange.seconds("dispatch", own, loads.imbalance)
-        slowest_s = slowest_s + exchange.seconds("combine", own, loads.imbalance)
+    slots = np.concatenate((loads.mean, *loads.slowest))
+    hit = np.concatenate((loads.mean_hit, *map(np.ones_like, loads.slowest)))
+    experts_s, *dies_s = die_experts_s(kernels, site, slots, hit).reshape(-1, len(own))
+    slowest_s = np.zeros(len(own))
+    for slot_tokens, busy_s in zip(loads.slowest, dies_s, strict=True):
+        die_s = busy_s
+        if exchange is not None:
+            over_mean = loads.over_mean(slot_tokens)
+            die_s = die_s + exchange.seconds("dispatch", own, over_mean)
+            die_s = die_s + exchange.seconds("combine", own, over_mean)
+        slowest_s = np.maximum(slowest_s, die_s)
     wait_s = slowest_s - dispatch_s - combine_s - experts_s
     return SparseTimes(
         dispatch_s=dispatch_s,

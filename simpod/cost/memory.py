@@ -39,6 +39,7 @@ class MemoryPlan:
     activation_bytes: float
     engine_bytes: float  # contexts and communicators
     exchange_bytes: float  # dispatch and combine buffers
+    staging_bytes: float  # experts' weights that wait for their slots to be free
     window_kv_bytes: float  # KV of layers with a sliding window, of all sequences
     kv_bytes_per_token: float  # on one die
     kv_capacity_tokens: int  # of one rank; 0 if weights and buffers do not fit
@@ -56,7 +57,7 @@ class MemoryPlan:
     def buffer_bytes(self) -> float:
         """Everything else that does not grow with the context."""
         engine = self.activation_bytes + self.engine_bytes
-        return engine + self.exchange_bytes + self.window_kv_bytes
+        return engine + self.exchange_bytes + self.staging_bytes + self.window_kv_bytes
 
     @property
     def kv_bytes(self) -> float:
@@ -88,6 +89,7 @@ def plan_memory(
         activation_bytes=_activation_bytes(model, layout, limits),
         engine_bytes=rules.context_bytes + (rules.link_bytes if layout.dies > 1 else 0.0),
         exchange_bytes=_exchange_bytes(model, layout, limits.max_step_tokens, max_num_seqs),
+        staging_bytes=_staging_bytes(layout, parts, limits.staging_slots),
         window_kv_bytes=max_num_seqs * window_kv_bytes(model, layout),
         kv_bytes_per_token=kv_bytes_per_token(model, layout),
         kv_capacity_tokens=0,
@@ -113,6 +115,25 @@ def _attention_bytes(model: ModelSpec, layout: Layout, parts: WeightBytes) -> fl
 def _routed_expert_bytes(model: ModelSpec, layout: Layout, parts: WeightBytes) -> float:
     """One sparse layer: slots of this die, each cut over `moe_tp` dies."""
     return expert_slots(model, layout) * parts.expert_bytes / layout.moe_tp
+
+
+def expert_die_bytes(model: ModelSpec, layout: Layout, staging_slots: int = 0) -> float:
+    """Weights on a die for experts alone, which holds neither attention nor KV; 0: there is none.
+
+    MTP layers have as many slots as others.
+    """
+    if not layout.expert_dies or model.moe is None:
+        return 0.0
+    one = weight_parts(model, layout.weight_dtype).expert_bytes
+    layers = model.num_moe_layers + min(layout.mtp_layers, model.num_mtp_layers)
+    return (layers * expert_slots(model, layout) + staging_slots) * one
+
+
+def _staging_bytes(layout: Layout, parts: WeightBytes, slots: int) -> float:
+    """On dies that hold experts."""
+    return (
+        0.0 if layout.expert_dies or layout.ep == 1 else slots * parts.expert_bytes / layout.moe_tp
+    )
 
 
 def _shared_expert_bytes(layout: Layout, parts: WeightBytes) -> float:

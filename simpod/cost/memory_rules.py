@@ -31,6 +31,7 @@ class MemoryLimits:
     memory_frac: float
     max_step_tokens: int
     max_num_seqs: int
+    staging_slots: int = 0  # experts' weights on their way into slots, of one layer each
     rules: MemoryRules = field(default_factory=MemoryRules)
 
 

@@ -21,6 +21,7 @@ from simpod.cost.semantics import Semantics
 from simpod.cost.table import NUM_PARTS
 from simpod.cost.uneven import UnevenExperts
 from simpod.cost.work import Amount, Floats, Product, Work
+from simpod.errors import InvariantError
 from simpod.hardware.spec import HardwareProfile
 from simpod.model.spec import ModelSpec
 from simpod.records.columns import STEP_PARTS
@@ -117,6 +118,11 @@ class PartCosts:
     def has_loads(self) -> bool:
         """Dies have loads of their own; else all experts are alike."""
         return self._uneven is not None
+
+    @property
+    def draws_loads(self) -> bool:
+        """Each step has its own, drawn: no price of experts is kept for another."""
+        return self._uneven is not None and self._uneven.is_drawn
 
     def decode_attention_s(self, seqs: Floats, context: Floats) -> Floats:
         """All layers' attention of `seqs` sequences that hold `context` tokens each, on average.
@@ -218,15 +224,7 @@ class PartCosts:
             return np.zeros((len(group_tokens), NUM_PARTS))
         layers = self.model.num_moe_layers
         if self._uneven is not None:
-            sent_s, busy_s, back_s, wait_s = self._uneven.layer_s(group_tokens)
-            return by_part(
-                len(group_tokens),
-                experts=layers * busy_s,
-                dispatch=layers * sent_s,
-                combine=layers * back_s,
-                combine_wait=layers * wait_s,
-                mtp=self.mtp * (sent_s + busy_s + back_s + wait_s),
-            )
+            return self._sparse_parts(*self._uneven.layer_s(group_tokens))
         mean_tokens = group_tokens / self.layout.dies
         dtype = op.part_dtype(self.model, "experts", self.layout.weight_dtype)
         work = op.expert_work(self.model, self.layout, np.maximum(group_tokens, 1.0))
@@ -238,6 +236,33 @@ class PartCosts:
             dispatch=layers * dispatch_s,
             combine=layers * combine_s,
             mtp=self.mtp * (experts_s + dispatch_s + combine_s),
+        )
+
+    def drawn_experts(self, group_tokens: int) -> tuple[Floats, Floats]:
+        """One step of loads that are drawn: [sparse layers, MTP ones included], [NUM_PARTS].
+
+        An MTP layer has the mean of the others.
+        """
+        if self._uneven is None:
+            raise InvariantError("no loads to draw from")
+        times = self._uneven.rows(group_tokens)
+        columns = (times.dispatch_s, times.experts_s, times.combine_s, times.combine_wait_s)
+        parts = self._sparse_parts(*(column.mean(keepdims=True) for column in columns))
+        layers_s = times.total_s
+        return np.append(layers_s, np.full(self.mtp, layers_s.mean())), parts[0]
+
+    def _sparse_parts(
+        self, dispatch_s: Floats, experts_s: Floats, combine_s: Floats, wait_s: Floats
+    ) -> Floats:
+        """[n, NUM_PARTS] of all sparse layers; seconds [n] of one."""
+        layers = self.model.num_moe_layers
+        return by_part(
+            len(experts_s),
+            experts=layers * experts_s,
+            dispatch=layers * dispatch_s,
+            combine=layers * combine_s,
+            combine_wait=layers * wait_s,
+            mtp=self.mtp * (dispatch_s + experts_s + combine_s + wait_s),
         )
 
     def exchanges(self, rank_tokens: Floats) -> Floats:

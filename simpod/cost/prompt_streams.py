@@ -12,7 +12,13 @@ import numpy as np
 
 from simpod.cost import operators as op
 from simpod.cost.expert_exchange import BULK_KERNEL, ExpertExchange
-from simpod.cost.expert_imbalance import ExpertSite, LayerLoads, LoadModel, die_experts_s
+from simpod.cost.expert_imbalance import (
+    ExpertSite,
+    LayerLoads,
+    LoadModel,
+    die_experts_s,
+    slowest_experts_s,
+)
 from simpod.cost.kernels.expert_load import uniform_loads
 from simpod.cost.layout import Layout
 from simpod.cost.parts import ELEMENTWISE, HEAD_EXCHANGE, LATENT_GATHER, PartCosts, by_part
@@ -68,7 +74,9 @@ class PromptStreams:
         vector_s = own[:, ELEMENTWISE]
         copied_s = own[:, LATENT_GATHER] + own[:, HEAD_EXCHANGE]
         core_s = own.sum(axis=1) - vector_s - copied_s + attention_s
-        sparse, shown = self._sparse(int(tokens.sum()))
+        is_drawn = self._loads is not None and self._loads.is_drawn
+        find = self._sparse_times if is_drawn else self._sparse
+        sparse, shown = find(int(tokens.sum()))
         engines = EngineTimes(
             core_s=(float(core_s.max()) + sparse.core_s) / layers,
             vector_s=(float(vector_s.max()) + sparse.vector_s) / layers,
@@ -108,8 +116,8 @@ class PromptStreams:
         loads = self._layer_loads(max(group_tokens, 1))
         layers = self._costs.num_moe_layers
         own = np.full(len(loads.mean), max(group_tokens, 1) / self._layout.dies)
-        fullest_s = die_experts_s(self._costs.kernels, self._site, loads.fullest)
-        mean_s = die_experts_s(self._costs.kernels, self._site, loads.mean)
+        fullest_s = slowest_experts_s(self._costs.kernels, self._site, loads)
+        mean_s = die_experts_s(self._costs.kernels, self._site, loads.mean, loads.mean_hit)
         sent, back = (
             self._exchange.breakdowns(operation, own, loads.imbalance)[0]
             for operation in ("dispatch", "combine")
@@ -137,4 +145,4 @@ class PromptStreams:
         work = op.expert_work(self._model, self._layout, np.array([float(group_tokens)]))
         even = uniform_loads(work.group_tokens, work.num_experts, work.top_k, work.num_slots)
         slots = np.full((1, self._num_slots), float(even.pairs.item()) / self._num_slots)
-        return LayerLoads(fullest=slots, mean=slots)
+        return LayerLoads(fullest=slots, mean=slots, mean_hit=np.ones_like(slots))

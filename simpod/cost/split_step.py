@@ -13,18 +13,18 @@ from simpod.cost.collectives import combine_message_bytes, dispatch_message_byte
 from simpod.cost.exchange.breakdown import ExchangeTime
 from simpod.cost.exchange.shapes import Fabric
 from simpod.cost.exchange.trampoline import SplitShape, sending_s, trampoline_s
-from simpod.cost.expert_imbalance import ExpertSite, LoadModel, die_experts_s
+from simpod.cost.expert_imbalance import ExpertSite, LoadModel, slowest_experts_s
 from simpod.cost.kernels.pricer import KernelPricer
 from simpod.cost.layout import Layout
 from simpod.cost.micro_batches import MicroBatches
 from simpod.cost.parts import A2E, DISPATCH_WAIT, E2A, EXPERTS, PartCosts, by_part
-from simpod.cost.pipeline.disaggregated import SplitStages, alike_domain_s
+from simpod.cost.pipeline.disaggregated import SplitStages, alike_domain_s, split_times
 from simpod.cost.semantics import Semantics, semantics_of
 from simpod.cost.step import Batch, StepPrices
 from simpod.cost.table import Table
 from simpod.cost.uneven import chosen_points
-from simpod.cost.work import Floats
-from simpod.errors import ConfigError
+from simpod.cost.work import Floats, Ints
+from simpod.errors import ConfigError, InvariantError
 from simpod.hardware.kernels.exchange import PullConstants
 from simpod.hardware.spec import HardwareProfile
 from simpod.model.spec import ModelSpec
@@ -72,19 +72,41 @@ class ExpertSide:
         a2e, experts, e2a = (np.interp(tokens, points, stage) for stage in stages)
         return by_part(len(tokens), a2e=a2e, experts=experts, e2a=e2a)
 
-    def _experts_s(self, tokens: Floats) -> tuple[Floats, Floats]:
-        """Of the slowest die, and the imbalance: [n] each, means over layers."""
-        work = op.expert_work(self._model, self._experts, tokens)
+    def drawn(self, domain_tokens: Ints) -> Floats:
+        """[..., sparse layers, NUM_PARTS] of one step, for tokens [...] of micro-batches."""
         if self.loads is None:
-            return self._kernels.experts_s(work, self._dtype), np.ones(len(tokens))
-        site = ExpertSite(
+            raise InvariantError("no loads to draw from")
+        counts = np.maximum(domain_tokens.ravel(), 1)
+        steps = [self.loads(float(count)) for count in counts.tolist()]
+        imbalance = np.concatenate([loads.imbalance for loads in steps])
+        layers = len(imbalance) // len(steps)
+        experts_s = [slowest_experts_s(self._kernels, self._site(), loads) for loads in steps]
+        tokens = np.repeat(counts.astype(np.float64), layers)
+        stages = by_part(
+            len(tokens),
+            a2e=self.hop(tokens, imbalance, to_experts=True).total_s,
+            experts=np.concatenate(experts_s),
+            e2a=self.hop(tokens, imbalance, to_experts=False).total_s,
+        )
+        return stages.reshape(*domain_tokens.shape, layers, -1)
+
+    def _site(self) -> ExpertSite:
+        work = op.expert_work(self._model, self._experts, np.ones(1))
+        return ExpertSite(
             hidden_size=work.hidden_size,
             inter_size=work.inter_size,
             top_k=work.top_k,
             dtype=self._dtype,
         )
+
+    def _experts_s(self, tokens: Floats) -> tuple[Floats, Floats]:
+        """Of the slowest die, and the imbalance: [n] each, means over layers."""
+        if self.loads is None:
+            work = op.expert_work(self._model, self._experts, tokens)
+            return self._kernels.experts_s(work, self._dtype), np.ones(len(tokens))
+        site = self._site()
         found = [self.loads(count) for count in tokens.tolist()]
-        slowest = [die_experts_s(self._kernels, site, loads.fullest).mean() for loads in found]
+        slowest = [slowest_experts_s(self._kernels, site, loads).mean() for loads in found]
         return np.array(slowest), np.array([loads.imbalance.mean() for loads in found])
 
     def sending_s(self, domain_tokens: Floats) -> Floats:
@@ -155,22 +177,23 @@ class SplitStepPricer:
         costs = self._micro.price(batch)
         by_domain = costs.busy_s.reshape(len(costs.busy_s), self._domains, -1).max(axis=2).T
         tokens = costs.tokens.reshape(len(costs.tokens), self._domains, -1).sum(axis=2).T
-        self._expert_side.grow(int(tokens.max()))
-        served = self._expert_side.parts[tokens]  # [domains, micro_batches, NUM_PARTS]
+        served = self._served(tokens)
         sending_s = self._side.sending_s(tokens)
-        served[..., A2E] -= sending_s
+        served[..., A2E] -= sending_s[..., np.newaxis]
         stages = SplitStages(
             attention_s=(by_domain / self._num_layers)[..., np.newaxis],
             sending_s=sending_s[..., np.newaxis],
-            a2e_s=served[..., A2E, np.newaxis],
-            experts_s=served[..., EXPERTS, np.newaxis],
-            e2a_s=served[..., E2A, np.newaxis],
+            a2e_s=served[..., A2E],
+            experts_s=served[..., EXPERTS],
+            e2a_s=served[..., E2A],
             num_domains=self._domains,
             micro_batches=len(costs.busy_s),
             num_layers=self._num_layers,
             dense_layers=self._dense_layers,
         )
-        layers_s = float(alike_domain_s(stages).max())
+        is_alike = served.shape[2] == 1
+        domain_s = alike_domain_s(stages) if is_alike else split_times(stages).domain_s
+        layers_s = float(domain_s.max())
         head_s = self._head.seconds(costs.rows)
         sent_s = sending_s.sum(axis=1) * (self._num_layers - self._dense_layers)  # [domains]
         own_s = costs.parts_s.copy()
@@ -180,7 +203,7 @@ class SplitStepPricer:
         return StepPrices(
             base_s=layers_s + head_s,
             slope_s=0.0,
-            fixed_s=own_s + self._head.parts[costs.rows] + exposed(served[-1, -1], exposed_s),
+            fixed_s=own_s + self._head.parts[costs.rows] + exposed(served[-1, -1, -1], exposed_s),
             attention_s=costs.attention_s,
             attention_slope_s=0.0,
             mtp_share=self.mtp_share,
@@ -188,6 +211,21 @@ class SplitStepPricer:
             rank_slope_s=np.zeros(costs.busy_s.shape[1]),
             room_tokens=0,
         )
+
+    def _served(self, tokens: Ints) -> Floats:
+        """[domains, micro_batches, 1 or all layers, NUM_PARTS] of the experts' side.
+
+        Drawn loads: MTP layers have the mean, and so have dense layers, which nobody asks about.
+        """
+        loads = self._side.loads
+        if loads is None or not loads.is_drawn:
+            self._expert_side.grow(int(tokens.max()))
+            return self._expert_side.parts[tokens][:, :, np.newaxis]
+        sparse = self._side.drawn(tokens)
+        mean = sparse.mean(axis=2, keepdims=True)
+        mtp = self._num_layers - self._dense_layers - sparse.shape[2]
+        before, after = (np.repeat(mean, n, axis=2) for n in (self._dense_layers, mtp))
+        return np.concatenate([before, sparse, after], axis=2)
 
 
 def exposed(stages: Floats, seconds: float) -> Floats:

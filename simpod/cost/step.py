@@ -199,19 +199,26 @@ class StepPricer:
         late_frac = hardware.calibration.decode_kernel_spread_frac * slowest_of(layout.dp)
         self._late_frac = late_frac if costs.meets else 0.0
         self._group = Table(costs.experts)
+        self._group_table_tokens = 0 if costs.draws_loads else MAX_GROUP_TABLE_TOKENS
         self._head = Table(costs.head)
         self._meets = costs.meets
         self._exchange = Table(costs.exchanges)
         self._moe_passes = costs.num_moe_layers / max(1, model.num_moe_layers)  # with MTP layers
         self._mean = np.full(layout.dp, 1.0 / layout.dp)
         self._ones = np.ones(layout.dp, dtype=np.int64)
-        self._single = Table(lambda tokens: costs.tokens(tokens) + costs.experts(tokens))
-        self._single_parts = lru_cache(MAX_COMPOSITIONS)(self._add_head)
+        self._renew_single()
 
     def renew(self, loads: LoadModel) -> None:
         """From now on experts have these loads."""
         self._costs.renew(loads)
         self._group = Table(self._costs.experts)
+        self._renew_single()
+
+    def _renew_single(self) -> None:
+        costs = self._costs
+        self._single = Table(lambda tokens: costs.tokens(tokens) + costs.experts(tokens))
+        kept = lru_cache(MAX_COMPOSITIONS)(self._add_head)
+        self._single_parts = self._draw_single if costs.draws_loads else kept
 
     def _add_attention(self, parts: Floats, seconds: Floats | float) -> None:
         parts[..., ATTENTION] += seconds * (1.0 - self.mtp_share)
@@ -247,7 +254,7 @@ class StepPricer:
             self.mtp_share,
             None,
             None,
-            room,
+            0 if self._costs.draws_loads else room,
         )
 
     def _launches_s(self, tokens: int) -> float:
@@ -266,6 +273,14 @@ class StepPricer:
         """Seconds and parts of one rank's step without its reads of KV."""
         seconds = self._single.seconds(tokens) + self._head.seconds(rows)
         return seconds, self._single.parts[tokens] + self._head.parts[rows]
+
+    def _draw_single(self, tokens: int, rows: int) -> tuple[float, Floats]:
+        """The same with loads drawn for this step."""
+        self._rank.grow(tokens)
+        self._head.grow(rows)
+        experts = self._costs.experts(np.array([float(tokens)]))[0]
+        parts = self._rank.parts[tokens] + experts + self._head.parts[rows]
+        return float(parts.sum()), parts
 
     def _price_group(self, batch: Batch) -> StepPrices:
         """Many ranks: the slowest sets the pace up to dispatch."""
@@ -331,12 +346,18 @@ class StepPricer:
             mtp_share=self.mtp_share,
             rank_busy_s=busy_s,
             rank_slope_s=slope_s,
-            room_tokens=int(min(room.item(room.argmin()), 2.0**62)),
+            room_tokens=self._room(room),
         )
+
+    def _room(self, room: Floats) -> int:
+        """Tokens up to which the law of a step holds for others; none if loads are drawn."""
+        if self._group_table_tokens == 0:
+            return 0
+        return int(min(room.item(room.argmin()), 2.0**62))
 
     def _after_meeting(self, group_tokens: int, fullest: int, rows: int) -> tuple[float, Floats]:
         """Exchange, experts, head and gap: seconds and parts; the fullest die is waited for."""
-        if group_tokens < MAX_GROUP_TABLE_TOKENS:
+        if group_tokens < self._group_table_tokens:
             group_s = self._group.seconds(group_tokens)
             parts = self._group.parts[group_tokens]
         else:

@@ -11,13 +11,13 @@ from simpod.cost.expert_imbalance import LoadModel
 from simpod.cost.layout import Layout
 from simpod.cost.micro_batches import MicroBatches
 from simpod.cost.parts import PartCosts
-from simpod.cost.pipeline.streams import CoreSplit, alike_s
+from simpod.cost.pipeline.streams import CoreSplit, StreamTimes, alike_s
 from simpod.cost.prompt_streams import PromptStreams
 from simpod.cost.semantics import Semantics, semantics_of
 from simpod.cost.split_step import exposed
 from simpod.cost.step import Batch, StepPrices
 from simpod.cost.table import Table
-from simpod.cost.work import Floats
+from simpod.cost.work import Floats, Ints
 from simpod.hardware.spec import HardwareProfile
 from simpod.model.spec import ModelSpec
 
@@ -65,24 +65,46 @@ class StreamStepPricer:
         gate = self._served.gate(group_tokens / self._num_ranks)
         return gate + self._served.experts(group_tokens)
 
+    def _alike(self, attention_s: float, group_tokens: Ints) -> tuple[float, Floats]:
+        """Sparse layers alike, and all micro-batches: seconds, and parts of the second stream.
+
+        Dense layers come first and have nothing for the second stream.
+        """
+        self._experts.grow(int(group_tokens.max()))
+        sparse = self._served.num_moe_layers
+        sparse_s = alike_s(
+            attention_s,
+            self._experts.total[group_tokens].max() / sparse,
+            micro_batches=self._count,
+            layers=sparse,
+        )
+        dense_s = (self._num_layers - sparse) * self._count * attention_s
+        return dense_s + float(sparse_s), self._experts.parts[group_tokens].sum(axis=0)
+
+    def _drawn(self, attention_s: float, group_tokens: Ints) -> tuple[float, Floats]:
+        """The same with loads drawn for every sparse layer of every micro-batch."""
+        gate = self._served.gate(group_tokens / self._num_ranks)
+        expert_s = np.zeros((self._count, self._num_layers))
+        parts = gate.sum(axis=0)
+        for own_s, gate_s, tokens in zip(
+            expert_s, gate.sum(axis=1).tolist(), group_tokens.tolist(), strict=True
+        ):
+            sparse_s, own_parts = self._served.drawn_experts(tokens)
+            own_s[-len(sparse_s) :] = sparse_s + gate_s / len(sparse_s)
+            parts += own_parts
+        times = StreamTimes.of(np.full((1, 1), attention_s), expert_s)
+        return float(times.total_s), parts
+
     def price(self, batch: Batch) -> StepPrices:
         """The next step; of unlike micro-batches the longest stands for all."""
         if self._prompts is not None and not batch.decode_seqs.any():
             return self._prompts.price(batch)
         costs = self._micro.price(batch)
         group_tokens = costs.tokens.sum(axis=1)
-        self._experts.grow(int(group_tokens.max()))
-        layers = self._num_layers
-        layers_s = float(
-            alike_s(
-                costs.busy_s.max() / layers,
-                self._experts.total[group_tokens].max() / layers,
-                micro_batches=self._count,
-                layers=layers,
-            )
-        )
+        attention_s = float(costs.busy_s.max()) / self._num_layers
+        together = self._drawn if self._served.draws_loads else self._alike
+        layers_s, served = together(attention_s, group_tokens)
         head_s = self._head.seconds(costs.rows)
-        served = self._experts.parts[group_tokens].sum(axis=0)
         shown = exposed(served, layers_s - float(costs.parts_s.sum()) - costs.attention_s)
         return StepPrices(
             base_s=layers_s + head_s,

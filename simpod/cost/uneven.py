@@ -4,7 +4,7 @@ import numpy as np
 
 from simpod.cost import operators as op
 from simpod.cost.expert_exchange import ExpertExchange
-from simpod.cost.expert_imbalance import ExpertSite, LoadModel, sparse_times
+from simpod.cost.expert_imbalance import ExpertSite, LoadModel, SparseTimes, sparse_times
 from simpod.cost.kernels.pricer import KernelPricer
 from simpod.cost.layout import Layout
 from simpod.cost.work import Floats
@@ -45,6 +45,11 @@ class UnevenExperts:
             dtype=op.part_dtype(model, "experts", layout.weight_dtype),
         )
 
+    @property
+    def is_drawn(self) -> bool:
+        """Each step has loads of its own."""
+        return self._loads.is_drawn
+
     def layer_s(self, group_tokens: Floats) -> tuple[Floats, Floats, Floats, Floats]:
         """Dispatch, experts, combine and wait for the fullest die [n], for tokens [n]."""
         points = chosen_points(group_tokens)
@@ -54,10 +59,14 @@ class UnevenExperts:
         )
         return dispatch, experts, combine, wait
 
-    def _one(self, group_tokens: float) -> list[float]:
+    def rows(self, group_tokens: float) -> SparseTimes:
+        """Of each layer and step that the model of loads gives."""
         tokens = max(group_tokens, 1.0)
-        times = sparse_times(
+        return sparse_times(
             self._kernels, self._exchange, self._site, self._loads(tokens), tokens / self._dies
         )
+
+    def _one(self, group_tokens: float) -> list[float]:
+        times = self.rows(group_tokens)
         parts = (times.dispatch_s, times.experts_s, times.combine_s, times.combine_wait_s)
         return [float(part.mean()) for part in parts]

@@ -37,8 +37,3 @@ class Pass:
 
 
 Work = Product | Pass
-
-
-def total_flops(works: tuple[Work, ...]) -> Amount:
-    """Sum of the operators' operation counts."""
-    return sum((work.flops for work in works), start=0.0)

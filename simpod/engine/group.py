@@ -16,11 +16,11 @@ from simpod.engine.idleness import Idleness
 from simpod.engine.intake import Arrival, receive, take_in
 from simpod.engine.layer_streams import LayerStreams
 from simpod.engine.ledger import Ledger
-from simpod.engine.prefix_reads import must_wait
 from simpod.engine.prompt_counters import PromptCounters
 from simpod.engine.rank import Rank
 from simpod.engine.sequence import Sequence
 from simpod.engine.steps import StepRun, token_clock
+from simpod.engine.waits import waits_of
 from simpod.errors import InvariantError
 from simpod.policies import BatchScheduler
 
@@ -191,12 +191,12 @@ class Group:
         price, renew_prices, begin = self.pricer.price, self.renew_prices, ledger.beginner
         skip_ahead, cache = self.sim.skip_ahead, self.sim.cache
         layers = cache.layers if cache is not None else None
-        begins = self.sim.begins_of(self.spec.role)
+        begins, waits = self.sim.begins_of(self.spec.role), waits_of(self.sim, self)
         fruitless = 0
         while True:
             if not clock.may_plan:
                 yield clock.alarm_at(clock.now, PLAN)
-            if cache is not None and must_wait(self.dirty, self.ranks, cache):
+            if waits is not None and waits():
                 yield self.idleness.begin()
                 continue
             decodes = self._plan()

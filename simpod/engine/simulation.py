@@ -67,7 +67,7 @@ class Simulation:
             inputs.requests, self.clock, self.prefix_unit_tokens(inputs.entry.spec)
         )
         self.migrator = self._migrator(inputs)
-        self._expert_movers = [
+        self.expert_movers = [
             ExpertMover(self, pool, pool.inputs.expert_path)
             for pool in self.pools
             if pool.inputs.expert_path
@@ -90,7 +90,7 @@ class Simulation:
             self.clock.spawn(group.run())
         arrive = self._arrive
         self.source.start(self.samples.counting(arrive) if self.samples else arrive)
-        for mover in self._expert_movers:
+        for mover in self.expert_movers:
             mover.start()
         self.clock.run(until=self.inputs.duration_s)
         if self.inputs.duration_s is None and self.live:
@@ -139,7 +139,7 @@ class Simulation:
         """When the simulation stopped: alarms that nobody waits for any more may come later."""
         inputs = self.inputs
         looks = (inputs.make_migration, inputs.scaling, inputs.samples_s)
-        has_alarms = any(look is not None for look in looks) or bool(self._expert_movers)
+        has_alarms = any(look is not None for look in looks) or bool(self.expert_movers)
         end_s = self._last_end_s if self.is_over and has_alarms else self.clock.now
         if self.deliveries is None or inputs.duration_s is not None:
             return end_s

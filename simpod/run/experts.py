@@ -1,20 +1,22 @@
 """The experts of a pool: from routing and balancer to the loads that its steps are priced with."""
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from math import inf
 
 import numpy as np
 
 from simpod.cluster import Placement, PoolSpec
-from simpod.cluster.experts.loads import DrawnLoads
+from simpod.cluster.experts.loads import ExactSampler, LoadSampler, MomentSampler
 from simpod.cluster.experts.placement import ExpertPlacement, SlotsSeen, expert_slots, in_order
-from simpod.cluster.experts.reconfiguration import Reconfiguration, aligned, reconfiguration
-from simpod.cluster.experts.routing import Popularity, RouterDims, after, popularity
+from simpod.cluster.experts.reconfiguration import Reconfiguration, Wave, aligned, reconfiguration
+from simpod.cluster.experts.routing import Popularity, RouterDims, RoutingSpec, after, popularity
 from simpod.cluster.fabric import transfer_law
 from simpod.config import ResolvedExperiment
 from simpod.cost.collectives import group_plane
+from simpod.cost.expert_imbalance import LoadModel
+from simpod.cost.memory import expert_die_bytes
 from simpod.engine import ExpertPath
 from simpod.errors import InvariantError, PolicyError, blaming
 from simpod.hardware.spec import HardwareProfile
@@ -40,6 +42,8 @@ class Balancing:
     every_s: float
     expert_bytes: float
     hbm_bytes_per_s: float
+    staging_bytes: float = inf
+    """Of a die, for weights that wait for their slots."""
 
     def decide(self, load: Floats, seen: SlotsSeen) -> Ints:
         """The balancer's decision, checked."""
@@ -64,20 +68,26 @@ class ExpertTimeline:
     """Popularity and placement over time; the same for all instances of a pool.
 
     At the start the balancer knows the popularity. Then it decides every `every_s` on the mean
-    popularity since it decided last, unless a change is still under way. Once the weights have been
-    fetched, slots change in waves: in each, some leave the map, for a step at least, and come back
-    with their new expert.
+    popularity since it decided last, unless a change is still under way. Slots change in waves: in
+    each, some leave the map, for a step at least, and come back with their new expert. Weights have
+    been fetched before, all of them, if there is memory for them on each die; else those of a wave
+    are fetched while its slots are out of the map.
     """
 
     def __init__(
-        self, popular: Popularity, start: ExpertPlacement, balancing: Balancing, seed: int
+        self,
+        popular: Popularity,
+        start: ExpertPlacement,
+        balancing: Balancing,
+        sampler: LoadSampler,
     ) -> None:
-        self._popular, self._balancing, self._seed = popular, balancing, seed
+        self._popular, self._balancing, self._sampler = popular, balancing, sampler
         self._shares = popular.at(0.0)
         self._placement = aligned(start, self._ask(start, self._shares))
         self._seen = np.zeros(self._shares.shape)
         self._counted_s = self._decided_s = 0.0
         self._change: Reconfiguration | None = None  # under way
+        self._waves: deque[Wave] = deque()  # that fetch their weights themselves; the first does
         self._stages: deque[_Stage] = deque()  # what is still to serve, once the weights are there
         self._until_s = -inf  # the present stage
         self._loads = self._draw()
@@ -88,7 +98,7 @@ class ExpertTimeline:
         change count to the placement before it."""
 
     @property
-    def loads(self) -> DrawnLoads:
+    def loads(self) -> LoadModel:
         """At present."""
         return self._loads
 
@@ -108,6 +118,16 @@ class ExpertTimeline:
             return max(now_s, self._until_s)
         return self._popular.until_s(now_s)
 
+    @property
+    def is_in_place(self) -> bool:
+        """What is to be fetched goes into slots that are out of the map."""
+        return bool(self._waves)
+
+    @property
+    def holds_steps(self) -> bool:
+        """These slots hold the only copies of experts."""
+        return bool(self._waves) and self._waves[0].during is None
+
     def decide(self, now_s: float) -> list[tuple[int, int, float]]:
         """Ask the balancer; returns what is to be fetched: source, destination die and bytes."""
         self._count(now_s)
@@ -118,37 +138,65 @@ class ExpertTimeline:
         new = aligned(self._placement, self._ask(self._placement, load))
         if np.array_equal(new.experts, self._placement.experts):
             return []
-        self._change = reconfiguration(self._placement, new, self._balancing.expert_bytes)
-        pairs = list(self._change.transfers.by_pair())
-        if not pairs:
-            self.arrived(now_s)
-        return pairs
+        change = reconfiguration(self._placement, new, self._balancing.expert_bytes)
+        self._change = change
+        if change.transfers.staged_bytes > self._balancing.staging_bytes:
+            self._waves.extend(change.waves)
+            return self._begin_wave(now_s)
+        pairs = list(change.transfers.by_pair())
+        return pairs or self.arrived(now_s)
 
-    def arrived(self, now_s: float) -> None:
-        """What was to be fetched is there: the waves may begin, at the next step."""
-        change, serving = self._change, self._placement
-        if change is None:
+    def arrived(self, now_s: float) -> list[tuple[int, int, float]]:
+        """What was to be fetched is there: slots change from the next step on. Returns more."""
+        if self._change is None:
             raise InvariantError("weights of experts that nobody asked for")
-        for wave in change.waves:
-            lasts_s = READ_AND_WRITTEN * change.local_bytes(wave) / self._balancing.hbm_bytes_per_s
-            self._stages.append(_Stage(wave.during or serving, lasts_s))
-            serving = wave.after
-        self._stages.append(_Stage(serving, 0.0))
+        if self._waves:
+            done = self._waves.popleft()
+            if self._waves:
+                return self._begin_wave(now_s)
+            self._stages.append(_Stage(done.after, 0.0))
+        else:
+            self._stages.extend(self._loading(self._change))
         self._until_s = now_s
+        return []
+
+    def _begin_wave(self, now_s: float) -> list[tuple[int, int, float]]:
+        """Take the slots of the next wave out of the map, and fetch what they need.
+
+        Nothing to fetch: a die has it in another slot already, and the wave is over at once.
+        """
+        wave = self._waves[0]
+        if wave.during is not None:
+            self._stages.append(_Stage(wave.during, 0.0))
+            self._until_s = now_s
+        return list(wave.transfers.by_pair()) or self.arrived(now_s)
+
+    def _loading(self, change: Reconfiguration) -> Iterator[_Stage]:
+        """Stages of slots whose weights wait in spare memory; a ring takes those in place of its
+        own between two steps.
+        """
+        after = self._placement
+        for wave in change.waves:
+            after = wave.after
+            if wave.during is not None:
+                local_bytes = change.local_bytes(wave)
+                lasts_s = READ_AND_WRITTEN * local_bytes / self._balancing.hbm_bytes_per_s
+                yield _Stage(wave.during, lasts_s)
+        yield _Stage(after, 0.0)
 
     def advance(self, now_s: float) -> bool:
         """Go on to now, the start of a step; has anything changed?"""
         if self._stages and self._until_s <= now_s:
             stage = self._stages.popleft()
             self._placement, self._until_s = stage.placement, now_s + stage.lasts_s
-            if not self._stages:
+            if not self._stages and not self._waves:
                 self._change = None
         self._count(now_s)
         shares, placement = self._drawn_from
         if shares is self._shares and placement is self._placement:
             return False
         self._loads = self._draw()
-        stable = self.history[-1][2] if self._stages else self._placement
+        stable = self._placement if self._change is None else self.history[-1][2]
         self.history.append((now_s, self._shares, stable))
         return True
 
@@ -164,9 +212,9 @@ class ExpertTimeline:
         seen = SlotsSeen(placement=placement, tokens=SEEN_TOKENS)
         return self._balancing.decide(shares * SEEN_TOKENS, seen)
 
-    def _draw(self) -> DrawnLoads:
+    def _draw(self) -> LoadModel:
         self._drawn_from = (self._shares, self._placement)
-        return DrawnLoads.of(self._placement, self._shares, self._seed)
+        return self._sampler(self._placement, self._shares)
 
 
 Timelines = Mapping[str, ExpertTimeline | None]
@@ -202,8 +250,14 @@ def expert_timeline(
         popularity(routing, dims, stream("expert_routing")),
         ExpertPlacement(slots=slots, experts=in_order(slots, dims.num_layers)),
         _balancing(experiment, spec, hardware),
-        int(stream("expert_loads").integers(2**31)),
+        _sampler(routing, dims, spec, stream),
     )
+
+
+def _sampler(routing: RoutingSpec, dims: RouterDims, spec: PoolSpec, stream: Stream) -> LoadSampler:
+    if routing.sampling == "exact":
+        return ExactSampler(dims.top_k, stream(f"expert_tokens of {spec.name}"))
+    return MomentSampler(seed=int(stream("expert_loads").integers(2**31)))
 
 
 def _balancing(
@@ -217,11 +271,26 @@ def _balancing(
         every_s=every_s,
         expert_bytes=weight_parts(experiment.model, spec.layout.weight_dtype).expert_bytes,
         hbm_bytes_per_s=hardware.die.hbm_bytes_per_s,
+        staging_bytes=_staging_bytes(experiment, spec),
     )
 
 
+def _staging_bytes(experiment: ResolvedExperiment, spec: PoolSpec) -> float:
+    """Of a die that holds experts: what was set aside, or what `memory_frac` leaves free.
+
+    A die that holds nothing else has all the rest of its memory for them.
+    """
+    plan = experiment.memory[spec.name]
+    if experiment.staging_slots is None and spec.layout.expert_dies:
+        return plan.hbm_bytes - expert_die_bytes(experiment.model, spec.layout)
+    if experiment.staging_slots is None:
+        return plan.hbm_bytes - plan.usable_bytes
+    parts = weight_parts(experiment.model, spec.layout.weight_dtype)
+    return experiment.staging_slots * parts.expert_bytes
+
+
 def renewal(
-    timeline: ExpertTimeline, renew: Callable[[DrawnLoads], None]
+    timeline: ExpertTimeline, renew: Callable[[LoadModel], None]
 ) -> Callable[[float], float]:
     """What the engine calls before a step: prices follow the timeline; until when they hold."""
 

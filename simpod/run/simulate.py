@@ -79,7 +79,7 @@ def simulate(
     stream = streams(experiment.seed)
     requests = build(experiment.workload, stream)
     # BLAS threads would spin beside the simulation
-    with threadpool_limits(1, user_api="blas"), _rare_collections():
+    with threadpool_limits(1, user_api="blas"), rare_collections():
         timelines = expert_timelines(experiment, stream)
         inputs = run_inputs(experiment, requests, stream, on_progress, timelines)
         records = Simulation(inputs).run()
@@ -88,7 +88,7 @@ def simulate(
 
 
 @contextmanager
-def _rare_collections() -> Iterator[None]:
+def rare_collections() -> Iterator[None]:
     """Let the cycle collector look seldom: the engine leaves no cycles (only a policy might).
 
     At its usual pace it visits all that lives after every few hundred new sequences.

@@ -85,14 +85,6 @@ class Runner:
         return [future.result() for future in futures]
 
 
-def run_jobs(
-    jobs: Sequence[Job], *, processes: int | None = None, on_done: Callable[[], None] | None = None
-) -> list[Json]:
-    """Summaries in the order of `jobs`; `on_done` is called after each run."""
-    with Runner(processes) as runner:
-        return runner.map(Job.summary, jobs, on_done or (lambda: None))
-
-
 def _told(on_done: Callable[[], None], result: R) -> R:
     on_done()
     return result

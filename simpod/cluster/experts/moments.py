@@ -16,22 +16,6 @@ from simpod.cluster.experts.placement import ExpertPlacement, sums_by_die
 
 Floats = NDArray[np.float64]
 
-GRID = 96
-"""Points of the integral for an expected maximum."""
-REACH = 6.0
-"""Standard deviations to either side that the integral covers."""
-
-
-def normal_cdf(z: Floats) -> Floats:
-    """Phi(z), to 1e-7 (Abramowitz and Stegun 26.2.17)."""
-    size = np.abs(z)
-    t = 1.0 / (1.0 + 0.2316419 * size)
-    powers = t * (
-        0.319381530 + t * (-0.356563782 + t * (1.781477937 + t * (-1.821255978 + t * 1.330274429)))
-    )
-    tail = np.exp(-0.5 * size * size) / np.sqrt(2.0 * np.pi) * powers
-    return np.asarray(np.where(z >= 0.0, 1.0 - tail, tail))
-
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class DieMoments:
@@ -63,7 +47,7 @@ class DieMoments:
 
     def sample(self, num_tokens: float, rng: np.random.Generator) -> Floats:
         """[num_layers, num_dies] tokens of one step of `num_tokens` tokens of all ranks."""
-        deviation, skew = self._spread(num_tokens)
+        deviation, skew = self.spread(num_tokens)
         z = rng.standard_normal(self.mean.shape)
         moved = deviation * (z + skew / 6.0 * (z * z - 1.0))
         total = self.variance.sum(axis=1, keepdims=True)
@@ -71,21 +55,7 @@ class DieMoments:
         moved -= part * moved.sum(axis=1, keepdims=True)
         return np.maximum(num_tokens * self.mean + moved, 0.0)
 
-    def expected_max(self, num_tokens: float) -> Floats:
-        """[num_layers]: mean over steps of the fullest die's tokens.
-
-        E max = top - integral of P(max <= x) up to the top, dies independent.
-        """
-        deviation, skew = self._spread(num_tokens)
-        mean = num_tokens * self.mean
-        top = (mean + REACH * deviation * (1.0 + skew)).max(axis=1)
-        low = np.maximum((mean - REACH * deviation).max(axis=1), 0.0)
-        steps = np.linspace(0.0, 1.0, GRID)[np.newaxis]
-        at = low[:, np.newaxis] + steps * (top - low)[:, np.newaxis]
-        below = np.exp(self._log_below(at, mean, deviation, skew))
-        return np.asarray(top - np.trapezoid(below, at, axis=1))
-
-    def _spread(self, num_tokens: float) -> tuple[Floats, Floats]:
+    def spread(self, num_tokens: float) -> tuple[Floats, Floats]:
         """Standard deviation before the sum is taken back, and skewness."""
         total = self.variance.sum(axis=1, keepdims=True)
         part = self.variance / np.where(total > 0.0, total, 1.0)
@@ -93,27 +63,3 @@ class DieMoments:
         safe = np.where(variance > 0.0, variance, 1.0)
         skew = np.where(variance > 0.0, num_tokens * self.third / safe**1.5, 0.0)
         return np.sqrt(variance), np.clip(skew, -1.0, 1.0)
-
-    @staticmethod
-    def _log_below(at: Floats, mean: Floats, deviation: Floats, skew: Floats) -> Floats:
-        """[layers, points]: log of the probability that all dies are at most at [layers, points].
-
-        z solves z + skew / 6 (z^2 - 1) = standardised x.
-        """
-        found = np.zeros(at.shape)
-        for die in range(mean.shape[1]):
-            spread = deviation[:, die, np.newaxis]
-            certain = spread <= 0.0
-            x = (at - mean[:, die, np.newaxis]) / np.where(certain, 1.0, spread)
-            z = standard_normal_of(x, skew[:, die, np.newaxis])
-            below = np.where(certain, np.where(x >= 0.0, 1.0, 0.0), normal_cdf(z))
-            found += np.log(np.maximum(below, 1e-300))
-        return found
-
-
-def standard_normal_of(x: Floats, skew: Floats) -> Floats:
-    """z with z + skew / 6 (z^2 - 1) = x: Cornish and Fisher's expansion turned round."""
-    small = np.abs(skew) < 1e-6
-    g = np.where(small, 1.0, skew / 6.0)
-    root = np.sqrt(np.maximum(1.0 + 4.0 * g * (x + g), 0.0))
-    return np.asarray(np.where(small, x, (root - 1.0) / (2.0 * g)))

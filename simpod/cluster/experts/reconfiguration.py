@@ -4,7 +4,10 @@ Four phases: the weights of the new experts are fetched into spare memory of the
 cross the fabric); their slots are taken out of the map, so tokens go to other copies; the weights
 are copied into the slots (bytes inside the die); the slots come back with their new experts. Slots
 change in waves, because at each moment every expert must have a slot in service; where only a ring
-of single copies is left, the last wave swaps it between two steps.
+of single copies is left, the last wave takes what was fetched in place of what was there.
+
+Without so much spare memory weights go straight into their slots, wave by wave, which are out of
+the map while the fabric brings them; nothing can be served while it brings a ring.
 """
 
 from collections.abc import Iterator
@@ -26,6 +29,11 @@ class WeightTransfers:
     source_die: Ints
     destination_die: Ints
     expert_bytes: float
+
+    @property
+    def staged_bytes(self) -> float:
+        """Of the die that takes most: memory that they need before they are in their slots."""
+        return float(np.bincount(self.destination_die).max(initial=0)) * self.expert_bytes
 
     @property
     def total_bytes(self) -> float:
@@ -53,8 +61,11 @@ class Wave:
     slots: Flags
     """[num_layers, num_slots]"""
     during: ExpertPlacement | None
-    """What serves while they are loaded; None: they are swapped between two steps."""
+    """What serves while they are loaded; None: a ring of single copies, without which nothing
+    does."""
     after: ExpertPlacement
+    transfers: WeightTransfers
+    """What its slots need, from the dies that have it when the wave begins."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -107,7 +118,8 @@ def reconfiguration(
 ) -> Reconfiguration:
     """The transfers and the waves from `old` to `new`, of experts of `expert_bytes` each."""
     return Reconfiguration(
-        transfers=_transfers(old, new, expert_bytes), waves=tuple(_waves(old, new))
+        transfers=_transfers(old, new, expert_bytes),
+        waves=tuple(_waves(old, new, expert_bytes)),
     )
 
 
@@ -133,18 +145,20 @@ def _transfers(old: ExpertPlacement, new: ExpertPlacement, expert_bytes: float) 
     )
 
 
-def _waves(old: ExpertPlacement, new: ExpertPlacement) -> Iterator[Wave]:
+def _waves(old: ExpertPlacement, new: ExpertPlacement, expert_bytes: float) -> Iterator[Wave]:
     """Of what is left to change, as much as leaves each expert a slot; at last the rest at once."""
     now = old
     left = old.experts != new.experts
     while left.any():
         free = _replaceable(now, left)
         if not free.any():
-            yield Wave(slots=left, during=None, after=new)
+            transfers = _transfers(now, new, expert_bytes)
+            yield Wave(slots=left, during=None, after=new, transfers=transfers)
             return
         experts = np.where(free, new.experts, now.experts)
         after = ExpertPlacement(slots=old.slots, experts=experts)
-        yield Wave(slots=free, during=now.without(free), after=after)
+        transfers = _transfers(now, after, expert_bytes)
+        yield Wave(slots=free, during=now.without(free), after=after, transfers=transfers)
         now, left = after, left & ~free
 
 

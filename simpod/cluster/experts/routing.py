@@ -20,7 +20,16 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BalancedRouting:
+class Sampled:
+    """How the tokens of a step find their experts, whoever is popular."""
+
+    sampling: Literal["moments", "exact"] = "moments"
+    """moments: loads of four steps stand for all, prices are kept; exact: each step draws the
+    top-k choices of its tokens in every sparse layer, and is priced from what each die got."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BalancedRouting(Sampled):
     """All experts are alike."""
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -29,7 +38,7 @@ class BalancedRouting:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ZipfRouting:
+class ZipfRouting(Sampled):
     """The r-th most popular expert of a layer is chosen r^-exponent as often as the first."""
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -40,7 +49,7 @@ class ZipfRouting:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PowerLawRouting:
+class PowerLawRouting(Sampled):
     """AIConfigurator's `power_law_<alpha>`: weights of density x^-alpha on [1, 0.8 tokens]."""
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -53,7 +62,7 @@ class PowerLawRouting:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CorrelatedRouting:
+class CorrelatedRouting(Sampled):
     """Log-normal popularity that differs from layer to layer and may drift.
 
     Logarithms are normal; with `drift_s` each wanders as an Ornstein-Uhlenbeck process, whose
@@ -74,7 +83,7 @@ class CorrelatedRouting:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ReplayedRouting:
+class ReplayedRouting(Sampled):
     """Loads that were recorded, and after the last record again from the first.
 
     A JSON or .npy file of token counts by layer and expert, or by time, layer and expert, in any

@@ -1,74 +1,139 @@
-"""Tokens of each slot in one step, token by token: the exact mode.
+"""Tokens of each slot in one step, drawn: the exact mode.
 
-A token chooses the `top_k` experts of the largest noisy scores logit(p) + logistic noise: Rosen's
-Pareto order sampling (1997), fixed in size, without replacement, whose inclusion probabilities are
-p to a good approximation (the largest error is tested). A count over many tokens is binomial.
+A token chooses `top_k` different experts; a set S has a probability in proportion to the product of
+its experts' odds (conditional Poisson sampling, Hajek 1964: of all laws with these popularities
+that of largest entropy). Odds are fitted so that each expert is chosen exactly as often as its
+popularity says (Chen, Dempster and Liu, Biometrika 1994; their fixed point is found by steps in the
+logarithm of the odds). Going through the experts one by one, a token that still has r to choose
+takes expert e with
+
+    p(e) B(e + 1, r - 1) / B(e, r),    B(e, r) = P(r of the experts e, e + 1, ... say yes),
+
+whatever it took before. So tokens with the same r are alike, and how many of them take e is
+binomial: one draw for each layer, expert and r, however many tokens there are.
 """
+
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from simpod.cluster.experts.placement import EMPTY, ExpertPlacement, sums_by_die
+from simpod.cluster.experts.placement import EMPTY, ExpertPlacement
+from simpod.errors import InvariantError
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-BLOCK_TOKENS = 4096
-"""Tokens whose scores are held at a time."""
-NEVER = 1e-12
-"""Odds are kept this far from 0 and from infinity."""
+CLOSE = 1e-12
+"""Largest error of a popularity after the fit."""
+MOST_ROUNDS = 200
+"""Rounds of the fit; ten are usual."""
 
 
-def choose(shares: Floats, top_k: int, num_tokens: int, rng: np.random.Generator) -> Ints:
-    """Experts [num_tokens, top_k] of one layer, for popularity [num_experts]; in no order."""
-    held = np.clip(shares, NEVER, 1.0 - NEVER)
-    scores = np.log(held / (1.0 - held))
-    found = np.empty((num_tokens, top_k), dtype=np.int64)
-    for start in range(0, num_tokens, BLOCK_TOKENS):
-        count = min(BLOCK_TOKENS, num_tokens - start)
-        noisy = scores + rng.logistic(size=(count, len(shares)))
-        found[start : start + count] = np.argpartition(-noisy, top_k - 1, axis=1)[:, :top_k]
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Choices:
+    """`takes` [num_experts, num_layers, top_k]: probability that a token with r = 1, 2, ... left
+    to choose takes an expert.
+    """
+
+    takes: Floats
+
+    @classmethod
+    def of(cls, shares: Floats, top_k: int) -> "Choices":
+        """For popularity [num_layers, num_experts]."""
+        says_yes = _fitted(shares.T, top_k)
+        later = _counts(says_yes[::-1], top_k)[::-1]
+        wanted = later[:-1, :, 1:]
+        joint = says_yes[..., np.newaxis] * later[1:, :, :-1]
+        takes = np.divide(joint, wanted, out=np.zeros_like(joint), where=wanted > 0.0)
+        return cls(takes=np.minimum(takes, 1.0))
+
+    def draw(self, num_tokens: int, rng: np.random.Generator) -> Ints:
+        """[num_layers, num_experts] tokens of one step of `num_tokens` tokens of all ranks."""
+        num_experts, num_layers, top_k = self.takes.shape
+        counts = np.empty((num_experts, num_layers), dtype=np.int64)
+        left = np.zeros((num_layers, top_k + 1), dtype=np.int64)  # tokens by what they have left
+        left[:, top_k] = num_tokens
+        for expert, takes in enumerate(self.takes):
+            taken = rng.binomial(left[:, 1:], takes)
+            left[:, 1:] -= taken
+            left[:, :-1] += taken
+            counts[expert] = taken.sum(axis=1)
+        return counts.T
+
+
+def _counts(says_yes: Floats, most: int) -> Floats:
+    """[n + 1, num_layers, most + 1]: P(so many of the first 0, 1, ... n say yes)."""
+    found = np.zeros((len(says_yes) + 1, says_yes.shape[1], most + 1))
+    found[0, :, 0] = 1.0
+    for place, yes in enumerate(says_yes[..., np.newaxis]):
+        found[place + 1] = (1.0 - yes) * found[place]
+        found[place + 1, :, 1:] += yes * found[place, :, :-1]
     return found
 
 
-def slot_table(placement: ExpertPlacement, layer: int) -> tuple[Ints, Ints]:
-    """Slots of each expert [num_experts, most copies], repeated to fill; and number of copies."""
-    experts = placement.experts[layer]
-    copies = placement.copies[layer]
-    order = np.argsort(experts, kind="stable")[int((experts == EMPTY).sum()) :]
-    first = np.cumsum(copies) - copies
-    column = np.arange(copies.max())
-    return order[first[:, np.newaxis] + column % copies[:, np.newaxis]], copies
+def _fitted(shares: Floats, top_k: int) -> Floats:
+    """[num_experts, num_layers] p(e) with which experts are chosen as often as `shares` say."""
+    says_yes = shares.copy()
+    certain = (shares >= 1.0) | (shares <= 0.0)
+    inner = np.where(certain, 0.5, shares)
+    free = np.maximum(1, (~certain).sum(axis=0))
+    damping = np.maximum(1, free - 1) / free  # a step moves all experts, so each must move less
+    for _ in range(MOST_ROUNDS):
+        before, after = _counts(says_yes, top_k), _counts(says_yes[::-1], top_k)[::-1]
+        others = np.einsum("elr,elr->el", before[:-1, :, :-1], after[1:, :, -2::-1])
+        chosen = says_yes * others / before[-1, :, top_k]
+        if np.abs(chosen - shares).max() < CLOSE:
+            return says_yes
+        seen = np.where(certain, 0.5, chosen)
+        odds = says_yes / np.where(certain, 1.0, 1.0 - says_yes)
+        odds *= (inner * (1.0 - seen) / (seen * (1.0 - inner))) ** damping
+        says_yes = np.where(certain, shares, odds / (1.0 + odds))
+    raise InvariantError("popularity of experts: the odds of top-k choices do not settle")
 
 
-def sample_slots(
-    placement: ExpertPlacement,
-    shares: Floats,
-    top_k: int,
-    num_tokens: int,
-    rng: np.random.Generator,
-) -> Ints:
-    """[num_layers, num_slots] tokens of one step of `num_tokens` tokens of all ranks.
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class CopyTable:
+    """Slots of each expert's copies in their order; arrays [num_layers, num_experts, most copies].
 
-    Token i of the batch uses copy i mod copies of each of its experts (xDeepServe 4.5).
+    slots: -1 beyond the last copy. copies [num_layers, num_experts].
     """
-    counts = np.empty(placement.experts.shape, dtype=np.int64)
-    position = np.arange(num_tokens)[:, np.newaxis]
-    for layer in range(placement.num_layers):
-        chosen = choose(shares[layer], top_k, num_tokens, rng)
-        table, copies = slot_table(placement, layer)
-        used = table[chosen, position % copies[chosen]]
-        counts[layer] = np.bincount(used.ravel(), minlength=placement.slots.num_slots)
-    return counts
 
+    slots: Ints
+    copies: Ints
+    num_slots: int
 
-def sample_dies(
-    placement: ExpertPlacement,
-    shares: Floats,
-    top_k: int,
-    num_tokens: int,
-    rng: np.random.Generator,
-) -> Floats:
-    """[num_layers, num_dies] tokens of one step, those of shared copies included."""
-    routed = sample_slots(placement, shares, top_k, num_tokens, rng).astype(np.float64)
-    return sums_by_die(placement.slots, routed) + placement.shared_tokens(num_tokens)
+    @classmethod
+    def of(cls, placement: ExpertPlacement) -> "CopyTable":
+        """Of a placement."""
+        copies = placement.copies
+        slots = np.full((*copies.shape, int(copies.max())), -1)
+        for layer, experts in enumerate(placement.experts):
+            order = np.argsort(experts, kind="stable")[int((experts == EMPTY).sum()) :]
+            own = experts[order]
+            first = np.cumsum(copies[layer]) - copies[layer]
+            slots[layer, own, np.arange(len(order)) - first[own]] = order
+        return cls(slots=slots, copies=copies, num_slots=placement.slots.num_slots)
+
+    def deal(self, chosen: Ints, num_tokens: int, rng: np.random.Generator) -> Ints:
+        """[num_layers, num_slots] tokens, of tokens [num_layers, num_experts] of experts.
+
+        Token i of the batch uses copy i mod copies of each of its experts (xDeepServe 4.5). Which
+        tokens chose an expert is as likely as any other, so that a copy's number is hypergeometric.
+        """
+        found = np.zeros((len(chosen), self.num_slots), dtype=np.int64)
+        unseen = np.full(chosen.shape, num_tokens)
+        left = chosen.copy()
+        for copy in range(self.slots.shape[2]):
+            layer, expert = np.nonzero(self.copies > copy)
+            copies = self.copies[layer, expert]
+            places = -(-(num_tokens - copy) // copies)  # in the batch, that use this copy
+            places = np.maximum(places, 0)
+            rest, still = unseen[layer, expert], left[layer, expert]
+            drawn = still.copy()
+            more = copies > copy + 1
+            drawn[more] = rng.hypergeometric(places[more], (rest - places)[more], still[more])
+            found[layer, self.slots[layer, expert, copy]] = drawn
+            unseen[layer, expert] = rest - places
+            left[layer, expert] = still - drawn
+        return found

@@ -1,4 +1,4 @@
-"""What a graph is worth: ports in use, hops, bisection; for tests and pictures."""
+"""What a graph is worth: ports in use, bisection; for pictures."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -15,13 +15,6 @@ def switches(graph: Graph, plane: str, kind: str) -> list[str]:
     """Leaves or spines of a plane."""
     data = graph.nodes.data()
     return [n for n, d in data if d["kind"] == kind and d.get("plane") == plane]
-
-
-def num_hops(graph: Graph, plane: str, source: str, destination: str) -> int:
-    """Links on the shortest path over a plane."""
-    import networkx
-
-    return int(networkx.shortest_path_length(_plane_graph(graph, plane), source, destination))
 
 
 def max_flow_bytes_per_s(

@@ -39,19 +39,6 @@ def point_to_point_s(
     )
 
 
-def dma_s(
-    up_bytes_per_s: float, constants: PointToPointConstants, size_bytes: ArrayLike
-) -> ExchangeTime:
-    """The same send with a DMA engine in place of vector cores: later start, no core rate."""
-    c = constants
-    return ExchangeTime(
-        start_up_s=c.start_up_s + c.dma_start_s,
-        metadata_s=c.field_s,
-        bytes_s=np.asarray(size_bytes, dtype=np.float64) / (c.link_frac * up_bytes_per_s),
-        polling_s=c.field_s,
-    )
-
-
 def bulk_s(
     plane_bytes_per_s: float,
     constants: BulkConstants,

@@ -75,15 +75,6 @@ def even_loads(pairs: ArrayLike, num_slots: ArrayLike) -> ExpertLoads:
     )
 
 
-def experts_hit(
-    num_tokens: ArrayLike, num_experts: ArrayLike, topk: ArrayLike, num_slots: ArrayLike
-) -> Floats:
-    """Expected experts with a token among `num_slots`, uniform routing: slots (1 - (1 - k/E)^n)."""
-    share = np.asarray(topk, np.float64) / np.asarray(num_experts, np.float64)
-    idle = (1.0 - share) ** np.asarray(num_tokens, np.float64)
-    return np.asarray(np.asarray(num_slots, np.float64) * (1.0 - idle), dtype=np.float64)
-
-
 def uniform_loads(
     num_tokens: ArrayLike, num_experts: ArrayLike, topk: ArrayLike, num_slots: ArrayLike
 ) -> ExpertLoads:
@@ -188,17 +179,4 @@ def summarised(loads: Floats) -> ExpertLoads:
     return ExpertLoads(
         tokens=np.diff(sums[:, ends], axis=-1) / sizes,
         experts=np.broadcast_to(sizes / draws, (n, len(sizes))),
-    )
-
-
-def power_law_loads(
-    num_tokens: ArrayLike, *, num_experts: int, topk: int, ep_size: int, alpha: float
-) -> ExpertLoads:
-    """Expected loads [n, levels] of the hottest of `ep_size` ranks for token counts [n].
-
-    Popularity is a power law of exponent `alpha` (see `popular_loads`); the expectation over which
-    expert is how popular is a mean over fixed points.
-    """
-    return summarised(
-        hottest_loads(num_tokens, num_experts=num_experts, topk=topk, ep_size=ep_size, alpha=alpha)
     )

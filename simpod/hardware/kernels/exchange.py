@@ -89,8 +89,6 @@ class PointToPointConstants:
     """Ring buffer of one pair of cores: beyond it the sender waits for acknowledgement."""
     link_frac: LinkShare
     """Share of the scale-up bandwidth, all cores together."""
-    dma_start_s: Microseconds
-    """Extra start-up when a DMA engine moves the bytes instead of vector cores."""
     check_interval_s: Microseconds
     """Asynchronous mode: how often completion is looked for instead of busy polling."""
 

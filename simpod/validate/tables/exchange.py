@@ -4,8 +4,6 @@ An operator is `system/kernel/operation`, a variant a data type or a plane. Cons
 operator and variant; those of Ascend kernels to the kernel, whatever the operation.
 """
 
-from dataclasses import replace
-
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -16,7 +14,6 @@ from simpod.cost.exchange.requests import NOMINAL_EXPERTS, SPLIT_ATTENTION_DIES
 from simpod.cost.exchange.shapes import (
     QUANTISED,
     ExchangeShape,
-    Fabric,
     ascend_message_bytes,
     nvidia_message_bytes,
 )
@@ -26,7 +23,6 @@ from simpod.validate.tables.group import Group
 
 Floats = NDArray[np.float64]
 GPUS_PER_NODE = 8
-NVL72_DIES = 72
 
 DOMAIN_DTYPES = {"bfloat16": "bf16", "fp8": "fp8", "nvfp4": "fp4"}
 
@@ -202,8 +198,3 @@ def read_published(frame: pd.DataFrame) -> list[ExchangeGroup]:
             )
         )
     return groups
-
-
-def domain_fabric(node: Fabric, num_dies: int = NVL72_DIES) -> Fabric:
-    """The same dies in one scale-up domain of `num_dies`."""
-    return replace(node, dies_per_node=num_dies)
