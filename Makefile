@@ -19,7 +19,7 @@ run: $(STAMP) ## simulate the quickstart and print its table
 	$(BIN)/simpod run quickstart
 
 test: check ## everything that CI runs: check, then the tests
-	$(BIN)/python -m pytest -n auto -m "not slow"
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
 
 check: $(STAMP) ## format, lint, types, import layers
 	$(BIN)/ruff format --check .
@@ -46,6 +46,7 @@ pictures: $(STAMP) ## run the notebooks in full, keep their pictures and those o
 slow: $(STAMP) ## the tests that take minutes; installs Ray and Dask for them
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,engines]'
 	SIMPOD_REQUIRE_ENGINES=1 $(BIN)/python -m pytest -n auto -m slow
+	SIMPOD_LAW_EXAMPLES=200 $(BIN)/python -m pytest -n auto tests/test_laws.py tests/test_scaling.py tests/test_fabric_runs.py tests/test_frontend.py
 
 clean: ## remove .venv and everything that tools leave behind
 	rm -rf .venv build dist .benchmarks .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

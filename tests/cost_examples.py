@@ -181,3 +181,8 @@ def permute(batch, order):
     """The same batches on other ranks."""
     names = [name for name in Batch.__slots__ if name != "gained_tokens"]
     return Batch(*(getattr(batch, name)[order] for name in names))
+
+
+def total_flops(works):
+    """Of all of them."""
+    return sum((work.flops for work in works), start=0.0)

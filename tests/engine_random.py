@@ -1,5 +1,6 @@
 """Random small deployments that preempt, share prefixes, hand over, and refuse."""
 
+import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -18,6 +19,8 @@ from simpod.records.columns import FINISHED, RunRecords
 from simpod.workload import Requests
 
 HASH_BLOCK_TOKENS = 4
+EXAMPLES = int(os.environ.get("SIMPOD_LAW_EXAMPLES", "20"))
+"""Random cases of each law of the engine; `make slow` takes more."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -53,7 +53,7 @@ DRIFT = (
     "expert_routing.drift_s=0.5",
     "expert_routing.epoch_s=0.7",
     "policies.experts.every_s=0.9",
-    "workload.output_tokens.value=120",
+    "workload.output_tokens.value=100",
 )
 """Changes of UNEVEN: popularity wanders, and placements follow."""
 _FOLDER = TemporaryDirectory(prefix="simpod-report-")

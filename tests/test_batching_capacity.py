@@ -168,7 +168,7 @@ def test_limits_are_one_a_request():
 # --- whatever comes -------------------------------------------------------------------------------
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     seed=st.integers(0, 10_000),
     batching=st.sampled_from(["in_flight", "sglang"]),

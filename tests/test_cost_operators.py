@@ -5,11 +5,11 @@ from math import isclose
 
 import numpy as np
 import pytest
-from cost_examples import DEEPSEEK_R1, LLAMA_70B, SMALL_MOE, ep_layout
+from cost_examples import DEEPSEEK_R1, LLAMA_70B, SMALL_MOE, ep_layout, total_flops
 
 from simpod.cost import Layout
 from simpod.cost import operators as op
-from simpod.cost.work import Amount, Product, Work
+from simpod.cost.work import Product
 from simpod.model.weights import weight_parts
 
 INT8 = Layout(dies=1, weight_dtype="int8")
@@ -22,10 +22,6 @@ def products(works):
 
 def parameters(works):
     return sum(work.n * work.k for work in products(works))
-
-
-def total_flops(works: tuple[Work, ...]) -> Amount:
-    return sum((work.flops for work in works), start=0.0)
 
 
 def expert_flops(model, layout, tokens):

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from cost_examples import DEEPSEEK_R1, NPU_POD
+from cost_examples import DEEPSEEK_R1, NPU_POD, total_flops
 
 from simpod.config import load_hardware
 from simpod.cost import Batch, Layout, StepPrices, step_pricer
@@ -14,7 +14,6 @@ from simpod.cost.memory import plan_memory
 from simpod.cost.memory_rules import MemoryLimits
 from simpod.cost.parts import HEAD_EXCHANGE, LATENT_GATHER
 from simpod.cost.rank_collectives import RankCollectives
-from simpod.cost.work import total_flops
 from simpod.records.columns import STEP_PARTS
 
 HARDWARE = load_hardware("cloudmatrix384")

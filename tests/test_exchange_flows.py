@@ -235,7 +235,7 @@ def exchanging_case(number: int) -> Case:
 exchanging_cases = st.integers(0, 2**32 - 1).map(exchanging_case)
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(exchanging_cases)
 def test_delays_are_the_integral_of_what_is_in_the_way(case: Case) -> None:
     """Of every group: what steps took longer is the time of its runs less the progress in it."""
@@ -270,7 +270,7 @@ def test_random_cases_are_held_up() -> None:
     assert late > 15
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(st.integers(0, 2**32 - 1))
 def test_rates_are_fair_whatever_the_links_have_left(number: int) -> None:
     """Starts, ends and changes of capacities in any order, against plain filling."""

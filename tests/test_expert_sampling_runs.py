@@ -85,7 +85,12 @@ def step_s(records: RunRecords) -> np.ndarray:
     return np.repeat(mean_s, steps.num_steps * (steps.decode_seqs == steps.decode_seqs.max()))
 
 
-@pytest.mark.parametrize("case", CASES)
+QUICK = {"colocated"}
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(c, marks=() if c in QUICK else pytest.mark.slow) for c in CASES]
+)
 def test_modes_agree_on_steps(case: str) -> None:
     """Means within 1 %, the 99th percentile within 3 %."""
     fast, exact = (step_s(records_of(*CASES[case], *more)) for more in ((), (EXACT,)))
@@ -94,7 +99,7 @@ def test_modes_agree_on_steps(case: str) -> None:
     assert np.quantile(fast, 0.99) == pytest.approx(np.quantile(exact, 0.99), rel=0.03)
 
 
-@pytest.mark.parametrize("case", ["colocated", "redundant"])
+@pytest.mark.parametrize("case", ["colocated", pytest.param("redundant", marks=pytest.mark.slow)])
 def test_modes_agree_on_where_the_time_goes(case: str) -> None:
     """Each part of a step within 1 % on average."""
     fast, exact = (records_of(*CASES[case], *more).steps for more in ((), (EXACT,)))
@@ -107,13 +112,14 @@ def test_modes_agree_on_where_the_time_goes(case: str) -> None:
 
 
 def test_each_step_is_drawn_and_the_seed_says_how() -> None:
-    first = records_of(*COLOCATED, EXACT)
-    again = run(load_experiment(COLOCATED[0], (*COLOCATED[1:], EXACT))).records
+    short = (*COLOCATED, "workload.num_requests=128", "workload.output_tokens.value=40")
+    first = records_of(*short, EXACT)
+    again = run(load_experiment(short[0], (*short[1:], EXACT))).records
     assert np.array_equal(first.steps.end_s, again.steps.end_s)
-    other = records_of(*COLOCATED, EXACT, "seed=1")
+    other = records_of(*short, EXACT, "seed=1")
     assert not np.array_equal(first.steps.end_s, other.steps.end_s)
     assert first.steps.num_steps.max() == 1
-    assert records_of(*COLOCATED).steps.num_steps.max() > 1
+    assert records_of(*short).steps.num_steps.max() > 1
 
 
 def test_skipping_ahead_does_not_matter() -> None:

@@ -7,7 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 from engine_cases import assert_same, at, digest, pool_inputs, pool_spec, run_inputs
-from engine_random import HASH_BLOCK_TOKENS, Experiment, Watched, inputs_of, random_experiment
+from engine_random import (
+    EXAMPLES,
+    HASH_BLOCK_TOKENS,
+    Experiment,
+    Watched,
+    inputs_of,
+    random_experiment,
+)
 from exchange_cases import exchanging
 from fabric_cases import GB, damaged, fabric
 from hypothesis import example, given, settings
@@ -22,7 +29,7 @@ from simpod.hardware import TransferLaw
 from simpod.policies import PolicyRef, resolve
 from simpod.records.columns import FINISHED, REFUSED, TRANSFER_KINDS, RunRecords
 
-law = settings(max_examples=60)
+law = settings(max_examples=EXAMPLES)
 NUM_LAYERS = 4
 KV, CACHE_READ, WRITE_BACK = range(3)
 DEMOTION = TRANSFER_KINDS.index("demotion")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from engine_cases import LinearPricer, assert_same, at, simulate
-from engine_random import Experiment, run
+from engine_random import EXAMPLES, Experiment, run
 from engine_random import experiments as all_experiments
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -20,7 +20,7 @@ from simpod.metrics import ttft_parts_s
 from simpod.metrics.tokens import token_times
 from simpod.records.columns import FINISHED, LIVE, FrontendRecords, RunRecords
 
-law = settings(max_examples=60)
+law = settings(max_examples=EXAMPLES)
 
 
 def experiments(**fixed: Any) -> st.SearchStrategy[Experiment]:

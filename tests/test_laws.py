@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from engine_cases import assert_same, digest, tables
 from engine_random import (
+    EXAMPLES,
     FIXED_CASES,
     Experiment,
     assert_all_tokens,
@@ -30,7 +31,7 @@ from simpod.metrics.attribution import ttft_parts_s
 from simpod.policies import BUILT_IN, PolicyRef, resolve
 from simpod.records.columns import FINISHED, LIVE, REFUSED, RunRecords
 
-law = settings(max_examples=60)
+law = settings(max_examples=EXAMPLES)
 TINY_S = 1e-9
 
 

@@ -106,7 +106,7 @@ jobs_of = st.lists(
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(jobs_of, st.integers(8, 40), st.integers(1, 8), st.integers(13, 40), st.data())
 def test_steps_are_those_of_a_naive_scheduler(
     rows: list[tuple[int, int, int]], budget: int, max_seqs: int, blocks: int, data: st.DataObject

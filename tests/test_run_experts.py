@@ -172,11 +172,11 @@ def test_a_balancer_that_breaks_its_contract_is_blamed() -> None:
 
 def test_drift_shows_in_the_steps_and_skipping_ahead_does_not_matter() -> None:
     drift = "expert_routing={kind: correlated, log_scale: 0.8, drift_s: 5, epoch_s: 2}"
-    every = "policies.experts.every_s=3"
-    moving = load_experiment(EXPERIMENT, (*SMALL, drift, every))
+    every, short = "policies.experts.every_s=3", "workload.output_tokens.value=120"
+    moving = load_experiment(EXPERIMENT, (*SMALL, short, drift, every))
     first, again = run(moving), run(replace(moving, skip_ahead=False))
     assert first.summary["mean_tpot_ms"] == pytest.approx(again.summary["mean_tpot_ms"], rel=1e-9)
-    still = run(load_experiment(EXPERIMENT, SMALL))
+    still = run(load_experiment(EXPERIMENT, (*SMALL, short)))
     assert first.summary["mean_tpot_ms"] != still.summary["mean_tpot_ms"]
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from engine_cases import assert_same, at, chained, pool_inputs, pool_spec, run_inputs
-from engine_random import Experiment, assert_all_tokens, experiments, random_experiment
+from engine_random import EXAMPLES, Experiment, assert_all_tokens, experiments, random_experiment
 from engine_random import run as run_case
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -19,7 +19,7 @@ from simpod.policies import AddInstance, RemoveInstance, SwitchInstance
 from simpod.records.columns import FINISHED, REFUSED, RunRecords
 
 ADD, REMOVE = AddInstance("pool"), RemoveInstance("pool")
-law = settings(max_examples=60)
+law = settings(max_examples=EXAMPLES)
 SKIPS = pytest.mark.parametrize("skip", [True, False])
 
 

@@ -22,6 +22,14 @@ def described_schema(kind: Any) -> JsonSchemaValue:
 class _Described(GenerateJsonSchema):
     """Properties are described by the texts below their fields."""
 
+    def float_schema(self, schema: Any) -> JsonSchemaValue:
+        """Whole bounds are integers: of Le(1) and Le(1.0), typing keeps what it has met first."""
+        made = super().float_schema(schema)
+        for key, bound in made.items():
+            if isinstance(bound, float) and bound.is_integer():
+                made[key] = int(bound)
+        return made
+
     def model_schema(self, schema: Any) -> JsonSchemaValue:
         """Of a pydantic model."""
         return _with_texts(super().model_schema(schema), schema["cls"])

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any, Final
 
 from simpod.config.aliases import INVERTED, POLICY_KEYS, POOL_ALIASES
@@ -16,6 +17,7 @@ Schema = dict[str, Any]
 _DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 
 
+@cache
 def experiment_schema() -> Schema:
     """Of experiments/*.yaml, aliases and short forms included."""
     schema = _headed(described_schema(Experiment), "simpod experiment")
