@@ -199,7 +199,8 @@ class StepPricer:
         late_frac = hardware.calibration.decode_kernel_spread_frac * slowest_of(layout.dp)
         self._late_frac = late_frac if costs.meets else 0.0
         self._group = Table(costs.experts)
-        self._group_table_tokens = 0 if costs.draws_loads else MAX_GROUP_TABLE_TOKENS
+        self._draws_loads = costs.draws_loads
+        self._group_table_tokens = 0 if self._draws_loads else MAX_GROUP_TABLE_TOKENS
         self._head = Table(costs.head)
         self._meets = costs.meets
         self._exchange = Table(costs.exchanges)
@@ -218,7 +219,7 @@ class StepPricer:
         costs = self._costs
         self._single = Table(lambda tokens: costs.tokens(tokens) + costs.experts(tokens))
         kept = lru_cache(MAX_COMPOSITIONS)(self._add_head)
-        self._single_parts = self._draw_single if costs.draws_loads else kept
+        self._single_parts = self._draw_single if self._draws_loads else kept
 
     def _add_attention(self, parts: Floats, seconds: Floats | float) -> None:
         parts[..., ATTENTION] += seconds * (1.0 - self.mtp_share)
@@ -254,7 +255,7 @@ class StepPricer:
             self.mtp_share,
             None,
             None,
-            0 if self._costs.draws_loads else room,
+            0 if self._draws_loads else room,
         )
 
     def _launches_s(self, tokens: int) -> float:
@@ -351,7 +352,7 @@ class StepPricer:
 
     def _room(self, room: Floats) -> int:
         """Tokens up to which the law of a step holds for others; none if loads are drawn."""
-        if self._group_table_tokens == 0:
+        if self._draws_loads:
             return 0
         return int(min(room.item(room.argmin()), 2.0**62))
 

@@ -29,9 +29,9 @@ class Pace:
         No later than where the sequence, which grows by the clock, would fill a rank alone.
         """
         left = self._output_tokens[seq.seq_id] - seq.emitted_tokens
-        clock, tokens = group.kv.clock, group.tokens
         if self._pace is None:
-            return tokens.step_of(clock + left)
+            return group.tokens.step_of(group.kv.clock + left)
+        clock, tokens = group.kv.clock, group.tokens
         rate = self._pace[seq.seq_id] * tokens.tokens / tokens.per_steps
         full = tokens.step_of(clock + max(left, self._room_tokens - seq.resident_tokens))
         return min(seq.first_decode_step + ceil(left / rate - PACE_ROUNDING), full)
