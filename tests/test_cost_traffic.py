@@ -59,6 +59,21 @@ def test_an_all_reduce_goes_half_over_the_plane() -> None:
     assert traffic.die_bytes[:2] == pytest.approx((exchanged + reduced,) * 2)
 
 
+def test_ranks_that_share_attention_by_stages_by_hand() -> None:
+    """Latents go round a ring, 3 of 4 parts, every second hop inside an NPU; heads to 2 of 4 dies
+    beyond it: 32 heads of 128 numbers."""
+    layout = Layout(
+        dies=32, dp=8, tp=4, ep=32, weight_dtype="int8", attention_parallelism="sp_tp_sp"
+    )
+    batch = decoding(8, 0)
+    batch.prefill_tokens[:], batch.num_chunks[:], batch.prefill_pairs[:] = 1024, 1, 1024 * 512.5
+    traffic = traffic_of(layout, batch)
+    exchanged = 58 * 256 * 8 * (INT8 + BF16) * (30 / 32)
+    latents, heads = 1024 * (1536 + 576) * 2, 1024 * 32 * 128 * 2
+    inside = 61 * (latents * 0.75 / 2 + heads * 0.5)
+    assert traffic.die_bytes[:2] == pytest.approx((exchanged + inside,) * 2)
+
+
 def test_attention_and_expert_dies_of_their_own_by_hand() -> None:
     """A2E out of attention dies into expert dies, E2A back; of 48 expert dies 32 are trampolines,
     which pass on what is for the other 16."""

@@ -1,6 +1,6 @@
 """What the exchanges of a step put on the links of their dies, beside what they cost alone.
 
-Dispatch and combine, A2E and E2A, and the all-reduce of tensor-parallel ranks: bytes that a mean
+Dispatch and combine, A2E and E2A, and what the dies of a rank reduce or gather: bytes that a mean
 die sends and gets over one plane in a step, and for how long they are being moved. Dies of a kind
 are taken to be alike: `imbalance` of experts is in the price, not here.
 """
@@ -32,14 +32,15 @@ from simpod.hardware.spec import HardwareProfile
 from simpod.model.spec import ModelSpec
 from simpod.records.columns import STEP_PARTS
 
-ALL_REDUCE = STEP_PARTS.index("all_reduce")
+INSIDE_PARTS = tuple(map(STEP_PARTS.index, ("all_reduce", "latent_gather", "head_exchange")))
+"""Of a step: what the dies of a rank say to each other."""
 
 SENT, GOT, EXPERT_SENT, EXPERT_GOT = range(4)
 """Whose bytes: of a die of a rank, out and in; of a die that only has experts, out and in."""
 
-MOVING, SHOWN_OUT, SHOWN_BACK, REDUCING = range(4, 8)
+MOVING, SHOWN_OUT, SHOWN_BACK, INSIDE = range(4, 8)
 """Columns after them: seconds of moving; of the step's parts out and back the share that is moving;
-seconds of moving in all-reduces."""
+seconds of moving between the dies of a rank."""
 
 COLUMNS = 8
 
@@ -103,18 +104,17 @@ class ExchangeTraffic:
         row = self._row(tokens)
         out_s = row[SHOWN_OUT] * fixed_s.item(self._out)
         back_s = row[SHOWN_BACK] * fixed_s.item(self._back)
-        reduce_s = min(row[REDUCING], fixed_s.item(ALL_REDUCE))
-        exposed_s = out_s + back_s + reduce_s
-        shares = (
-            (
-                (self._out, out_s / exposed_s),
-                (self._back, back_s / exposed_s),
-                (ALL_REDUCE, reduce_s / exposed_s),
-            )
-            if exposed_s > 0.0
-            else ()
-        )
-        exposed_s = (out_s + back_s) * self._passes + reduce_s  # with those of MTP layers
+        inside = [fixed_s.item(part) for part in INSIDE_PARTS]
+        inside_s = min(row[INSIDE], sum(inside))
+        exposed_s = out_s + back_s + inside_s
+        shown = [(self._out, out_s), (self._back, back_s)]
+        if inside_s > 0.0:
+            share = inside_s / sum(inside)
+            shown += [
+                (part, share * part_s) for part, part_s in zip(INSIDE_PARTS, inside, strict=True)
+            ]
+        shares = tuple((part, s / exposed_s) for part, s in shown) if exposed_s > 0.0 else ()
+        exposed_s = (out_s + back_s) * self._passes + inside_s  # with those of MTP layers
         return StepTraffic((row[0], row[1], row[2], row[3]), row[MOVING], exposed_s, shares)
 
     def _row_at(self, tokens: int) -> list[float]:
@@ -129,11 +129,11 @@ class ExchangeTraffic:
         found = np.zeros((len(group_tokens), COLUMNS))
         if self._fill is not None:
             found += self._fill(group_tokens)
-        reduced, reducing_s = self._all_reduces(group_tokens / self._layout.dp)
-        found[:, SENT] += reduced
-        found[:, GOT] += reduced
-        found[:, MOVING] += reducing_s
-        found[:, REDUCING] = reducing_s
+        moved, moving_s = self._inside_ranks(group_tokens / self._layout.dp)
+        found[:, SENT] += moved
+        found[:, GOT] += moved
+        found[:, MOVING] += moving_s
+        found[:, INSIDE] = moving_s
         return found
 
     def _meeting_moves(self, group_tokens: Floats) -> Floats:
@@ -181,19 +181,24 @@ class ExchangeTraffic:
                 found[:, column] = np.asarray(hop.bytes_s) / hop.total_s
         return found
 
-    def _all_reduces(self, tokens: Floats) -> tuple[Floats, Floats]:
+    def _inside_ranks(self, tokens: Floats) -> tuple[Floats, Floats]:
         """Bytes of a mean die over the plane and seconds of moving, for tokens [n] of a rank.
 
-        A ring: a die sends 2 (n - 1) / n of the bytes to the next; neighbours on one NPU have a
-        link of their own.
+        Rings: in an all-reduce a die sends 2 (n - 1) / n of the bytes to the next, in a gather half
+        of that; neighbours on one NPU have a link of their own.
         """
         layout, model, hardware = self._layout, self._model, self._hardware
         nothing = np.zeros(len(tokens))
         npu = hardware.dies_per_npu
         if layout.tp <= npu or group_plane(hardware, layout.tp).name != self._plane:
             return nothing, nothing
+        others = (layout.tp - 1) / layout.tp
+        link = plane_link(hardware, hardware.planes[self._plane], layout.tp)
+        if layout.is_staged:
+            gathered = model.num_layers * others * op.latent_gather_bytes(model, tokens)
+            heads = model.num_layers * op.head_exchange_bytes(model, layout, tokens)
+            sent = np.asarray(gathered / npu + heads * (layout.tp - npu) / layout.tp)
+            return sent, np.asarray(gathered + heads * others) / link.bytes_per_s
         sparse = model.num_moe_layers if self._fill is not None else 2 * model.num_moe_layers
         size = tokens * (model.hidden_size * op.BF16_BYTES) * (2 * model.num_dense_layers + sparse)
-        sent = size * (2.0 * (layout.tp - 1) / layout.tp)
-        link = plane_link(hardware, hardware.planes[self._plane], layout.tp)
-        return sent / npu, sent / link.bytes_per_s
+        return 2.0 * others * size / npu, 2.0 * others * size / link.bytes_per_s
