@@ -8,10 +8,12 @@ import pytest
 from cli_runs import call
 from report_cases import DRIFT, apart, crowded, uneven
 
+from simpod.config import load_experiment
 from simpod.errors import ConfigError
 from simpod.records.columns import STEP_PARTS
 from simpod.report.one_step import one_step
 from simpod.report.sources import result_of
+from simpod.run import run
 
 LAYER_PARTS = ("attention", "projections", "ffn", "experts", "elementwise", "dispatch", "combine")
 
@@ -57,6 +59,16 @@ def test_parts_are_those_that_were_recorded(folder) -> None:
     runs = runs_of(result)
     assert runs
     check_parts(result, runs[:: max(1, len(runs) // 3)])
+
+
+def test_steps_that_transfers_hold_up_of_a_model_without_dense_layers() -> None:
+    """Exchanges and KV share the adapters: what a step was held up is not in its price."""
+    few = ("workload.num_requests=40", "workload.output_tokens={distribution: constant, value: 6}")
+    result = result_of(run(load_experiment("qwen3-235b-h200-disaggregated", few)))
+    first, row = runs_of(result)[0]
+    found = one_step(result, first)
+    assert {kind: many for kind, (many, _) in found.layers_s.items()} == {"sparse": 94}
+    assert found.rank_seqs.sum() == row["decode_seqs"]
 
 
 def test_prompts_beside_decodes_and_preempted_sequences() -> None:

@@ -131,15 +131,19 @@ def _layers(
     def parts_s(fewer: ModelSpec) -> Floats:
         return _pricer(experiment, spec, fewer, loads).price(batch).parts()
 
+    def without(num_moe_layers: int) -> ModelSpec:
+        left = model.num_layers - 1
+        windows = min(model.num_window_layers, left)
+        return replace(
+            model, num_layers=left, num_window_layers=windows, num_moe_layers=num_moe_layers
+        )
+
     whole_s = parts_s(model)
     found = {}
-    windows = min(model.num_window_layers, model.num_layers - 1)
-    shorter = replace(model, num_layers=model.num_layers - 1, num_window_layers=windows)
-    if model.num_dense_layers:
-        found["dense"] = model.num_dense_layers, whole_s - parts_s(shorter)
+    if model.num_dense_layers and model.num_layers > 1:
+        found["dense"] = model.num_dense_layers, whole_s - parts_s(without(model.num_moe_layers))
     if model.num_moe_layers > 1:
-        sparse = replace(shorter, num_moe_layers=model.num_moe_layers - 1)
-        found["sparse"] = model.num_moe_layers, whole_s - parts_s(sparse)
+        found["sparse"] = model.num_moe_layers, whole_s - parts_s(without(model.num_moe_layers - 1))
     return found
 
 
