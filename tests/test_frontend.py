@@ -20,7 +20,7 @@ from simpod.metrics import ttft_parts_s
 from simpod.metrics.tokens import token_times
 from simpod.records.columns import FINISHED, LIVE, FrontendRecords, RunRecords
 
-law = settings(max_examples=EXAMPLES)
+law = settings(max_examples=EXAMPLES // 2)
 
 
 def experiments(**fixed: Any) -> st.SearchStrategy[Experiment]:

@@ -198,6 +198,7 @@ def test_the_queue_is_looked_at_when_a_tier_is_full() -> None:
 CACHING = ("workload.num_requests=1536",)
 
 
+@pytest.mark.slow
 def test_preloading_hides_a_slow_network() -> None:
     """Half of each prompt from the pool: over VPC whole reads take 68 ms before each step, the
     first of 61 layers 1 ms, and the others cost nothing."""

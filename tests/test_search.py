@@ -252,6 +252,7 @@ def knee_error_frac(folder: Path, attainment: float, services: float, *options: 
     return error
 
 
+@pytest.mark.slow
 def test_the_knee_of_m_d_1_in_short_runs(tmp_path: Path) -> None:
     options = ("-s", "workload.num_requests=3000", "--seeds", 4, "--most-seeds", 4)
     assert abs(knee_error_frac(tmp_path, 0.9, 4.0, *options)) < 0.04

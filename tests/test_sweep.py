@@ -279,6 +279,7 @@ def test_a_run_that_kills_its_worker_is_found_out_and_given_up(tmp_path: Path) -
     assert tally.lost_workers == 3  # once among others, then twice alone
 
 
+@pytest.mark.slow
 def test_a_killed_driver_loses_no_finished_run(tmp_path: Path) -> None:
     """Killed at random moments and resumed: no run twice, the bytes of an uninterrupted sweep."""
     path = sweep_file(tmp_path, grid={"workload.arrivals.rate_per_s": list(range(1, 13))}, seeds=2)
