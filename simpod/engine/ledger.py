@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 
 from simpod.cost import StepPrices
 from simpod.engine.held_steps import HeldSteps
-from simpod.engine.pauses import PausedRun, StepPauses
+from simpod.engine.pauses import StepPauses
 from simpod.engine.steps import StepRun, TokenClock
+from simpod.engine.warp import UNHINDERED, WarpedRun
 from simpod.errors import InvariantError
 from simpod.records.columns import STEP_PARTS
 
@@ -97,7 +98,7 @@ class Ledger:
         if self.pauses is None:
             raise InvariantError("a ledger without pauses")
         held_s = self.pauses.since(self.num_steps)
-        return PausedRun(start_s, prices, first, steps, clock, held_s)
+        return WarpedRun(start_s, prices, first, steps, clock, (UNHINDERED, held_s))
 
     def close(self, table: Floats, fixed_s: Floats) -> None:
         """Keep the group's part of the log.

@@ -4,15 +4,12 @@ The n-th step of a group is held up by the n-th draw of its stream, whatever it 
 that are skipped and steps that are walked through take the same time.
 """
 
-from bisect import bisect_left
 from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from simpod.cost import StepPrices
 from simpod.cost.pipeline.jitter import HostPause, sample_max_s
-from simpod.engine.steps import StepRun, TokenClock
 
 Floats = NDArray[np.float64]
 
@@ -46,31 +43,3 @@ class StepPauses:
         """[num_steps + 1] `before` for all steps up to the end."""
         self.before(num_steps)
         return np.array(self._sums[: num_steps + 1])
-
-
-class PausedRun(StepRun):
-    """A run whose first n steps are held up by `held_s(n)` seconds."""
-
-    __slots__ = ("_held_s",)
-
-    def __init__(
-        self,
-        start_s: float,
-        prices: StepPrices,
-        first: int,
-        steps: int,
-        clock: TokenClock,
-        held_s: Callable[[int], float],
-    ) -> None:
-        self._held_s = held_s
-        super().__init__(start_s, prices, first, steps, clock)
-        self.end_s = self.end_of(steps)
-
-    def end_of(self, step: int) -> float:
-        """End of step 1, 2, ..."""
-        return super().end_of(step) + self._held_s(step)
-
-    def _guess(self, elapsed_s: float) -> int:
-        """The step under way."""
-        end_s = self.start_s + elapsed_s
-        return 1 + bisect_left(range(1, self.steps), end_s, key=self.end_of)

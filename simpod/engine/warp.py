@@ -66,6 +66,10 @@ class Warp:
         return np.asarray(progress_s + late_s + ahead_s * np.array(self.stretches)[place])
 
 
+UNHINDERED = Warp()
+"""Progress is time: of groups whose exchanges meet nothing. Nobody sets it."""
+
+
 class WarpedRun(StepRun):
     """A run that follows a group's progress, and whose first n steps pause for `held_s(n)`."""
 

@@ -121,8 +121,6 @@ def run_inputs(
         for spec, key, placement in zip(largest(experiment), keys, links.placements, strict=True)
     )
     batching = experiment.policies["batching"]
-    admission = experiment.policies.get("admission")
-    eviction = experiment.policies.get("prefix_eviction")
     slo = experiment.slo
     inputs = RunInputs(
         seed=experiment.seed,
@@ -132,8 +130,6 @@ def run_inputs(
         make_batching=resolve("batching", batching),
         batching_name=f"{batching.use} (policies.batching)",
         orders_pulls=batching.use not in IN_ORDER_OF_ARRIVAL,
-        make_eviction=resolve("prefix_eviction", eviction) if eviction else None,
-        eviction_name=f"{eviction.use} (policies.prefix_eviction)" if eviction else "",
         transfer=links.transfer,
         kv_path=links.kv_path,
         fabric=links.fabric,
@@ -144,8 +140,6 @@ def run_inputs(
         tpot_target_s=float("inf") if slo.tpot_s is None else slo.tpot_s,
         prediction=_prediction(experiment, requests, stream),
         decode_pace=decode_paces(experiment.pools, len(requests), stream),
-        make_admission=resolve("admission", admission) if admission else None,
-        admission_name=f"{admission.use} (policies.admission)" if admission else "",
         scaling=scaling_inputs(experiment, links.placements),
         samples_s=experiment.samples_s,
         frontend=experiment.frontend,
@@ -154,7 +148,7 @@ def run_inputs(
         duration_s=experiment.measure.duration_s,
         on_progress=on_progress,
     )
-    return _with_migration(inputs, experiment, links)
+    return _with_migration(_with_gates(inputs, experiment), experiment, links)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -299,6 +293,17 @@ def _host_link(experiment: ResolvedExperiment, spec: PoolSpec) -> KvTransfer | N
         bytes_per_token=per_token * spec.layout.tp,
         s_per_token=per_token / spec.host_bytes_per_s,
     )
+
+
+def _with_gates(inputs: RunInputs, experiment: ResolvedExperiment) -> RunInputs:
+    """The same, and who decides which requests are let in and which prefixes stay, if anybody."""
+    if (ref := experiment.policies.get("admission")) is not None:
+        name = f"{ref.use} (policies.admission)"
+        inputs = replace(inputs, make_admission=resolve("admission", ref), admission_name=name)
+    if (ref := experiment.policies.get("prefix_eviction")) is not None:
+        name = f"{ref.use} (policies.prefix_eviction)"
+        inputs = replace(inputs, make_eviction=resolve("prefix_eviction", ref), eviction_name=name)
+    return inputs
 
 
 def _with_migration(inputs: RunInputs, experiment: ResolvedExperiment, links: Links) -> RunInputs:
