@@ -5,6 +5,7 @@ from functools import lru_cache
 
 import numpy as np
 import pytest
+from expert_cases import SMALL
 
 from simpod.config import load_experiment
 from simpod.errors import ConfigError
@@ -14,13 +15,7 @@ from simpod.run import run
 EXACT = "expert_routing.sampling=exact"
 COLOCATED = (
     "xdeepserve-colocated-288",
-    "workload.num_requests=256",
-    "workload.arrivals.concurrency=128",
-    "workload.output_tokens.value=200",
-    "deployment.decode.dies=32",
-    "deployment.decode.dp=32",
-    "deployment.decode.ep=32",
-    "deployment.decode.shared_expert_dies=0",
+    *SMALL,
     "policies.experts={use: none, redundant_slots: 0}",
 )
 REDUNDANT = (

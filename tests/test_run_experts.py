@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from expert_cases import SMALL
 
 from simpod.cluster.experts.loads import MomentSampler
 from simpod.cluster.experts.placement import ExpertPlacement, expert_slots, in_order
@@ -19,16 +20,6 @@ from simpod.run import run
 from simpod.run.experts import Balancing, ExpertTimeline
 
 EXPERIMENT = "xdeepserve-colocated-288"
-SMALL = (
-    "workload.num_requests=256",
-    "workload.arrivals.concurrency=128",
-    "workload.output_tokens.value=200",
-    "deployment.decode.dies=32",
-    "deployment.decode.dp=32",
-    "deployment.decode.ep=32",
-    "deployment.decode.shared_expert_dies=0",
-    "policies.experts.redundant_slots=0",
-)
 
 MORE = (*SMALL, "workload.num_requests=1024", "workload.arrivals.concurrency=1024")
 

@@ -1,0 +1,13 @@
+"""A small colocated decode group for tests of uneven experts."""
+
+SMALL = (
+    "workload.num_requests=256",
+    "workload.arrivals.concurrency=128",
+    "workload.output_tokens.value=200",
+    "deployment.decode.dies=32",
+    "deployment.decode.dp=32",
+    "deployment.decode.ep=32",
+    "deployment.decode.shared_expert_dies=0",
+    "policies.experts.redundant_slots=0",
+)
+"""Overrides of xdeepserve-colocated-288: 32 dies, a shared expert on each, no second copies."""
