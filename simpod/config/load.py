@@ -30,6 +30,7 @@ from simpod.config.scaling import resolve_scaling
 from simpod.config.schema import Experiment
 from simpod.config.strict_yaml import read_yaml
 from simpod.config.validate import validate
+from simpod.cost.graphs import EACH_BATCH
 from simpod.cost.semantics import Semantics, semantics_of
 from simpod.errors import ConfigError, InvariantError
 from simpod.hardware.spec import HardwareProfile
@@ -156,9 +157,9 @@ def _derived(
 def _semantics(experiment: Experiment) -> Semantics:
     found = semantics_of(experiment.engine.semantics, experiment.hardware.family)
     most = experiment.engine.max_graph_tokens
-    if most is None or found.graphs is None:
+    if most is None:
         return found
-    return replace(found, graphs=found.graphs.up_to(most))
+    return replace(found, graphs=(found.graphs or EACH_BATCH).up_to(most))
 
 
 def _policies(

@@ -288,8 +288,8 @@ class Engine(_Section):
     samples_s: Positive | None = None
     """Record the load of every pool at this interval, in timeseries.parquet; default: never, with
     policies.scaling at its sample_s."""
-    max_graph_tokens: Count | None = None
-    """Largest batch that is captured as a CUDA graph; default: that of the semantics."""
+    max_graph_tokens: Index | None = None
+    """Largest batch that is captured as a graph, 0: none is; default: that of the semantics."""
     link_samples_s: Positive | None = None
     """Record the use of links and planes at this interval; default: of links, over the run."""
 

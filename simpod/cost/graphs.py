@@ -1,4 +1,4 @@
-"""CUDA graphs: which batches an engine has captured, and so how far a batch is padded.
+"""Graphs of launches: which batches an engine has captured, and so how far a batch is padded.
 
 A decode batch runs as the smallest graph that holds it, its missing rows filled with dummy tokens;
 a batch beyond the largest graph is launched kernel by kernel. Ranks in lock step run graphs of one
@@ -79,3 +79,11 @@ TRTLLM_GRAPHS = Graphs(
     max_tokens=2048,
     has_pieces=False,
 )
+EACH_BATCH = Graphs(
+    source="xDeepServe 4.4: a decode batch is compiled as it is; prompts are launched",
+    few=(),
+    strides=((1, 1),),
+    max_tokens=1,
+    has_pieces=False,
+)
+"""Where semantics bound no graph, but an experiment does: every size up to that bound."""

@@ -4,13 +4,15 @@ The attention stream has two thirds of the cores (16 of 24 on a 910C die), the e
 rest; both see all of the memory's and the links' bandwidth.
 """
 
+from dataclasses import replace
+
 import numpy as np
 
 from simpod.cost.core_split import share_of_cores
 from simpod.cost.expert_imbalance import LoadModel
 from simpod.cost.layout import Layout
 from simpod.cost.micro_batches import MicroBatches
-from simpod.cost.parts import PartCosts
+from simpod.cost.parts import HOST_GAP, PartCosts
 from simpod.cost.pipeline.streams import CoreSplit, StreamTimes, alike_s
 from simpod.cost.prompt_streams import PromptStreams
 from simpod.cost.semantics import Semantics, semantics_of
@@ -51,6 +53,7 @@ class StreamStepPricer:
             else None
         )
         self._num_layers = costs.num_layers
+        self._launches_s = self._count * whole.eager_s
         self.mtp_share = costs.mtp / costs.num_layers  # of attention
 
     def renew(self, loads: LoadModel) -> None:
@@ -97,8 +100,14 @@ class StreamStepPricer:
 
     def price(self, batch: Batch) -> StepPrices:
         """The next step; of unlike micro-batches the longest stands for all."""
-        if self._prompts is not None and not batch.decode_seqs.any():
-            return self._prompts.price(batch)
+        if not batch.prefill_tokens.any():
+            return self._price(batch)
+        alone = self._prompts if not batch.decode_seqs.any() else None
+        prices = alone.price(batch) if alone is not None else self._price(batch)
+        return _launched(prices, self._launches_s)
+
+    def _price(self, batch: Batch) -> StepPrices:
+        """Of decodes, alone or beside prompts."""
         costs = self._micro.price(batch)
         group_tokens = costs.tokens.sum(axis=1)
         attention_s = float(costs.busy_s.max()) / self._num_layers
@@ -117,3 +126,13 @@ class StreamStepPricer:
             rank_slope_s=np.zeros(costs.busy_s.shape[1]),
             room_tokens=0,
         )
+
+
+def _launched(prices: StepPrices, least_s: float) -> StepPrices:
+    """The same step, if the host takes `least_s` to launch its kernels."""
+    waits_s = least_s - prices.base_s
+    if waits_s <= 0.0:
+        return prices
+    fixed_s = prices.fixed_s.copy()
+    fixed_s[HOST_GAP] += waits_s
+    return replace(prices, base_s=least_s, fixed_s=fixed_s)
