@@ -89,6 +89,13 @@ def test_groups_of_prompts_are_padded() -> None:
     assert set(np.unique(group.shape.up.loads.tokens)) == {128.0, 256.0}
 
 
+def test_dies_that_share_an_expert_and_rows_without_tokens() -> None:
+    frame = pd.concat([benchmark(32, 8).assign(tp_size=2), benchmark(256, 0).assign(tp_size=1)])
+    (group,) = read_masked(frame)
+    assert group.shape.up.inter_size == pytest.approx([1024.0])
+    assert len(group.measured_s) == 1
+
+
 def test_products_are_priced_each_with_its_own_tokens() -> None:
     """Times of memory alone: the weights of groups that are hit, and rows in and out."""
     frame = pd.concat([benchmark(1, 100, (80.0, 90.0)), benchmark(1, 100, (120.0, 110.0))])

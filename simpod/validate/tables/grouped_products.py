@@ -9,7 +9,8 @@ github.com/alibaba/InferSim), and no column says:
 * the MFU counts the tokens that were drawn; times its latency, it gives their number.
 * prompts (contiguous): each group is padded to 128 rows, which are multiplied.
 * the cache is flushed before every call (`deep_gemm.testing.bench_kineto`); the times are of the
-  kernels alone.
+  kernels alone;
+* newer tables have a column `tp_size`: `intermediate_size` is that of all its dies.
 """
 
 from dataclasses import dataclass
@@ -55,7 +56,7 @@ def drawn_loads(tokens: Floats, slots: Floats) -> ExpertLoads:
     level = np.arange(LEVELS)
     share = SPREAD[0] + (SPREAD[1] - SPREAD[0]) * (level + 0.5) / levels
     return ExpertLoads(
-        tokens=np.floor(tokens[:, None] * np.minimum(share, SPREAD[1])),
+        tokens=np.floor(tokens[:, None] * np.minimum(share, SPREAD[1]) + 1e-9),
         experts=np.where(level < levels, slots[:, None] / levels, 0.0),
     )
 
@@ -67,7 +68,7 @@ def drawn_over_expected(frame: pd.DataFrame, loads: ExpertLoads) -> tuple[Floats
     told; the unit makes the mean group of the whole table what it was told. A row is kept within
     the spread, as an MFU near 0 has few digits; a table without MFU has no answer but 1.
     """
-    area = (frame["hidden_size"] * frame["intermediate_size"]).to_numpy(np.float64)
+    area = frame["hidden_size"].to_numpy(np.float64) * _inter_size(frame)
     if not {"up_mfu", "down_mfu"} <= set(frame.columns):
         return np.ones(len(frame)), np.ones(len(frame))
     drawn = np.stack(
@@ -105,7 +106,14 @@ def read_contiguous(frame: pd.DataFrame) -> list[Group[ProductsShape]]:
     return _read(frame, row_multiple=CONTIGUOUS_ROWS)
 
 
-def _read(frame: pd.DataFrame, row_multiple: float) -> list[Group[ProductsShape]]:
+def _inter_size(frame: pd.DataFrame) -> Floats:
+    """Of one expert on this die [n]."""
+    whole = frame["intermediate_size"].to_numpy(np.float64)
+    return whole / frame["tp_size"].to_numpy(np.float64) if "tp_size" in frame else whole
+
+
+def _read(table: pd.DataFrame, row_multiple: float) -> list[Group[ProductsShape]]:
+    frame = table[table["tokens_per_expert"] >= 1]  # the benchmark rounds few tokens to none
     slots = frame["num_local_experts"].to_numpy(np.float64)
     topk = frame["topk"].to_numpy(np.float64)
     loads = drawn_loads(frame["tokens_per_expert"].to_numpy(np.float64), slots)
@@ -120,7 +128,7 @@ def _read(frame: pd.DataFrame, row_multiple: float) -> list[Group[ProductsShape]
             topk=topk,
             num_slots=slots,
             hidden_size=frame["hidden_size"].to_numpy(np.float64),
-            inter_size=frame["intermediate_size"].to_numpy(np.float64),
+            inter_size=_inter_size(frame),
         )
 
     up, down = (shape(factor) for factor in drawn_over_expected(frame, loads))
