@@ -281,7 +281,15 @@ class Engine(_Section):
     skip_ahead: bool = True
     """Take steps in which nothing joins or leaves in one go; the records are the same without."""
     semantics: (
-        Literal["vllm-v1", "sglang", "trtllm", "flowserve", "cloudmatrix-infer", "vllm-ascend"]
+        Literal[
+            "vllm-v1",
+            "sglang",
+            "trtllm",
+            "flowserve",
+            "cloudmatrix-infer",
+            "cann-recipes",
+            "vllm-ascend",
+        ]
         | None
     ) = None
     """Whose rules a step follows; default: flowserve on Ascend, vllm-v1 elsewhere."""

@@ -63,6 +63,16 @@ FLOWSERVE: Final = Semantics(
     arranges_rows=True,
 )
 
+CLOUDMATRIX_INFER: Final = replace(
+    FLOWSERVE,
+    name="cloudmatrix-infer",
+    source="CloudMatrix-Infer 4.2: fused dispatch and combine by remote writes, 0.6 to"
+    " 0.8 ms for a graph; absorbed prefill: inferred, see docs/experts.md",
+    step_gap_s=0.7e-3,
+    exchange="fused_push",
+    absorbs_prefill=True,
+)
+
 SEMANTICS: Final[Mapping[str, Semantics]] = {
     each.name: each
     for each in (
@@ -107,14 +117,13 @@ SEMANTICS: Final[Mapping[str, Semantics]] = {
             frontend_s_per_token=5e-6,
         ),
         FLOWSERVE,
+        CLOUDMATRIX_INFER,
         replace(
-            FLOWSERVE,
-            name="cloudmatrix-infer",
-            source="CloudMatrix-Infer 4.2: fused dispatch and combine by remote writes, 0.6 to"
-            " 0.8 ms for a graph; absorbed prefill: inferred, see docs/experts.md",
-            step_gap_s=0.7e-3,
-            exchange="fused_push",
-            absorbs_prefill=True,
+            CLOUDMATRIX_INFER,
+            name="cann-recipes",
+            source="CANN's recipes (cann-recipes-infer): the same operators, those of a decode step"
+            " in one SuperKernel, which leaves no launch between them",
+            launch_frac=0.0,
         ),
         replace(
             FLOWSERVE,
