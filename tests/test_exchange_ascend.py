@@ -240,6 +240,18 @@ def test_the_busiest_rank_binds() -> None:
         assert twice.quantise_s == time.quantise_s
 
 
+def test_a_trampoline_carries_the_sum_of_two_loads() -> None:
+    """288 expert dies behind 160: two unlike dies are less unlike together, by sqrt(2)."""
+    even = split()
+    skewed = replace(even, imbalance=1.5)
+    alone = skewed.copies_per_expert_dies(1) / even.copies_per_expert_dies(1)
+    two = skewed.copies_per_expert_dies(2) / even.copies_per_expert_dies(2)
+    assert alone == pytest.approx(1.5)
+    assert two == pytest.approx(1.0 + 0.5 / np.sqrt(2.0))
+    times = [trampoline_s(POD, PULL, each, to_experts=False) for each in (even, skewed)]
+    assert times[1].bytes_s == pytest.approx(two * np.asarray(times[0].bytes_s))
+
+
 def test_buffers_of_the_printed_example() -> None:
     """CloudMatrix-Infer 4.2.1: 320 x 96 x 7.5 KB ~ 225 MB and x 14 KB ~ 420 MB, 645 MB a die."""
     held = push_buffers(320, 96, 1, 7680.0, 14336.0)

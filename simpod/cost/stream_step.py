@@ -68,23 +68,23 @@ class StreamStepPricer:
         gate = self._served.gate(group_tokens / self._num_ranks)
         return gate + self._served.experts(group_tokens)
 
-    def _alike(self, attention_s: float, group_tokens: Ints) -> tuple[float, Floats]:
+    def _alike(self, layers_s: Floats, group_tokens: Ints) -> tuple[float, Floats]:
         """Sparse layers alike, and all micro-batches: seconds, and parts of the second stream.
 
-        Dense layers come first and have nothing for the second stream.
+        layers_s [layers]: of the first. Dense layers come first and have nothing for the second.
         """
         self._experts.grow(int(group_tokens.max()))
         sparse = self._served.num_moe_layers
         sparse_s = alike_s(
-            attention_s,
+            layers_s[-1],
             self._experts.total[group_tokens].max() / sparse,
             micro_batches=self._count,
             layers=sparse,
         )
-        dense_s = (self._num_layers - sparse) * self._count * attention_s
-        return dense_s + float(sparse_s), self._experts.parts[group_tokens].sum(axis=0)
+        dense_s = self._count * layers_s[:-sparse].sum()
+        return float(dense_s + sparse_s), self._experts.parts[group_tokens].sum(axis=0)
 
-    def _drawn(self, attention_s: float, group_tokens: Ints) -> tuple[float, Floats]:
+    def _drawn(self, layers_s: Floats, group_tokens: Ints) -> tuple[float, Floats]:
         """The same with loads drawn for every sparse layer of every micro-batch."""
         gate = self._served.gate(group_tokens / self._num_ranks)
         expert_s = np.zeros((self._count, self._num_layers))
@@ -95,7 +95,7 @@ class StreamStepPricer:
             sparse_s, own_parts = self._served.drawn_experts(tokens)
             own_s[-len(sparse_s) :] = sparse_s + gate_s / len(sparse_s)
             parts += own_parts
-        times = StreamTimes.of(np.full((1, 1), attention_s), expert_s)
+        times = StreamTimes.of(layers_s[np.newaxis], expert_s)
         return float(times.total_s), parts
 
     def price(self, batch: Batch) -> StepPrices:
@@ -110,9 +110,10 @@ class StreamStepPricer:
         """Of decodes, alone or beside prompts."""
         costs = self._micro.price(batch)
         group_tokens = costs.tokens.sum(axis=1)
-        attention_s = float(costs.busy_s.max()) / self._num_layers
+        first_s = np.full(costs.num_layers, costs.sparse_s.max())
+        first_s[: costs.dense_layers] = costs.dense_s.max()
         together = self._drawn if self._served.draws_loads else self._alike
-        layers_s, served = together(attention_s, group_tokens)
+        layers_s, served = together(first_s, group_tokens)
         head_s = self._head.seconds(costs.rows)
         shown = exposed(served, layers_s - float(costs.parts_s.sum()) - costs.attention_s)
         return StepPrices(
@@ -122,8 +123,8 @@ class StreamStepPricer:
             attention_s=costs.attention_s,
             attention_slope_s=0.0,
             mtp_share=self.mtp_share,
-            rank_busy_s=costs.busy_s.sum(axis=0),
-            rank_slope_s=np.zeros(costs.busy_s.shape[1]),
+            rank_busy_s=costs.busy_s,
+            rank_slope_s=np.zeros(self._num_ranks),
             room_tokens=0,
         )
 
