@@ -50,10 +50,7 @@ JITTER = "deployment.decode.launch_jitter={}"
         lambda: uneven("workload.output_tokens.value=4"),
         lambda: uneven("workload.output_tokens.value=4", JITTER),
         lambda: uneven("workload.output_tokens.value=4", "expert_routing.sampling=exact"),
-        pytest.param(
-            lambda: uneven(*DRIFT, "workload.output_tokens.value=12", "expert_routing.epoch_s=0.03"),
-            marks=pytest.mark.slow,
-        ),
+        pytest.param(lambda: uneven(*DRIFT, "expert_routing.epoch_s=0.1"), marks=pytest.mark.slow),
     ],
     ids=["mtp", "uneven", "jitter", "exact", "drift"],
 )

@@ -18,9 +18,7 @@ def tokens_of_steps(steps) -> float:
     return float((steps["decode_seqs"] * steps["num_steps"] + steps["prefill_tokens"]).sum())
 
 
-@pytest.mark.parametrize(
-    ("changes", "layers"), [((), 61), (DRIFT, 6)], ids=["steady", "drift"]
-)
+@pytest.mark.parametrize(("changes", "layers"), [((), 61), (DRIFT, 6)], ids=["steady", "drift"])
 def test_every_token_reaches_top_k_slots_in_every_layer(changes, layers) -> None:
     result = result_of(uneven(*changes))
     rows, tokens = result.experts, tokens_of_steps(result.steps)
