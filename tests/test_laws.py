@@ -298,7 +298,7 @@ def test_no_group_idles_while_work_waits(case: Experiment) -> None:
 # --- sameness -------------------------------------------------------------------------------------
 
 
-@settings(max_examples=120)
+@settings(max_examples=4 * EXAMPLES)
 @given(experiments())
 @example(random_experiment(12, {}))  # a decode ends at the instant of a hand-over
 def test_skipping_ahead_changes_nothing(case: Experiment) -> None:

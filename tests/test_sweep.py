@@ -246,7 +246,7 @@ def test_a_run_out_of_time_fails_and_the_others_go_on(tmp_path: Path) -> None:
         time_limit_s=1.0,
         retries=1,
     )
-    tally, table = made(path, tmp_path / "out")
+    tally, table = made(path, tmp_path / "out", ("local", 1))
     assert table["status"].tolist() == ["failed", "ok"]
     assert "its limit of 1 s" in table["error"].iloc[0]
     lines = [record for _, record in lines_of(tmp_path / "out" / JOURNAL)]
@@ -274,7 +274,7 @@ def test_a_run_that_kills_its_worker_is_found_out_and_given_up(tmp_path: Path) -
         seeds=1,
         retries=1,
     )
-    tally, table = made(path, tmp_path / "out")
+    tally, table = made(path, tmp_path / "out", ("local", 1))
     assert table["status"].tolist() == ["ok", "failed", "ok"]
     assert tally.errors == {"WorkerDiedError": 1}
     assert tally.lost_workers == 3  # once among others, then twice alone
