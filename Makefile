@@ -4,6 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
+unexport PYTHONDONTWRITEBYTECODE  # the tests start a hundred processes: compile modules once
 .PHONY: help run test check golden bench docs docs-site pictures slow clean
 
 help: ## show this list
