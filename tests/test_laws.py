@@ -172,7 +172,7 @@ def test_nothing_is_left_after_the_drain(case: Experiment) -> None:
     assert not sim.live
     for group in sim.groups:
         assert not group.kv.used_everywhere(100).any()
-        assert group.kv.num_growing == 0
+        assert not group.kv.growing.any()
         assert not group.batch.decode_seqs.any()
         assert not group.batch.prefill_tokens.any()
         assert (group.num_decoding, group.context_tokens, group.prefill_tokens) == (0, 0, 0)
