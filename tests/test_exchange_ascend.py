@@ -1,8 +1,9 @@
 """Exchange on a SuperPod: push, pull, trampolines, point to point, buffers."""
 
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from simpod.config.references import load_hardware
@@ -25,6 +26,8 @@ from simpod.hardware.kernels.exchange import (
     PullConstants,
     PushConstants,
 )
+from tests.measured_tables import table
+from tests.published_exchange import fitted, published, simulated_s
 
 US = 1e-6
 POD = Fabric.of(load_hardware("cloudmatrix384"))
@@ -273,3 +276,18 @@ def test_distinct_places_by_hand() -> None:
     assert distinct(2, 4, 2) == pytest.approx(5 / 3)  # both on one place with 1 / 3
     assert distinct(1, 256, 8) == pytest.approx(1.0)
     assert distinct(np.array([8.0, 64.0]), 256, 8) == pytest.approx([5.295, 7.676], rel=1e-3)
+
+
+def test_shipped_constants_are_those_that_published_points_give() -> None:
+    shipped = load_hardware("cloudmatrix384").kernels.exchange
+    points = published(pd.read_csv(table("measured/collectives.csv")))
+    assert set(points) == {key for key in shipped if key.startswith(("fused_push", "hixl/"))}
+    for key, groups in points.items():
+        constants = shipped[key].constants
+        found = fitted(POD, key, groups)
+        assert asdict(found) == pytest.approx(asdict(constants), rel=2e-3), key
+        measured_s = np.concatenate([group.measured_s for group in groups])
+        assert len(measured_s) == shipped[key].rows
+        errors = np.abs(simulated_s(POD, groups, constants) / measured_s - 1.0)
+        median_frac = shipped[key].median_abs_error_frac
+        assert np.median(errors) == pytest.approx(median_frac, abs=2e-3), key

@@ -81,16 +81,6 @@ class SplitTimes:
         """Until the last domain is done."""
         return float(self.domain_s.max())
 
-    @property
-    def attention_wait_s(self) -> Floats:
-        """[domains]: attention dies idle, for lack of what experts return."""
-        return self.domain_s - self.attention_busy_s
-
-    @property
-    def experts_wait_s(self) -> float:
-        """Expert kernel idle, for lack of what attention sends."""
-        return self.total_s - self.experts_busy_s
-
 
 class _Clocks:
     """When everything is free or back, at one layer."""
