@@ -341,6 +341,28 @@ def test_a_torn_last_line_is_cut_off(tmp_path: Path) -> None:
     assert (tmp_path / JOURNAL).read_bytes().count(b"\n") == 3
 
 
+class _FullDisk:
+    """Takes ten bytes of what is written, as an unbuffered file on a full disk does."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        self.fileno = file.fileno
+
+    def write(self, data: bytes) -> int:
+        return self._file.write(data[:10])
+
+
+def test_a_full_disk_leaves_no_torn_line_in_the_middle(tmp_path: Path) -> None:
+    with open_journal(tmp_path) as writer:
+        writer.write(_line(1))
+        before = (tmp_path / JOURNAL).read_bytes()
+        writer._file = _FullDisk(writer._file)
+        with pytest.raises(OSError, match="No space left"):
+            writer.write(_line(2))
+        assert (tmp_path / JOURNAL).read_bytes() == before
+        assert len(writer.journal.ok) == 1
+
+
 def test_two_drivers_do_not_write_into_one_folder(tmp_path: Path) -> None:
     with (
         open_journal(tmp_path),
