@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from simpod.config.aliases import POLICY_KEYS, POOL_ALIASES, SETTINGS_OF
+from simpod.config.changed_die import rename_overridden_die
 from simpod.config.nodes import Node, Path, Place, dotted, from_plain
 from simpod.config.problems import NOTHING, Problem, Problems
 from simpod.config.strict_yaml import parse_yaml
@@ -35,6 +36,7 @@ def apply_override(root: Node, text: str, expand: Expand, problems: Problems) ->
         return
     parent = _parent(root, segments, expand, problems, place)
     if parent is not None:
+        rename_overridden_die(segments, root)
         _put(parent, segments, node, problems)
 
 
