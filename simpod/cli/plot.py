@@ -139,7 +139,7 @@ def timeline(result: OneResult, out: OutOption, overwrite: OverwriteOption = Fal
 def experts(
     loads: Annotated[
         list[Path],
-        _argument("RESULT|LOAD...", "A result; or files [layers, n] (.npy, .csv, .parquet)."),
+        _argument("RESULT|LOAD...", "A result; or files \\[layers, n] (.npy, .csv, .parquet)."),
     ],
     out: OutOption,
     by: Annotated[

@@ -36,7 +36,7 @@ def report_command(
         typer.Option(
             "--experts",
             metavar="FILE",
-            help="Expert load [layers, experts] (.npy, .csv, .parquet); may be repeated.",
+            help="Expert load \\[layers, experts] (.npy, .csv, .parquet); may be repeated.",
             show_default=False,
         ),
     ] = None,

@@ -9,6 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from simpod.config.aliases import NOT_MODELLED, POOL_ALIASES
+from simpod.config.halves import HALF_ROLES
 from simpod.config.nodes import Node, Path, dotted
 from simpod.config.problems import NOTHING, Problem, Problems, closest, did_you_mean, listed
 
@@ -21,6 +22,7 @@ _MESSAGES: Final[Mapping[str, tuple[str, str, str]]] = {
     "too_short": ("empty", "at least one entry", ""),
     "string_too_short": ("empty", "text", ""),
 }
+_REFERENCES: Final = (("model",), ("hardware",), ("workload",))
 _TYPES: Final[Mapping[str, str]] = {
     "int_type": "an integer",
     "int_from_float": "an integer",
@@ -197,13 +199,17 @@ class _Teller:
     def _words(self) -> tuple[str, str, str]:
         """What is wrong, what is allowed, a hint."""
         if self.kind in _TYPES:
-            return "wrong type", _TYPES[self.kind], ""
+            named = "a name, a path or " if self.path[-1:] in _REFERENCES else ""
+            return "wrong type", named + _TYPES[self.kind], ""
         if self.kind in _BOUNDS:
             what, sign, bound = _BOUNDS[self.kind]
             return what, f"a number {sign} {self.ctx[bound]:g}", ""
         if self.kind in {"literal_error", "enum"}:
             allowed = str(self.ctx["expected"]).replace("'", "").replace(" or ", ", ")
             names = allowed.split(", ")
+            if self.path[0] == "deployment" and self.path[-1] == "role":
+                names += HALF_ROLES
+                allowed = ", ".join(names)
             return "unknown value", allowed, did_you_mean(str(self.details["input"]), names)
         if self.kind == "value_error":
             return str(self.ctx["error"]), "", ""
