@@ -200,6 +200,23 @@ def test_aliases_of_the_layout_and_of_data_types(load):
     ("override", "expected"),
     [
         (
+            "deployment.servr.tp=2",
+            "--set deployment.servr.tp=2: deployment.servr: no such pool; allowed: server; did",
+        ),
+        (
+            "workload.max_tokens=word",
+            '--set workload.max_tokens=word: workload.max_tokens: wrong type (got "word"); allowed',
+        ),
+        (
+            "model=null",
+            "--set model=null: model: wrong type (got null); allowed: a name, a path or a mapping",
+        ),
+        (
+            "deployment.server.role=mix",
+            '--set deployment.server.role=mix: deployment.server.role: unknown value (got "mix");'
+            " allowed: mixed, prefill, decode, attention, expert",
+        ),
+        (
             "deployment.server.tpp=3",
             "--set deployment.server.tpp=3: deployment.server.tpp: unknown key (got 3); allowed",
         ),

@@ -101,7 +101,9 @@ def test_a_sample_is_the_same_every_time_and_another_with_another_seed() -> None
         ({"sample": {"count": 3, "keys": {"a": {"min": 2, "max": 1}}}}, "min below max"),
         ({"sample": {"count": 3, "keys": {"a": {"min": 0, "max": 1, "scale": "log"}}}}, "above 0"),
         ({"sample": {"count": 3, "keys": {"a": {"min": 0, "choices": [1]}}}}, "either"),
-        ({"base": "quickstat"}, 'did you mean "quickstart"'),
+        ({"base": "quickstat"}, r'yaml:\d+:\d+: base: .*did you mean "quickstart"'),
+        ({"base": "nowhere.yaml"}, r'yaml:\d+:\d+: base: .*"nowhere.yaml" not found'),
+        ({"seeds": -1}, r"yaml:\d+:\d+: seeds: too small \(got -1\)"),
     ],
 )
 def test_mistakes_in_a_sweep_are_told(tmp_path: Path, content: Any, message: str) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any, Final, TypeVar
 
@@ -134,9 +135,22 @@ def _tell(
         if not problems.is_silent(path := _written_path(root, details["loc"]))
     ]
     misspelt = {(*t.path[:-1], t.meant()) for t in tellers if t.is_unknown_key}
-    for teller in tellers:
-        if not (teller.is_missing and teller.path in misspelt):
-            problems.add(teller.problem())
+    wanted = [t for t in tellers if not (t.is_missing and t.path in misspelt)]
+    for problem in _joined([teller.problem() for teller in wanted]):
+        problems.add(problem)
+
+
+def _joined(found: Sequence[Problem]) -> list[Problem]:
+    """The members of a union each refuse a value: one problem, with what all of them allow."""
+    joined: list[Problem] = []
+    for problem in found:
+        last = joined[-1] if joined else None
+        is_same = last is not None and (last.place, last.key) == (problem.place, problem.key)
+        if last is not None and is_same and last.allowed and problem.allowed:
+            joined[-1] = replace(last, allowed=f"{last.allowed}, or {problem.allowed}")
+        else:
+            joined.append(problem)
+    return joined
 
 
 def _written_path(root: Node, loc: Sequence[str | int]) -> Path:
@@ -148,8 +162,8 @@ def _written_path(root: Node, loc: Sequence[str | int]) -> Path:
         if deeper is not None:
             node = deeper
             path.append(segment)
-        elif last and segment != "[key]":
-            path.append(segment)
+        elif last and segment != "[key]" and isinstance(node.value, dict):
+            path.append(segment)  # a key that is missing; below a scalar it names a union member
     return tuple(path)
 
 
