@@ -203,6 +203,7 @@ def _explain_experiment(name: str, overrides: Sequence[str], *, as_json: bool) -
         print_json(experiment_json(resolved))
         return
     from simpod.config import explain, memory_of
+    from simpod.cost.memory import expert_die_bytes
 
     rows = [
         (row.key, in_yaml(row.value), row.origin)
@@ -224,6 +225,11 @@ def _explain_experiment(name: str, overrides: Sequence[str], *, as_json: bool) -
         title = f"Memory of one die of pool {pool.name}, GB"
         held = memory_of(resolved, pool.name)
         show("", _memory_table(title, resolved.memory[pool.name], held, dies))
+        experts = expert_die_bytes(resolved.model, pool.layout, resolved.staging_slots or 0)
+        if experts:
+            of = resolved.memory[pool.name].hbm_bytes
+            share = f"{experts / GB:.2f} of {of / GB:.2f} GB, {100 * experts / of:.1f} %"
+            show(f"\nWeights on one of its {pool.layout.expert_dies} dies for experts: {share}")
 
 
 def _part_lines(resolved: "ResolvedExperiment") -> Iterator[str]:
