@@ -209,7 +209,7 @@ def search_command(
         if markdown:
             typer.echo("\n".join(markdown_lines(header, [[str(c) for c in r] for r in rows])))
         else:
-            show(add_rows(plain_table(*header, right=header[1:]), rows))
+            show(add_rows(plain_table(*header, right=header[1:], folds_first=True), rows))
         typer.echo("\n" + "\n".join(notes))
 
 
