@@ -60,7 +60,17 @@ class blaming:  # noqa: N801  # reads as a statement
         self, kind: object, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if isinstance(error, Exception):
-            raise PolicyError(self._policy, f"raised {error!r}{self._when}") from error
+            where = _last_line(traceback)
+            raise PolicyError(self._policy, f"raised {error!r}{where}{self._when}") from error
+
+
+def _last_line(traceback: TracebackType | None) -> str:
+    """Where an exception came from: the policy's own file, as a rule."""
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    if traceback is None:
+        return ""
+    return f" ({traceback.tb_frame.f_code.co_filename}:{traceback.tb_lineno})"
 
 
 class InvariantError(SimpodError):

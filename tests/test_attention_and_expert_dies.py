@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from cli_runs import call
 
 from simpod.config import load_experiment
 from simpod.errors import ConfigError
@@ -87,3 +88,11 @@ def test_instances_scale_with_both_halves(tmp_path: Path) -> None:
     assert scaled["added"] == 1
     took_s = scaled["load_s"]["mean"]
     assert scaled["die_seconds"]["decode"]["loading"] == pytest.approx(took_s * (48 + 32))
+
+
+def test_explain_says_what_an_expert_die_holds(tmp_path: Path) -> None:
+    table = call("explain", written(tmp_path, HALVES)).stdout
+    slots = 9 * 58  # 256 experts and 4 copies of the shared one on 32 dies, in each sparse layer
+    experts_gb = slots * 3 * 7168 * 2048 / 1e9
+    (line,) = [line for line in table.splitlines() if line.startswith("Weights on one of its 32")]
+    assert float(line.partition(": ")[2].split()[0]) == pytest.approx(experts_gb, rel=0.01)

@@ -92,7 +92,9 @@ def test_an_experiment_counts_its_kernel_constants_and_has_them_in_json(tmp_path
     table = call("explain", file).stdout
     assert "matmul_frac" not in table
     assert "hardware.kernels" not in table
-    assert "Kernels of a100: 17 calibrated" in table
+    assert "Kernels of a100, with the libraries of vllm-v1: 17 calibrated" in table
+    rests_on = " ".join(table.split())
+    assert "Parts of a step of pool server: calibrated: attention, projections" in rests_on
     document = json.loads(call("explain", file, "--json").stdout)["document"]
     assert document["hardware"]["kernels"]["gemm"]["bf16"]["constants"]["hbm_frac"] > 0.5
 
@@ -180,3 +182,14 @@ def test_schema_is_json(kind: str) -> None:
     schema = json.loads(call("schema", kind).stdout)
     assert schema["title"].startswith("simpod")
     assert schema["properties"]
+
+
+def test_help_keeps_what_stands_in_brackets() -> None:
+    """An unescaped bracket in a help text is markup to rich, and is not shown."""
+    for command, said in (
+        (("search",), "simpod[opt]"),
+        (("report",), "[layers,"),
+        (("plot", "experts"), "[layers,"),
+        (("calibrate",), "simpod[fit]"),
+    ):
+        assert said in call(*command, "--help").stdout

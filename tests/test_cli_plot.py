@@ -56,6 +56,16 @@ def test_a_picture_is_not_replaced_unasked(tmp_path: Path) -> None:
     assert plot("h100", "-o", out, "--overwrite").exit_code == 0
 
 
+def test_the_folder_of_a_picture_is_made_and_what_cannot_be_written_is_told(tmp_path: Path) -> None:
+    out = tmp_path / "pictures" / "node.png"
+    assert plot("h100", "-o", out).exit_code == 0
+    assert [each.name for each in out.parent.iterdir()] == ["node.png"]
+    for wrong, message in ((out / "node.png", "cannot be written"), (tmp_path, "is a folder")):
+        done = plot("h100", "-o", wrong)
+        assert done.exit_code == 2
+        assert message in done.output
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -93,6 +93,26 @@ def test_one_number_of_a_named_model_or_profile(load):
     assert (other.name, other.num_layers) == ("qwen3-32b", 8)
 
 
+def test_a_die_with_other_rates_is_no_longer_the_one_that_was_measured(load, tmp_path):
+    (tmp_path / "fast.yaml").write_text("base: h100\nname: fast\ndie: {hbm_bytes_per_s: 5e12}\n")
+    (tmp_path / "same.yaml").write_text("base: h100\nname: s\ndie: {hbm_bytes_per_s: 3.35e12}\n")
+    for override, calibrated in (
+        ("hardware.die.hbm_bytes_per_s=5e12", False),
+        ("hardware.die.peak_flops_per_s.bf16=2e15", False),
+        ("hardware=fast.yaml", False),
+        ("hardware=same.yaml", True),
+        ("hardware.die.hbm_bytes=9e10", True),
+    ):
+        got = load(override).hardware["server"]
+        assert got.die.name == "NVIDIA H100 SXM" + " (changed)" * (not calibrated)
+        fits = got.kernels.statuses(got.die.name, got.family)
+        assert ("calibrated" in fits) is calibrated
+    twice = load("hardware.die.l2_bytes=6e7", "hardware.die.num_cores=140")
+    assert twice.hardware["server"].die.name == "NVIDIA H100 SXM (changed)"
+    named = load("hardware.die.hbm_bytes_per_s=5e12", "hardware.die.name=mine")
+    assert named.hardware["server"].die.name == "mine"
+
+
 def test_a_workload_by_name_or_path(load, tmp_path):
     """A trace that a workload file names lies beside that file."""
     named = load("workload=bursty-chat", "workload.num_requests=30")
@@ -179,6 +199,23 @@ def test_aliases_of_the_layout_and_of_data_types(load):
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
+        (
+            "deployment.servr.tp=2",
+            "--set deployment.servr.tp=2: deployment.servr: no such pool; allowed: server; did",
+        ),
+        (
+            "workload.max_tokens=word",
+            '--set workload.max_tokens=word: workload.max_tokens: wrong type (got "word"); allowed',
+        ),
+        (
+            "model=null",
+            "--set model=null: model: wrong type (got null); allowed: a name, a path or a mapping",
+        ),
+        (
+            "deployment.server.role=mix",
+            '--set deployment.server.role=mix: deployment.server.role: unknown value (got "mix");'
+            " allowed: mixed, prefill, decode, attention, expert",
+        ),
         (
             "deployment.server.tpp=3",
             "--set deployment.server.tpp=3: deployment.server.tpp: unknown key (got 3); allowed",

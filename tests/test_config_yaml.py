@@ -101,6 +101,17 @@ def test_syntax_error_has_the_same_shape():
         ("a: 1\n---\nb: 2", "single document"),
         ("a: \x00", "not YAML"),
         ("a: !!int word", "'word' is not of type int"),
+        (f"a: {'[' * 3000}{']' * 3000}", "collections nested too deeply"),
+        (
+            "a: &a ["
+            + "x, " * 99
+            + "x]\nb: &b ["
+            + "*a, " * 99
+            + "*a]\nc: ["
+            + "*b, " * 99
+            + "*b]",
+            "more than 1,000,000 values",
+        ),
     ],
 )
 def test_refused(text, part):

@@ -99,6 +99,9 @@ def test_statuses_are_those_of_the_kernels_that_price_a_part():
         SMALL_MOE, replace(h100, kernels=KernelFits()), Layout(dies=8, tp=8), "mixed"
     )
     assert set(bare.values()) == {"assumed"}
+    assert found["a2e"] == found["e2a"] == "assumed"  # DeepEP has no such exchange
+    pod = part_statuses(DEEPSEEK_R1, load_hardware("cloudmatrix384"), ep_layout(32), "decode")
+    assert pod["a2e"] == pod["e2a"] == "calibrated"
 
 
 def test_the_worst_status_counts():

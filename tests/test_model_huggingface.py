@@ -201,7 +201,7 @@ def test_attention_without_groups_and_with_its_own_head_dim() -> None:
 def test_biases_and_norms_that_only_the_family_tells(
     model_type: str, fields: dict[str, Any], qkv: bool, output: bool, qk_norm: bool
 ) -> None:
-    attention = read(LLAMA, model_type=model_type, **fields).attention
+    attention = read(MOE, model_type=model_type, **fields).attention
     assert (attention.has_qkv_bias, attention.has_output_bias) == (qkv, output)
     assert attention.has_qk_norm is qk_norm
     assert attention.qk_norm_per_head is (model_type != "minimax_m2")
@@ -323,6 +323,10 @@ def test_two_group_sizes_are_refused() -> None:
     assert "got 32, 64" in problems(LLAMA, quantization_config=quantisation)
 
 
+def test_quantisation_that_is_a_word_is_not_passed_over() -> None:
+    assert "quantization_config: must be a mapping" in problems(LLAMA, quantization_config="fp8")
+
+
 @pytest.mark.parametrize(
     "quantisation",
     [
@@ -425,8 +429,8 @@ def test_unknown_family_is_refused_with_the_known_ones_and_a_way_on() -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_known_families_are_read(family: str) -> None:
-    assert read(LLAMA, model_type=family).head_parameters == 64 * 1000
-    assert read(LLAMA, model_type=family, tie_word_embeddings=True).head_parameters == 0
+    assert read(MOE, model_type=family).head_parameters == 64 * 1000
+    assert read(MOE, model_type=family, tie_word_embeddings=True).head_parameters == 0
 
 
 @pytest.mark.parametrize(
@@ -436,6 +440,8 @@ def test_known_families_are_read(family: str) -> None:
         (lambda path: path.write_text('{"hidden_size": 1,\n}'), ":2:1: is not JSON"),
         (lambda path: path.write_bytes(b"\xff\xfe\x00"), "UTF-8"),
         (lambda path: path.write_text("[1]"), "got list"),
+        (lambda path: path.write_text("9" * 5000), "is not JSON of a model: .*digits"),
+        (lambda path: path.write_text("[" * 5000), "is not JSON of a model: .*recursion"),
     ],
 )
 def test_unreadable_files(make: Callable[[Path], Any], word: str, tmp_path: Path) -> None:
@@ -444,6 +450,10 @@ def test_unreadable_files(make: Callable[[Path], Any], word: str, tmp_path: Path
     with pytest.raises(ConfigError, match=word) as caught:
         read_hf(path)
     assert str(path) in str(caught.value)
+
+
+def test_a_sparse_model_without_its_experts_is_no_dense_one() -> None:
+    assert "the number of experts is missing" in problems(LLAMA, model_type="deepseek_v3")
 
 
 def test_config_json_is_named_after_its_folder(tmp_path: Path) -> None:

@@ -99,7 +99,8 @@ def test_what_a_policy_raises_is_its_own_fault() -> None:
     def broken(view: FakeBatchView) -> BatchPlan:
         raise KeyError("oops")
 
-    with pytest.raises(PolicyError, match=r"policy mine: raised KeyError\('oops'\)"):
+    said = r"policy mine: raised KeyError\('oops'\) \(.*test_policies.py:\d+\)"
+    with pytest.raises(PolicyError, match=said):
         CHECKS["batching"](lambda: broken, "mine")
 
 

@@ -100,6 +100,12 @@ def test_a_sweep_folder_is_many_runs(tmp_path) -> None:
     data = data_of(tmp_path / "sweep.html")
     assert data["subtitle"].startswith("2 runs")
     assert data["figures"][0]["value"] == pytest.approx(1 + 1 / 6, rel=1e-4)
+    frame["slo_attainment"] = [1.0, 0.95, None]
+    frame.to_parquet(tmp_path / "runs.parquet")
+    write_report([tmp_path], tmp_path / "beyond.html")
+    data = data_of(tmp_path / "beyond.html")
+    assert data["figures"][0]["name"].endswith("90 % beyond")
+    assert charts_of(data)["rate-slo-attainment"]["marks"][0]["label"] == "> 2/s"
 
 
 def test_a_band_below_zero_stays_on_a_logarithmic_axis() -> None:

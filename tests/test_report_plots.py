@@ -32,6 +32,13 @@ def test_slo_curves_have_bands_a_target_and_the_knee() -> None:
     assert "offered" in labels(goodput)
 
 
+def test_a_knee_beyond_all_rates_is_told_and_not_drawn() -> None:
+    runs = runs_of(curve()).assign(slo_attainment=1.0)
+    axes = report.plot_slo_curve(runs)
+    assert "up to more than" in labels(axes)[0]
+    assert all(line.get_linestyle() != ":" for line in axes.get_lines())
+
+
 def test_a_table_serves_as_well_as_folders() -> None:
     runs = runs_of(curve()).assign(variant=lambda rows: "seed " + rows["seed"].astype(str))
     axes = report.plot_slo_curve(runs, metric="mean_ttft_ms")

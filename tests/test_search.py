@@ -11,6 +11,13 @@ import numpy as np
 import pytest
 from cli_runs import call, tiny
 
+from simpod.cli.search_answers import (
+    cost_per_million,
+    deployment_header,
+    deployment_row,
+    rate_warnings,
+    scored_json,
+)
 from simpod.config import load_experiment
 from simpod.errors import ConfigError
 from simpod.run.simulate import simulate
@@ -318,8 +325,41 @@ def test_what_is_no_deployment_is_counted(tmp_path: Path) -> None:
         space_of("x", (), [("a", ("1",)), ("a", ("2",))])
 
 
+def test_choices_may_be_what_makes_an_experiment(tmp_path: Path) -> None:
+    file = tiny(tmp_path, ("dies: 1", "dies: 2"))  # as dp 2 or as tp 2
+    space = space_of(str(file), (), [("deployment.server.dp", ("3", "2", "1"))])
+    assert space.example().pools[0].layout.dp == 2
+    with pytest.raises(ConfigError, match="2 dies can be split in more than one way"):
+        space_of(str(file), (), [("deployment.server.dp", ("3",))]).example()
+
+
+def test_what_a_million_tokens_cost() -> None:
+    probe = Probe(rate=1.0, by_seed=(figures(1.0, tokens_per_s_per_npu=500.0),))
+    scored = Scored(
+        candidate=Candidate(values={"p": "1"}, num_npus=16), probe=probe, attainment_frac=0.99
+    )
+    assert cost_per_million(scored, 3.6) == pytest.approx(2.0)  # 1.8 M tokens an hour and NPU
+    assert scored_json(scored, 3.6)["cost_per_million_output_tokens"] == pytest.approx(2.0)
+    assert deployment_row(scored, 3.6)[-2] == "2"
+    assert len(deployment_row(scored, 3.6)) == len(deployment_header(3.6))
+    assert "cost_per_million_output_tokens" not in scored_json(scored, None)
+
+
+def test_searches_in_which_nothing_is_random_say_so() -> None:
+    def found(*attainments: float) -> MaxRate:
+        probe = Probe(rate=1.0, by_seed=tuple(map(figures, attainments)))
+        return MaxRate(
+            status="found", rate=1.0, low=1.0, high=1.1, error_frac=0.0, seeds=2, runs=2,
+            probes=(probe,),
+        )  # fmt: skip
+
+    assert "nothing is random" in rate_warnings([found(0.9, 0.9)])[0]
+    assert rate_warnings([found(0.9, 0.8)]) == rate_warnings([found(0.9)]) == []
+
+
 def test_npus_are_chips_not_dies() -> None:
     assert num_npus(load_experiment("quickstart")) == 64  # 2 x 32 + 64 dies, two on an NPU
+    assert in_words({"policies.router.use": "x"}) == "router=x"
     assert in_words({"a.tp": "1", "b.tp": "2", "c.n": "3"}) == "a.tp=1, b.tp=2, n=3"
 
 

@@ -102,7 +102,9 @@ def test_a_sample_is_the_same_every_time_and_another_with_another_seed() -> None
         ({"sample": {"count": 3, "keys": {"a": {"min": 2, "max": 1}}}}, "min below max"),
         ({"sample": {"count": 3, "keys": {"a": {"min": 0, "max": 1, "scale": "log"}}}}, "above 0"),
         ({"sample": {"count": 3, "keys": {"a": {"min": 0, "choices": [1]}}}}, "either"),
-        ({"base": "quickstat"}, 'did you mean "quickstart"'),
+        ({"base": "quickstat"}, r'yaml:\d+:\d+: base: .*did you mean "quickstart"'),
+        ({"base": "nowhere.yaml"}, r'yaml:\d+:\d+: base: .*"nowhere.yaml" not found'),
+        ({"seeds": -1}, r"yaml:\d+:\d+: seeds: too small \(got -1\)"),
     ],
 )
 def test_mistakes_in_a_sweep_are_told(tmp_path: Path, content: Any, message: str) -> None:
@@ -342,6 +344,28 @@ def test_a_torn_last_line_is_cut_off(tmp_path: Path) -> None:
     journal = read_journal(tmp_path)
     assert (len(journal.ok), len(journal.failed)) == (2, 0)
     assert (tmp_path / JOURNAL).read_bytes().count(b"\n") == 3
+
+
+class _FullDisk:
+    """Takes ten bytes of what is written, as an unbuffered file on a full disk does."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        self.fileno = file.fileno
+
+    def write(self, data: bytes) -> int:
+        return self._file.write(data[:10])
+
+
+def test_a_full_disk_leaves_no_torn_line_in_the_middle(tmp_path: Path) -> None:
+    with open_journal(tmp_path) as writer:
+        writer.write(_line(1))
+        before = (tmp_path / JOURNAL).read_bytes()
+        writer._file = _FullDisk(writer._file)
+        with pytest.raises(OSError, match="No space left"):
+            writer.write(_line(2))
+        assert (tmp_path / JOURNAL).read_bytes() == before
+        assert len(writer.journal.ok) == 1
 
 
 def test_two_drivers_do_not_write_into_one_folder(tmp_path: Path) -> None:

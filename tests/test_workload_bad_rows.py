@@ -54,6 +54,8 @@ def row(**changes: str) -> str:
         (row(input_length="-5"), "input_length is -5; allowed: a whole number >= 1"),
         (row(input_length="2.5"), "input_length is 2.5; allowed: a whole number >= 1"),
         (row(input_length="1e12"), "input_length is 1000000000000; allowed: .* <= 1e9"),
+        (row(input_length="9" * 30), "input_length is 1e\\+30; allowed: .* <= 1e9"),
+        (row(input_length="9" * 5000), "not JSON .*digits"),
         (row(output_length="0"), r"output_length is 0 \(a failed request\?\); allowed"),
         (row(output_length="null"), "output_length is null; allowed: a finite number"),
         (row(output_length="Infinity"), "output_length is Infinity; allowed: a finite number"),
@@ -164,7 +166,7 @@ def test_out_of_order_names_both_lines_and_offers_sort(tmp_path: Path, policy) -
     with pytest.raises(ConfigError) as error:
         read(MooncakeTrace(path=path, bad_rows=policy))
     first, last = error.value.problems
-    assert first == f"{path}:3: time 2.5 s is before 3 s of line 2; allowed: ascending times"
+    assert first == f"{path}:3: trace time 2.5 s is before 3 s of line 2; allowed: ascending times"
     assert last == f"{path}: 1 row out of order; `sort: true` sorts the trace by time"
     assert read(MooncakeTrace(path=path, sort=True)).arrival_s.tolist() == [2, 2.5, 3]
 

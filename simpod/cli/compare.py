@@ -292,9 +292,20 @@ def _rank_table(comparison: "Comparison") -> tuple[list[str], list[list[str]]]:
             if label not in unlike and label != comparison.labels[index]
         ]
         ranks = [_rank(comparison.cells[metric][index]) for metric in metrics]
-        verdict = f"{_NO_DIFFERENCE} to {'; '.join(alike)}" if alike else "differs from all others"
+        verdict = _verdict(sorted(unlike, key=comparison.labels.index), alike)
         rows.append([comparison.labels[index], *ranks, verdict])
     return ["Rank by", *metrics, f"by {leading}"], rows
+
+
+def _verdict(unlike: Sequence[str], alike: Sequence[str]) -> str:
+    """From whom a variant is shown to differ, by the shorter of the two lists."""
+    if not alike:
+        return "differs from all others"
+    if not unlike:
+        return f"{_NO_DIFFERENCE} to any other"
+    if len(unlike) < len(alike):
+        return f"differs from {'; '.join(unlike)} alone"
+    return f"{_NO_DIFFERENCE} to {'; '.join(alike)}"
 
 
 def _rank(cell: "Cell") -> str:
@@ -314,6 +325,8 @@ def _in_words(cell: "Cell") -> str:
     if cell.low is None or cell.high is None:
         return f"{_number(cell.mean)}\n{_signed(cell.difference)}"
     interval = f"[{_signed(cell.low)}, {_signed(cell.high)}]"
+    if cell.low == cell.high == 0:
+        return f"{_number(cell.mean)}\nthe same in every seed"
     verdict = _signed(cell.difference) if cell.is_shown else _NO_DIFFERENCE
     return f"{_number(cell.mean)}\n{verdict} {interval}"
 

@@ -1,6 +1,6 @@
 """`simpod explain`: every resolved value and where it came from; one collective's price."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -203,6 +203,7 @@ def _explain_experiment(name: str, overrides: Sequence[str], *, as_json: bool) -
         print_json(experiment_json(resolved))
         return
     from simpod.config import explain, memory_of
+    from simpod.cost.memory import expert_die_bytes
 
     rows = [
         (row.key, in_yaml(row.value), row.origin)
@@ -214,14 +215,36 @@ def _explain_experiment(name: str, overrides: Sequence[str], *, as_json: bool) -
     for hardware in {each.name: each for each in resolved.hardware.values()}.values():
         statuses = hardware.kernels.statuses(hardware.die.name, hardware.family)
         show(
-            f"\nKernels of {hardware.name}: {in_words(statuses)}; each: simpod explain HARDWARE,"
-            " all constants: --json"
+            f"\nKernels of {hardware.name}, with the libraries of {resolved.semantics.name}:"
+            f" {in_words(statuses)}; each: simpod explain HARDWARE, all constants: --json"
         )
+    for line in _part_lines(resolved):
+        show(line)
     for pool in resolved.pools:
         dies = pool.layout.dies // pool.layout.dp
         title = f"Memory of one die of pool {pool.name}, GB"
         held = memory_of(resolved, pool.name)
         show("", _memory_table(title, resolved.memory[pool.name], held, dies))
+        experts = expert_die_bytes(resolved.model, pool.layout, resolved.staging_slots or 0)
+        if experts:
+            of = resolved.memory[pool.name].hbm_bytes
+            share = f"{experts / GB:.2f} of {of / GB:.2f} GB, {100 * experts / of:.1f} %"
+            show(f"\nWeights on one of its {pool.layout.expert_dies} dies for experts: {share}")
+
+
+def _part_lines(resolved: "ResolvedExperiment") -> Iterator[str]:
+    """For each pool, which parts of its steps have prices of which status."""
+    from simpod.cost.statuses import STATUSES, part_statuses
+
+    for pool in resolved.pools:
+        hardware = resolved.hardware[pool.name]
+        known = part_statuses(resolved.model, hardware, pool.layout, pool.role)
+        groups = [
+            f"{status}: {', '.join(part.replace('_', ' ') for part in parts)}"
+            for status in STATUSES
+            if (parts := [part for part, its in known.items() if its == status])
+        ]
+        yield f"Parts of a step of pool {pool.name}: {'; '.join(groups)}"
 
 
 def _kernel_table(name: str) -> "Table":

@@ -6,9 +6,9 @@ from typing import Annotated, Final, Literal
 
 import typer
 
+from simpod.cli.files import new_file
 from simpod.cli.options import OverwriteOption
 from simpod.cli.output import print_json
-from simpod.errors import ConfigError
 
 EPILOG: Final = """Examples:
 
@@ -39,13 +39,12 @@ def export_command(
     """Write a result as SGLang's JSON line or as an llm-d benchmark report."""
     from simpod.report.export import llmd_report, sglang_line
 
-    if out is not None and out.exists() and not overwrite:
-        raise ConfigError(f"{out} exists: choose another name or add --overwrite")
     value = sglang_line(result) if to_format == "sglang" else llmd_report(result)
     indent = None if to_format == "sglang" else 2
     if out is not None:
         text = json.dumps(value, indent=indent, allow_nan=False)
-        out.write_text(f"{text}\n", encoding="utf-8")
+        with new_file(out, overwrite=overwrite) as draft:
+            draft.write_text(f"{text}\n", encoding="utf-8")
         typer.echo(f"wrote {out}")
     elif indent is None:
         typer.echo(json.dumps(value, allow_nan=False))

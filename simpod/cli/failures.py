@@ -7,7 +7,7 @@ from typing import Any, Final
 import typer
 from typer.core import TyperGroup
 
-from simpod.errors import INTERRUPTED, InvariantError, PolicyError, SimpodError
+from simpod.errors import INTERRUPTED, ConfigError, InvariantError, PolicyError, SimpodError
 
 _BUG: Final = (
     "this is a bug of simpod, not a mistake of yours: please report it with the experiment"
@@ -31,6 +31,10 @@ class Commands(TyperGroup):
         except SimpodError as error:
             typer.echo(message(error), err=True)
             raise typer.Exit(error.exit_code) from None
+        except MemoryError as error:
+            lack = f"error: not enough memory: {error or 'no more was to be had'}"
+            typer.echo(f"{lack}; fewer requests (workload.num_requests) take less", err=True)
+            raise typer.Exit(ConfigError.exit_code) from None
         except KeyboardInterrupt:
             typer.echo("interrupted", err=True)
             raise typer.Exit(INTERRUPTED) from None

@@ -35,8 +35,13 @@ def show(*renderables: "RenderableType") -> None:
     typer.echo(captured.get(), nl=False)  # the console itself would exit with 1 on a closed pipe
 
 
-def plain_table(*columns: str, right: Sequence[str] = (), title: str | None = None) -> "Table":
-    """A table without a frame; the first column is kept whole, those in `right` hold numbers."""
+def plain_table(
+    *columns: str, right: Sequence[str] = (), title: str | None = None, folds_first: bool = False
+) -> "Table":
+    """A table without a frame; those in `right` hold numbers.
+
+    Where it is too wide the first column is kept whole; with folds_first all others are.
+    """
     from rich import box
     from rich.table import Table
 
@@ -45,7 +50,9 @@ def plain_table(*columns: str, right: Sequence[str] = (), title: str | None = No
     )
     for position, name in enumerate(columns):
         justify: Literal["left", "right"] = "right" if name in right else "left"
-        table.add_column(name, justify=justify, overflow="fold", no_wrap=position == 0)
+        table.add_column(
+            name, justify=justify, overflow="fold", no_wrap=(position == 0) != folds_first
+        )
     return table
 
 

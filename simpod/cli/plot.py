@@ -6,6 +6,7 @@ from typing import Annotated, Any, Final, cast
 
 import typer
 
+from simpod.cli.files import new_file
 from simpod.cli.options import OverwriteOption
 from simpod.errors import ConfigError
 
@@ -138,7 +139,7 @@ def timeline(result: OneResult, out: OutOption, overwrite: OverwriteOption = Fal
 def experts(
     loads: Annotated[
         list[Path],
-        _argument("RESULT|LOAD...", "A result; or files [layers, n] (.npy, .csv, .parquet)."),
+        _argument("RESULT|LOAD...", "A result; or files \\[layers, n] (.npy, .csv, .parquet)."),
     ],
     out: OutOption,
     by: Annotated[
@@ -188,10 +189,9 @@ def _draw(out: Path, plot: Callable[[], Any], *, overwrite: bool) -> None:
     """Draw and write; what a plot returns is Axes, or an array of them."""
     from simpod.report.style import save
 
-    if out.exists() and not overwrite:
-        raise ConfigError(f"{out} exists: choose another name or add --overwrite")
-    axes = plot()
-    save(axes.flat[0] if hasattr(axes, "flat") else axes, out)
+    with new_file(out, overwrite=overwrite) as draft:
+        axes = plot()
+        save(axes.flat[0] if hasattr(axes, "flat") else axes, draft)
     typer.echo(f"wrote {out}")
 
 
@@ -223,10 +223,9 @@ def topology(
     from simpod.config import load_hardware
     from simpod.report import plot_topology
 
-    if out.exists() and not overwrite:
-        raise ConfigError(f"{out} exists: choose another name or add --overwrite")
-    graph = build_graph(load_hardware(hardware))
-    plot_topology(degraded(graph, dict(map(_loss, losses or ()))), out)
+    with new_file(out, overwrite=overwrite) as draft:
+        graph = build_graph(load_hardware(hardware))
+        plot_topology(degraded(graph, dict(map(_loss, losses or ()))), draft)
     typer.echo(f"wrote {out}")
 
 

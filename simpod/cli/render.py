@@ -93,7 +93,7 @@ def _prices(summary: Summary) -> Iterator[str]:
     shares = summary["price_status_frac"]
     if shares:
         parts = [f"{percent(frac)} {status}" for status, frac in sorted(shares.items())]
-        yield f"Step times: {', '.join(parts)} (see docs/accuracy.md)"
+        yield f"Step times: {', '.join(parts)} (which parts: simpod explain)"
 
 
 def duration(seconds: float | None) -> str:
@@ -161,6 +161,8 @@ def _overview(summary: Summary) -> Table:
     table.add_row("Finished", f"{summary['finished']:,} requests", "Measured", measured)
     table.add_row("Simulated", duration(summary["simulated_s"]), "NPUs", count(summary["num_npus"]))
     rate = f"{count(summary['request_throughput'])} requests/s"
+    if (offered := summary["saturation"].get("offered_rate_per_s")) is not None:
+        rate = f"{count(summary['request_throughput'])} of {count(offered)} requests/s"
     table.add_row("Throughput", rate, "Output", f"{output}, {per_npu}")
     in_flight = f"up to {summary['max_concurrent_requests']:,}"
     table.add_row("Prefix hits", percent(summary["prefix_hit_frac"]), "In flight", in_flight)

@@ -5,8 +5,8 @@ from typing import Annotated, Final
 
 import typer
 
+from simpod.cli.files import new_file
 from simpod.cli.options import OverwriteOption
-from simpod.errors import ConfigError
 
 EPILOG: Final = """Examples:
 
@@ -36,7 +36,7 @@ def report_command(
         typer.Option(
             "--experts",
             metavar="FILE",
-            help="Expert load [layers, experts] (.npy, .csv, .parquet); may be repeated.",
+            help="Expert load \\[layers, experts] (.npy, .csv, .parquet); may be repeated.",
             show_default=False,
         ),
     ] = None,
@@ -54,7 +54,6 @@ def report_command(
     """Write one self-contained HTML page: figures, interactive plots, tables, slowest requests."""
     from simpod.report.html import write_report
 
-    if out.exists() and not overwrite:
-        raise ConfigError(f"{out} exists: choose another name or add --overwrite")
-    size_bytes = write_report(results, out, experts=tuple(experts or ()), links=links)
+    with new_file(out, overwrite=overwrite) as draft:
+        size_bytes = write_report(results, draft, experts=tuple(experts or ()), links=links)
     typer.echo(f"wrote {out}: {size_bytes / 1e6:.2f} MB; open it in a browser")

@@ -12,9 +12,11 @@ from simpod.cli.options import ExperimentArgument, JsonOption, QuietOption, SetO
 from simpod.cli.output import add_rows, markdown_lines, open_progress, plain_table, print_json, show
 from simpod.cli.search_answers import (
     choice_notes,
+    deployment_header,
     deployment_row,
     probe_json,
     rate_json,
+    rate_warnings,
     scored_json,
 )
 from simpod.errors import ConfigError
@@ -48,6 +50,7 @@ class _Asked:
     target: "RateTarget"
     jobs: int | None
     quiet: bool
+    price_per_npu_hour: float | None = None
 
 
 def search_command(
@@ -129,13 +132,22 @@ def search_command(
             help="Runs of each rate where the noise asks for more.",
         ),
     ] = 16,
+    price_per_npu_hour: Annotated[
+        float | None,
+        typer.Option(
+            "--npu-hour",
+            metavar="PRICE",
+            help="Of an NPU; --cheapest and --pareto then say what a million output tokens cost.",
+            show_default=False,
+        ),
+    ] = None,
     trials: Annotated[
         int,
         typer.Option(
             "--trials",
             metavar="N",
             min=1,
-            help="Deployments tried where there are more than 256; needs simpod[opt].",
+            help="Deployments tried where there are more than 256; needs simpod\\[opt].",
         ),
     ] = 100,
     exhaustive: Annotated[
@@ -167,6 +179,8 @@ def search_command(
         raise ConfigError(
             "--max-rate (--along), --curve (--rates), --cheapest, --pareto: one of them"
         )
+    if price_per_npu_hour is not None and not (price_per_npu_hour > 0 and (cheapest or pareto)):
+        raise ConfigError("--npu-hour: a price above 0, with --cheapest or --pareto")
     target = RateTarget(
         attainment_frac=attainment,
         tolerance_frac=tolerance,
@@ -179,6 +193,7 @@ def search_command(
         target=target,
         jobs=jobs,
         quiet=quiet,
+        price_per_npu_hour=price_per_npu_hour,
     )
     if kinds[1]:
         answer = _curve(asked, curve, rates)
@@ -194,7 +209,7 @@ def search_command(
         if markdown:
             typer.echo("\n".join(markdown_lines(header, [[str(c) for c in r] for r in rows])))
         else:
-            show(add_rows(plain_table(*header, right=header[1:]), rows))
+            show(add_rows(plain_table(*header, right=header[1:], folds_first=True), rows))
         typer.echo("\n" + "\n".join(notes))
 
 
@@ -252,7 +267,7 @@ def _max_rates(asked: _Asked, along_text: str | None) -> dict[str, Any]:
         "notes": [
             f"Highest {key} at which {asked.target.attainment_frac:.4g} of the requests meet the"
             " SLO and no backlog grows; low and high are its bracket, error its standard error.",
-            *_warnings(found),
+            *rate_warnings(found),
         ],
     }
 
@@ -261,15 +276,6 @@ def _rate_row(value: str, found: "MaxRate") -> list[str]:
     error = "-" if math.isinf(found.error_frac) else f"{found.error_frac:.1%}"
     ends = [f"{end:.4g}" for end in (found.rate, found.low, found.high)]
     return [value, *ends, error, str(found.seeds), str(found.runs), found.status]
-
-
-def _warnings(found: "Sequence[MaxRate]") -> list[str]:
-    notes = []
-    if any(each.status == "always" for each in found):
-        notes.append("always: no rate that was tried leaves the SLO; is it set tightly enough?")
-    if any(each.status == "never" for each in found):
-        notes.append("never: the SLO is not met even at the lowest rate that was tried.")
-    return notes
 
 
 # --- SLO curves --------------------------------------------------------------------------------
@@ -324,7 +330,6 @@ def _parse_rates(text: str) -> list[float]:
 def _deployments(
     asked: _Asked, choose: Sequence[str], rate: float | None, trials: int | None, *, is_pareto: bool
 ) -> dict[str, Any]:
-    from simpod.config import load_experiment
     from simpod.sweep.search.choices import space_of
     from simpod.sweep.search.deploy import Question, pareto_set
     from simpod.sweep.search.measure import rate_of, require_slo
@@ -332,14 +337,15 @@ def _deployments(
 
     if not choose:
         raise ConfigError("--choose: at least one, e.g. --choose deployment.decode.instances=1,2,4")
-    fixed = asked.overrides
-    resolved = load_experiment(asked.experiment, fixed)
+    fixed, price = asked.overrides, asked.price_per_npu_hour
+    axes = [split_variation(text, 1, "--choose") for text in choose]
+    space = space_of(asked.experiment, fixed, axes)
+    resolved = space.example()
     if not is_pareto:
         require_slo(resolved)
     if rate is not None:
         fixed = (*fixed, f"{rate_of(resolved)[0]}={rate!r}")
-    axes = [split_variation(text, 1, "--choose") for text in choose]
-    space = space_of(asked.experiment, fixed, axes)
+        space = space_of(asked.experiment, fixed, axes)
     with _measuring(asked, resolved.seed) as measure:
         question = Question(
             measure=measure,
@@ -358,12 +364,16 @@ def _deployments(
             "skipped": choice.skipped,
             "invalid": choice.invalid,
             "runs": choice.runs,
-            **({} if is_pareto else {"best": scored_json(choice.best) if choice.best else None}),
-            "pareto" if is_pareto else "measured": [scored_json(each) for each in listed],
+            **(
+                {}
+                if is_pareto
+                else {"best": scored_json(choice.best, price) if choice.best else None}
+            ),
+            "pareto" if is_pareto else "measured": [scored_json(each, price) for each in listed],
         },
-        "header": ["Deployment", "NPUs", "attainment", "tokens/s/NPU", "tokens/s/user", "verdict"],
-        "rows": [deployment_row(each) for each in listed],
-        "notes": choice_notes(choice, is_pareto=is_pareto),
+        "header": deployment_header(price),
+        "rows": [deployment_row(each, price) for each in listed],
+        "notes": choice_notes(choice, price, is_pareto=is_pareto),
     }
 
 

@@ -1,6 +1,8 @@
 """`simpod sweep`: many runs, resumed after any death without repeating or losing one."""
 
+import errno
 import json
+import os
 import secrets
 import sys
 import time
@@ -136,6 +138,7 @@ def _sweep(
     _prepare(folder, plan)
     start_s = time.perf_counter()
     with (
+        _writable(folder),
         open_journal(folder) as writer,
         open_engine(*engine) as opened,
         _progress(plan.file.name, quiet=quiet) as on_done,
@@ -146,6 +149,20 @@ def _sweep(
         finally:  # also after Ctrl-C: the table of what there is
             write_table(driver, folder)
     return _answer(driver, folder, tally, time.perf_counter() - start_s)
+
+
+@contextmanager
+def _writable(folder: Path) -> Iterator[None]:
+    """A disk that is full, or may not be written to, is no bug; what the journal holds is kept."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO):
+            raise
+        reason = os.strerror(error.errno)
+        raise ConfigError(
+            f"--out {folder}: cannot be written: {reason}; the same command goes on from there"
+        ) from None
 
 
 def _answer(driver: "Driver", folder: Path, tally: "Tally", wall_s: float) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from typing import Annotated, Final
 
 import typer
 
+from simpod.cli.files import new_file
 from simpod.cli.options import OverwriteOption
 from simpod.errors import ConfigError
 
@@ -54,8 +55,6 @@ def trace_view_command(
     """Write steps, requests, KV transfers and counters as a trace that Perfetto opens."""
     from simpod.report.trace_events import Window, write_trace
 
-    if out.exists() and not overwrite:
-        raise ConfigError(f"{out} exists: choose another name or add --overwrite")
     if request is not None and (from_s is not None or to_s is not None):
         raise ConfigError("--request and --from/--to exclude each other")
     window = Window(
@@ -63,7 +62,8 @@ def trace_view_command(
         to_s=_ALL if to_s is None else to_s,
         request_id=request,
     )
-    counts = write_trace(result, out, window)
+    with new_file(out, overwrite=overwrite) as draft:
+        counts = write_trace(result, draft, window)
     typer.echo(
         f"wrote {out}: {counts.slices:,} slices, {counts.flows:,} KV transfers,"
         f" {out.stat().st_size / 1e6:.1f} MB; open it at https://ui.perfetto.dev"

@@ -9,6 +9,7 @@ from typing import Final
 from simpod.config.nodes import Node
 from simpod.config.problems import Problems
 
+HALF_ROLES: Final = ("attention", "expert")
 OF_EXPERTS: Final = {"dies": "expert_dies", "shared_expert_dies": "shared_expert_dies"}
 """Keys of a pool with role expert -> keys of the pool that both halves become."""
 WHOLE: Final = "decode"
@@ -19,7 +20,7 @@ def join_halves(root: Node, problems: Problems) -> None:
     """Rewrite the two halves, if there are any, as one pool; keys keep their places."""
     deployment = root.child("deployment")
     pools = deployment.children() if deployment is not None else {}
-    attention, experts = (_with_role(pools, role) for role in ("attention", "expert"))
+    attention, experts = (_with_role(pools, role) for role in HALF_ROLES)
     if not attention and not experts:
         return
     if len(attention) != 1 or len(experts) != 1 or WHOLE in pools:

@@ -3,7 +3,7 @@
 The tables of Hopper are TensorRT-LLM's (CUTLASS, and its mxfp4 kernels); vLLM and SGLang run their
 experts there by Triton, and those of 4 bits by Marlin (InferenceX's scripts: `--moe-backend
 triton`, VLLM_MXFP4_USE_MARLIN=1). Both were measured on the A100; their constants are fractions of
-a die's rates, so they are lent to the other devices, and a price says `family`.
+a die's rates, so they are lent to the other devices, and a price says `assumed`: of another family.
 """
 
 from collections.abc import Mapping

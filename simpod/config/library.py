@@ -45,7 +45,8 @@ def find(kind: Kind, value: str, beside: Path | None = None) -> Path:
         return path
     known = names(kind)
     parts = [f'unknown {SINGULAR[kind]} "{value}"', did_you_mean(value, known)]
-    parts += [f"allowed: {listed(known) or 'none is shipped'}", "or a path to a file"]
+    parts += [_folder_hint(value), f"allowed: {listed(known) or 'none is shipped'}"]
+    parts += ["or a path to a file"]
     raise ConfigError("; ".join(part for part in parts if part))
 
 
@@ -76,9 +77,23 @@ def label(path: Path) -> str:
     return str(absolute.relative_to(here)) if absolute.is_relative_to(here) else str(path)
 
 
+def _folder_hint(value: str) -> str:
+    """What a name lacks to be the path of something that is there; else nothing."""
+    path = Path(value)
+    near = next((path.with_suffix(each) for each in _SUFFIXES if _is_file(path, each)), None)
+    if (path / "config.json").is_file():
+        return f"a folder is written ./{value}"
+    return f"there is a file {near}" if near is not None else ""
+
+
+def _is_file(path: Path, suffix: str) -> bool:
+    return bool(path.name) and path.with_suffix(suffix).is_file()
+
+
 def unknown_everywhere(value: str, kinds: Sequence[Kind]) -> ConfigError:
     """The error for a name that no kind has."""
     every = [name for kind in kinds for name in names(kind)]
     what = " or ".join(SINGULAR[kind] for kind in kinds)
-    parts = [f'unknown {what} "{value}"', did_you_mean(value, every), f"allowed: {listed(every)}"]
+    parts = [f'unknown {what} "{value}"', _folder_hint(value) or did_you_mean(value, every)]
+    parts += [f"allowed: {listed(every)}"]
     return ConfigError("; ".join(part for part in parts if part))

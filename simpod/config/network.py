@@ -98,7 +98,8 @@ def resolve_network(
             problems.at(
                 path,
                 "nothing runs over the fabric here: no KV transfer that shares links, no"
-                " shared_memory, no experts whose popularity changes, no migration",
+                " shared_memory, no experts whose popularity changes, no migration;"
+                " exchanges of steps take the rates of the profile's planes",
                 show_value=False,
             )
     _check_degrade(network.degrade, profile, problems)

@@ -3,8 +3,9 @@
 from collections.abc import Callable
 
 from simpod.config.aliases import POLICY_KEYS, POOL_ALIASES, SETTINGS_OF
+from simpod.config.changed_die import rename_overridden_die
 from simpod.config.nodes import Node, Path, Place, dotted, from_plain
-from simpod.config.problems import NOTHING, Problem, Problems
+from simpod.config.problems import NOTHING, Problem, Problems, did_you_mean, listed
 from simpod.config.strict_yaml import parse_yaml
 from simpod.errors import ConfigError
 
@@ -35,6 +36,7 @@ def apply_override(root: Node, text: str, expand: Expand, problems: Problems) ->
         return
     parent = _parent(root, segments, expand, problems, place)
     if parent is not None:
+        rename_overridden_die(segments, root)
         _put(parent, segments, node, problems)
 
 
@@ -45,6 +47,9 @@ def _parent(
     node, path = root, list[str | int]()
     for segment in segments[:-1]:
         child = _child(node, segment)
+        if child is None and path == ["deployment"] and segments[-1] != "role" and node.value:
+            _refuse_pool(node, segment, problems, place)
+            return None
         if child is None and isinstance(node.value, dict):
             child = from_plain({}, place, segment)
             node.value[segment] = child
@@ -61,6 +66,20 @@ def _parent(
         _refuse(node, [*path, segments[-1]], problems, place)
         return None
     return node
+
+
+def _refuse_pool(deployment: Node, name: str, problems: Problems, place: Place) -> None:
+    """A key below a pool that is not there: a typing mistake, and no new pool without a role."""
+    known = tuple(deployment.children())
+    problems.add(
+        Problem(
+            place=place,
+            key=f"deployment.{name}",
+            what="no such pool",
+            allowed=listed(known),
+            hint=did_you_mean(name, known),
+        )
+    )
 
 
 def _child(node: Node, segment: str) -> Node | None:

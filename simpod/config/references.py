@@ -5,6 +5,7 @@ from pathlib import Path as FilePath
 from typing import Any, Final, TypeVar
 
 from simpod.config import library
+from simpod.config.changed_die import rename_changed_die
 from simpod.config.nodes import Node, Path, Place, from_plain
 from simpod.config.problems import Problem, Problems
 from simpod.config.strict_yaml import read_yaml
@@ -68,6 +69,9 @@ def _profile(
             raise ConfigError(f"{named.place}: {key}: takes the name of a profile, or a path")
         on_the_way = (*above, (path.resolve(), key))
         below = _profile(named.value, path.parent, found, on_the_way)
+        if key == BASE:
+            die = below.child("die") or below
+            rename_changed_die(tree.child("die"), die.plain().get("name"), die.plain())
         layers.append(_die_kernels(below, named) if key == KERNELS_OF else below)
     if len(layers) == 1:
         return tree

@@ -18,6 +18,8 @@ from simpod.errors import ConfigError
 
 _TAG: Final = "tag:yaml.org,2002:"
 _EXACT_FLOAT: Final = 2.0**53
+MOST_VALUES: Final = 1_000_000
+"""Of one document, aliases counted each time they stand: a few lines can mean billions."""
 _LINE_BREAK: Final = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 _SCALARS: Final[tuple[tuple[str, str, str], ...]] = (  # tag, pattern, first characters
     ("null", r"^(?:~|null|Null|NULL|)$", "~nN"),
@@ -81,6 +83,8 @@ def parse_yaml(text: str, source: str, found: list[Problem] | None = None) -> No
         raise ConfigError(str(builder.syntax(error))) from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{source}: not YAML: {' '.join(str(error).split())}") from None
+    except RecursionError:
+        raise ConfigError(f"{source}: collections nested too deeply") from None
     if composed is None:
         start = Place(source, 1, 1, lines[0] if lines else "")
         return Node(value=None, place=start, key=start)
@@ -100,6 +104,7 @@ class _Builder:
         self.lines = lines
         self.problems: list[Problem] = []
         self._open: list[yaml.Node] = []
+        self._made = 0
 
     def place(self, mark: Any) -> Place:
         text = self.lines[mark.line] if mark.line < len(self.lines) else ""
@@ -119,6 +124,9 @@ class _Builder:
     def node(self, composed: yaml.Node, key: Place | None, written: str) -> Node:
         place = self.place(composed.start_mark)
         value: Any = None
+        self._made += 1
+        if self._made > MOST_VALUES:
+            raise ConfigError(f"{self.source}: more than {MOST_VALUES:,} values, by its aliases")
         if composed in self._open:
             self.problem(composed, "an alias inside its own anchor")
         elif isinstance(composed, yaml.ScalarNode):

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any, Final, TypeVar
 
@@ -9,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from simpod.config.aliases import NOT_MODELLED, POOL_ALIASES
+from simpod.config.halves import HALF_ROLES
 from simpod.config.nodes import Node, Path, dotted
 from simpod.config.problems import NOTHING, Problem, Problems, closest, did_you_mean, listed
 
@@ -21,6 +23,7 @@ _MESSAGES: Final[Mapping[str, tuple[str, str, str]]] = {
     "too_short": ("empty", "at least one entry", ""),
     "string_too_short": ("empty", "text", ""),
 }
+_REFERENCES: Final = (("model",), ("hardware",), ("workload",))
 _TYPES: Final[Mapping[str, str]] = {
     "int_type": "an integer",
     "int_from_float": "an integer",
@@ -132,9 +135,22 @@ def _tell(
         if not problems.is_silent(path := _written_path(root, details["loc"]))
     ]
     misspelt = {(*t.path[:-1], t.meant()) for t in tellers if t.is_unknown_key}
-    for teller in tellers:
-        if not (teller.is_missing and teller.path in misspelt):
-            problems.add(teller.problem())
+    wanted = [t for t in tellers if not (t.is_missing and t.path in misspelt)]
+    for problem in _joined([teller.problem() for teller in wanted]):
+        problems.add(problem)
+
+
+def _joined(found: Sequence[Problem]) -> list[Problem]:
+    """The members of a union each refuse a value: one problem, with what all of them allow."""
+    joined: list[Problem] = []
+    for problem in found:
+        last = joined[-1] if joined else None
+        is_same = last is not None and (last.place, last.key) == (problem.place, problem.key)
+        if last is not None and is_same and last.allowed and problem.allowed:
+            joined[-1] = replace(last, allowed=f"{last.allowed}, or {problem.allowed}")
+        else:
+            joined.append(problem)
+    return joined
 
 
 def _written_path(root: Node, loc: Sequence[str | int]) -> Path:
@@ -146,8 +162,8 @@ def _written_path(root: Node, loc: Sequence[str | int]) -> Path:
         if deeper is not None:
             node = deeper
             path.append(segment)
-        elif last and segment != "[key]":
-            path.append(segment)
+        elif last and segment != "[key]" and isinstance(node.value, dict):
+            path.append(segment)  # a key that is missing; below a scalar it names a union member
     return tuple(path)
 
 
@@ -197,13 +213,17 @@ class _Teller:
     def _words(self) -> tuple[str, str, str]:
         """What is wrong, what is allowed, a hint."""
         if self.kind in _TYPES:
-            return "wrong type", _TYPES[self.kind], ""
+            named = "a name, a path or " if self.path[-1:] in _REFERENCES else ""
+            return "wrong type", named + _TYPES[self.kind], ""
         if self.kind in _BOUNDS:
             what, sign, bound = _BOUNDS[self.kind]
             return what, f"a number {sign} {self.ctx[bound]:g}", ""
         if self.kind in {"literal_error", "enum"}:
             allowed = str(self.ctx["expected"]).replace("'", "").replace(" or ", ", ")
             names = allowed.split(", ")
+            if self.path[0] == "deployment" and self.path[-1] == "role":
+                names += HALF_ROLES
+                allowed = ", ".join(names)
             return "unknown value", allowed, did_you_mean(str(self.details["input"]), names)
         if self.kind == "value_error":
             return str(self.ctx["error"]), "", ""

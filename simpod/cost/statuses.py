@@ -1,7 +1,7 @@
 """How far each part of a step's price rests on measurements of this very device."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from simpod.cost.kernels.variants import (
     GEMM,
@@ -20,6 +20,8 @@ from simpod.hardware.spec import HardwareProfile
 from simpod.model.spec import ModelSpec
 from simpod.records.columns import STEP_PARTS
 
+SPLIT: Final = "xccl_pull"
+"""Constants that attention and experts on different dies exchange by."""
 STATUSES: tuple[Status, ...] = ("calibrated", "family", "assumed")
 """From the best to the worst."""
 
@@ -48,6 +50,7 @@ def part_statuses(
         ]
     )
     exchange = "assumed" if not hardware.kernels.exchange else of("exchange", ())
+    split = of("exchange", (SPLIT,)) if SPLIT in hardware.kernels.exchange else "assumed"
     known: dict[str, Status] = {
         "attention": attention,
         "projections": dense,
@@ -59,6 +62,8 @@ def part_statuses(
         "dispatch_wait": attention,
         "combine": exchange,
         "combine_wait": exchange,
+        "a2e": split,
+        "e2a": split,
         "head": dense,
         "mtp": dense,
     }

@@ -39,6 +39,8 @@ _GROUP_OF_FORMAT = {"mxfp4": 32, "NVFP4": 16}  # fixed by the formats themselves
 def published_weights(fields: Fields) -> Published:
     """Data type and groups of the linear layers, and which of them stay bf16 all the same."""
     quantisation = fields.get("quantization_config")
+    if quantisation is not None and not isinstance(quantisation, Mapping):
+        fields.wrong("quantization_config", "a mapping with quant_method, or null")
     if not isinstance(quantisation, Mapping):
         return Published(weight_dtype=_plain(fields))
     dtype = _quantised(quantisation)

@@ -45,10 +45,17 @@ FAMILIES = (
 """Values of `model_type` that are read; all leave embeddings untied unless the file says so."""
 
 
+_SPARSE_FAMILIES = (
+    *("mixtral", "qwen2_moe", "qwen3_moe", "qwen3_vl_moe_text", "deepseek_v3", "kimi_k2"),
+    *("glm4_moe", "gpt_oss", "minimax_m2"),
+)
+"""Families that have experts; deepseek_v2 without `n_routed_experts` is a dense model."""
+
+
 def read_hf(path: Path) -> ModelSpec:
     """Read the model from a file; its name is the file's, or the folder's of a `config.json`."""
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -56,6 +63,8 @@ def read_hf(path: Path) -> ModelSpec:
     except json.JSONDecodeError as error:
         where = f"{path}:{error.lineno}:{error.colno}"
         raise ConfigError(f"{where}: is not JSON: {error.msg}") from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits; nesting
+        raise ConfigError(f"{path}: is not JSON of a model: {error}") from None
     if not isinstance(config, dict):
         raise ConfigError(f"{path}: must be a mapping of fields, got {type(config).__name__}")
     name = path.resolve().parent.name if path.name == "config.json" else path.stem
@@ -171,6 +180,11 @@ def _moe(fields: Fields) -> tuple[MoeSpec | None, int]:
         "n_routed_experts", "num_experts", "num_local_experts", "num_routed_experts"
     )
     if experts is None:
+        if fields.model_type in _SPARSE_FAMILIES:
+            fields.problems.append(
+                f"the number of experts is missing; a {fields.model_type} has n_routed_experts,"
+                " num_experts or num_local_experts"
+            )
         return None, 0
     num_moe_layers = _moe_layers(fields)
     if num_moe_layers == 0:

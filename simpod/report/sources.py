@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from simpod.config.key_names import short_names
 from simpod.errors import ConfigError
 from simpod.run.results import (
     ResultFiles,
@@ -198,7 +199,8 @@ def _variants(rows: "pd.DataFrame") -> "pd.Series[str]":
     keys = [key for key in varied_keys(rows) if not _is_load(key) and rows[key].nunique() > 1]
     text = rows.get("label", "run")
     if keys:
-        parts = [f"{_short(key)}=" + rows[key].astype(str) for key in keys]
+        names = short_names(keys)
+        parts = [f"{names[key]}=" + rows[key].astype(str) for key in keys]
         text = parts[0]
         for part in parts[1:]:
             text = text + ", " + part
@@ -209,11 +211,6 @@ def _variants(rows: "pd.DataFrame") -> "pd.Series[str]":
 
 def _is_load(key: str) -> bool:
     return key.endswith(("rate_per_s", "rate_scale", "concurrency")) or key in _ECHOED
-
-
-def _short(key: str) -> str:
-    parts = key.split(".")
-    return parts[-2] if parts[-1] == "use" and len(parts) > 1 else parts[-1]
 
 
 def need(table: "pd.DataFrame", *columns: str, for_what: str) -> None:

@@ -4,6 +4,7 @@ A line is written with one call, so that of a killed driver at most the last lin
 off at the next start. A run that has two lines counts by its last.
 """
 
+import errno
 import fcntl
 import json
 import os
@@ -61,7 +62,10 @@ class JournalWriter:
         text = json.dumps(record, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
         line = text.encode() + b"\n"
         offset = self.journal.end
-        self._file.write(line)  # unbuffered: one write
+        written = self._file.write(line)  # unbuffered: one write
+        if written != len(line):  # the disk is full: no torn line may stay before the next one
+            os.ftruncate(self._file.fileno(), offset)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self.journal.path)
         self.journal.end += len(line)
         self.journal.note(record["run_id"], record["status"], offset)
         return offset

@@ -144,7 +144,13 @@ def load_sweep(name_or_path: str) -> SweepFile:
     problems.stop()
     if spec is None:
         raise InvariantError("a sweep is invalid without a problem")
-    return SweepFile(name=path.stem, spec=spec, base=find("experiments", spec.base, path.parent))
+    base: Path | None = None
+    with problems.below(("base",)):
+        base = find("experiments", spec.base, path.parent)
+    problems.stop()
+    if base is None:
+        raise InvariantError("a sweep has no base without a problem")
+    return SweepFile(name=path.stem, spec=spec, base=base)
 
 
 def _find(name_or_path: str) -> Path:

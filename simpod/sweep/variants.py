@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from simpod.config.key_names import short_names
 from simpod.errors import ConfigError
 from simpod.sweep.jobs import Job
 from simpod.sweep.points import cross
@@ -45,7 +46,7 @@ def variants_of(variations: Sequence[Variation]) -> tuple[Variant, ...]:
     twice = sorted({key for key in keys if keys.count(key) > 1})
     if twice:
         raise ConfigError(f"--vary {twice[0]}: given twice; put all values into one --vary")
-    short = _short_names(keys)
+    short = short_names(keys)
     return tuple(
         Variant(
             label=next(iter(values.values()))
@@ -69,22 +70,6 @@ def plan_jobs(
         for variant in variants
         for seed in seeds
     ]
-
-
-def _short_names(keys: Sequence[str]) -> dict[str, str]:
-    """The fewest last segments that tell the keys apart; `use` alone says nothing."""
-    names = {}
-    for key in keys:
-        segments = key.split(".")
-        tails = [".".join(segments[-n:]) for n in range(1, len(segments) + 1)]
-        others = [other for other in keys if other != key]
-        names[key] = next(
-            tail
-            for tail in tails
-            if (tail != "use" or len(tails) == 1)
-            and (tail == key or not any(other.endswith(f".{tail}") for other in others))
-        )
-    return names
 
 
 def _split(text: str) -> list[str]:

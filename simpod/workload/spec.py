@@ -1,7 +1,9 @@
 """`workload:` of an experiment: a recorded trace, or arrivals and lengths from distributions."""
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
+
+from annotated_types import Ge, Le
 
 from simpod.fields import STRICT, Count
 from simpod.workload.arrivals import ArrivalSpec, ClosedLoopArrivals
@@ -43,7 +45,7 @@ class WorkloadSpec:
     """Conversations of several turns."""
     tenants: list[TenantSpec] = field(default_factory=list)
     """Who sends them, for fairness and priorities; empty: one tenant, or those of a trace."""
-    num_requests: Count | None = None
+    num_requests: Annotated[int, Ge(1), Le(1_000_000_000)] | None = None
     """How many; of a trace the first ones, at most as many as it has."""
     hash_block_tokens: Count = 16
     """Block of the prefix identity of synthetic requests (a trace has its own)."""

@@ -195,7 +195,7 @@ class Chart {
     for (const m of this.spec.marks || []) {
       const along = m.x !== undefined ? { x1: this.x.at(m.x), x2: this.x.at(m.x), y1: MARGIN.top, y2: this.height - MARGIN.bottom } : { x1: MARGIN.left, x2: this.width - MARGIN.right, y1: this.y.at(m.y), y2: this.y.at(m.y) };
       element("line", { ...along, stroke: m.colour || "var(--soft)", "stroke-dasharray": "5 4" }, this.plot);
-      element("text", m.x !== undefined ? this.beside(along.x1, m.low ? this.height - MARGIN.bottom - 7 : MARGIN.top + 10 + 13 * (m.row || 0)) : { x: this.width - MARGIN.right - 4, y: along.y1 - 4, "text-anchor": "end" }, this.plot, m.label);
+      element("text", m.x !== undefined ? this.beside(along.x1, m.low ? this.height - MARGIN.bottom - 7 : MARGIN.top + 10 + 13 * (m.row || 0)) : { x: MARGIN.left + 4, y: along.y1 - 4 }, this.plot, m.label);
     }
   }
   beside(x, y) {

@@ -97,16 +97,17 @@ def _curve(axes: "Axes", rows: "pd.DataFrame", index: int, scale: float, note: s
 
 
 def _mark_knee(axes: "Axes", rows: "pd.DataFrame", index: int, target_frac: float) -> str:
-    """A line down from the knee; its rate for the legend."""
+    """A line down from the knee, if it is among the rates; its rate for the legend."""
     rates, means = rows["rate_per_s"].tolist(), rows["mean"].tolist()
     knee = knee_rate_per_s(rates, means, target_frac)
     if knee is None:
         return f", below {target_frac:.0%}"
+    if min(means) >= target_frac:
+        return f", {target_frac:.0%} up to more than {knee:.3g}/s"
     colour, height = colour_of(index), 100 * target_frac
     axes.plot([knee, knee], [0, height], color=colour, linestyle=":")
     axes.plot([knee], [height], color=colour, marker="o", markersize=7, markerfacecolor="none")
-    is_beyond = min(means) >= target_frac
-    return f", {target_frac:.0%} up to {'more than ' if is_beyond else ''}{knee:.3g}/s"
+    return f", {target_frac:.0%} up to {knee:.3g}/s"
 
 
 def _diagonal(axes: "Axes", table: "pd.DataFrame") -> None:

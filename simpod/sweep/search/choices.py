@@ -6,11 +6,15 @@ What does not resolve (it does not fit into memory, ranks do not divide) is left
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from simpod.config import ResolvedExperiment, load_experiment
+from simpod.config.key_names import short_names
 from simpod.errors import ConfigError
 from simpod.sweep.search.measure import Overrides
+
+_TRIED: Final = 64
+"""Combinations among which one must be an experiment, where it is none without choices."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +48,18 @@ class Space:
             number, position = divmod(number, len(values))
             chosen[key] = values[position]
         return {key: chosen[key] for key in self.axes}
+
+    def example(self) -> ResolvedExperiment:
+        """The experiment as it is, or with the first choices that make it one."""
+        combinations = (self.values(number) for number in range(min(len(self), _TRIED)))
+        mistake: ConfigError | None = None
+        for values in ({}, *combinations):
+            changes = [f"{key}={value}" for key, value in values.items()]
+            try:
+                return load_experiment(self.experiment, [*self.fixed, *changes])
+            except ConfigError as error:
+                mistake = mistake or error
+        raise mistake or ConfigError(f"{self.experiment}: no deployment")
 
     def candidate(self, values: Mapping[str, str]) -> Candidate | ConfigError:
         """A combination as a deployment, or why it is none."""
@@ -83,9 +99,6 @@ def num_npus(experiment: ResolvedExperiment) -> float:
 
 
 def in_words(values: Mapping[str, Any]) -> str:
-    """`instances=2, tp=4`: keys by their last segment where that is clear."""
-    last = [key.rpartition(".")[2] for key in values]
-    return ", ".join(
-        f"{tail if last.count(tail) == 1 and tail != 'use' else key}={value}"
-        for (key, value), tail in zip(values.items(), last, strict=True)
-    )
+    """`instances=2, tp=4`: as few last words of the keys as tell them apart."""
+    names = short_names(list(values))
+    return ", ".join(f"{names[key]}={value}" for key, value in values.items())

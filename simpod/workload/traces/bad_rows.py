@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simpod.errors import ConfigError
-from simpod.workload.requests import Ints
+from simpod.workload.requests import Floats, Ints
 
 LISTED = 10  # an error names so many bad rows and counts the others
 
@@ -78,3 +78,8 @@ def check_not_negative(values: NDArray[np.float64], lines: Ints, name: str, bad:
     bad.report_where(
         values < 0, lines, lambda row: f"{name} is {values[row]:.15g}; allowed: a number >= 0"
     )
+
+
+def whole_tokens(values: Floats) -> Ints:
+    """Tokens as whole numbers, [n]; 0 where `check_tokens` has reported one too large, or NaN."""
+    return np.where(np.abs(values) <= _MAX_TOKENS, values, 0).astype(np.int64)

@@ -12,7 +12,12 @@ import numpy as np
 
 from simpod.errors import ConfigError
 from simpod.units import SECONDS_PER_UNIT
-from simpod.workload.traces.bad_rows import BadRows, check_not_negative, check_tokens
+from simpod.workload.traces.bad_rows import (
+    BadRows,
+    check_not_negative,
+    check_tokens,
+    whole_tokens,
+)
 from simpod.workload.traces.block_size import check_too_few, check_too_many
 from simpod.workload.traces.recorded import Recorded, number_sessions
 from simpod.workload.traces.spec import BailianTrace, MooncakeTrace
@@ -94,8 +99,8 @@ def finish(
         path=spec.path,
         lines=lines,
         time_s=time / per_s,
-        prompt_tokens=np.nan_to_num(prompt).astype(np.int64),
-        output_tokens=np.nan_to_num(output).astype(np.int64),
+        prompt_tokens=whole_tokens(prompt),
+        output_tokens=whole_tokens(output),
         session_id=np.full(len(lines), -1, dtype=np.int64),
         think_s=delay / per_s,
         hash_counts=counts,
@@ -123,7 +128,7 @@ def _objects(path: str, bad: BadRows) -> Iterator[tuple[int, dict[str, Any]]]:
                     continue
                 try:
                     item = json.loads(text)
-                except (json.JSONDecodeError, RecursionError) as error:
+                except (ValueError, RecursionError) as error:  # also thousands of digits
                     bad.report(line, f"not JSON ({error}); allowed: one JSON object a line")
                     continue
                 if isinstance(item, dict):

@@ -144,8 +144,8 @@ def _check_order(recorded: Recorded) -> None:
     if not len(wrong):
         return
     problems = [
-        f"{recorded.path}:{lines[row]}: time {time_s[row]:.9g} s is before {time_s[row - 1]:.9g} s "
-        f"of line {lines[row - 1]}; allowed: ascending times"
+        f"{recorded.path}:{lines[row]}: trace time {time_s[row]:.9g} s is before"
+        f" {time_s[row - 1]:.9g} s of line {lines[row - 1]}; allowed: ascending times"
         for row in wrong[:LISTED]
     ]
     problems.append(

@@ -4,7 +4,7 @@ import numpy as np
 
 from simpod.units import SECONDS_PER_UNIT
 from simpod.workload.requests import Floats, Ints
-from simpod.workload.traces.bad_rows import BadRows, check_not_negative, check_tokens
+from simpod.workload.traces.bad_rows import BadRows, check_not_negative, check_tokens, whole_tokens
 from simpod.workload.traces.recorded import Recorded
 from simpod.workload.traces.spec import TimedTrace, TimeUnit
 from simpod.workload.traces.table import Table
@@ -42,7 +42,7 @@ def tokens_of(table: Table, columns: tuple[str, str], bad: BadRows) -> tuple[Int
     for column in columns:
         values = table.numbers(column, bad)
         check_tokens(values, table.lines, column, bad)
-        both.append(np.nan_to_num(values).astype(np.int64))
+        both.append(whole_tokens(values))
     return both[0], both[1]
 
 
