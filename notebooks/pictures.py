@@ -15,7 +15,7 @@ FAST = os.environ.get("SIMPOD_FAST") == "1"
 
 
 def simulate(experiment: str, *changes: str, num_requests: int) -> Result:
-    """One run; a quarter of the requests when it has to be fast."""
+    """One run; a sixth of the requests when it has to be fast."""
     count = num_requests // 6 if FAST else num_requests
     return run(load_experiment(experiment, [*changes, f"workload.num_requests={count}"]))
 

@@ -27,12 +27,14 @@ def text_of(path: Path) -> str:
 
 
 def test_the_picture_says_what_the_graph_holds(tmp_path: Path) -> None:
-    out = tmp_path / "pod.svg"
-    assert plot("cloudmatrix384", "-o", out).exit_code == 0
+    out = tmp_path / "rack.svg"
+    assert plot("gb200-nvl72", "-o", out).exit_code == 0
     words = text_of(out)
-    for said in ("112 second-level switches", "48 ports in use each", "bisection 75.3 TB/s"):
+    for said in ("18 first-level switches", "72 ports in use each", "bisection 32.4 TB/s"):
         assert said in words
-    assert "7 x 28 GB/s = 196 GB/s" in words
+    assert "18 x 50 GB/s = 900 GB/s" in words
+    for said in ("1 second-level switch ", "36 ports in use each", "900 GB/s up from each"):
+        assert said in words
     assert "stroke-dasharray" not in words
 
 

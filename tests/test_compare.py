@@ -86,7 +86,7 @@ def test_one_comparison_of_few_seeds_is_students_paired_t(seeds: int, quantile: 
     assert critical_value(pairs) == pytest.approx(quantile, rel=0.06)
 
 
-@pytest.mark.parametrize(("seeds", "spread"), [(2, 0), (5, 1), (10, 0)])
+@pytest.mark.parametrize(("seeds", "spread"), [(2, 0), (5, 1)])
 def test_nothing_is_shown_where_nothing_differs(seeds: int, spread: int) -> None:
     """Five comparisons with a common first variant: at most 5 % of the families show anything.
 

@@ -158,9 +158,10 @@ def test_carriage_returns_byte_order_mark_and_empty_files(tmp_path):
         read_yaml(tmp_path)
 
 
+words = st.text("ab: #\n", max_size=5)
 plain_data = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(),
-    lambda below: st.lists(below) | st.dictionaries(st.text(), below),
+    st.none() | st.booleans() | st.integers() | words,
+    lambda below: st.lists(below) | st.dictionaries(words, below),
 )
 
 

@@ -16,6 +16,7 @@ EXACT = "expert_routing.sampling=exact"
 COLOCATED = (
     "xdeepserve-colocated-288",
     *SMALL,
+    "workload.output_tokens.value=120",
     "policies.experts={use: none, redundant_slots: 0}",
 )
 REDUNDANT = (

@@ -28,30 +28,37 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "pictures", raising=False)
 
 
-@pytest.mark.usefixtures("environment")
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES)
-def test_notebook_runs_and_makes_its_pictures(path: Path, tmp_path: Path) -> None:
-    import matplotlib.pyplot as plt
-
-    runpy.run_path(str(path), run_name="__main__")
-    plt.close("all")
-    shown = re.findall(r'"(\d\d-[a-z-]+)"', path.read_text(encoding="utf-8"))
-    made = sorted(tmp_path.glob("*.png"))
-    assert [picture.stem for picture in made] == sorted(shown)
-    for picture in made:
-        assert (ROOT / "docs" / "pictures" / picture.name).is_file(), "run `make pictures`"
-
-
-@pytest.mark.usefixtures("environment")
-def test_a_notebook_runs_as_a_script() -> None:
+def as_a_script(path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-W", "error", NOTEBOOKS[0]],
+        [sys.executable, "-W", "error", path],
         capture_output=True,
         text=True,
         check=False,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     assert done.returncode == 0, done.stderr
+
+
+def here(path: Path) -> None:
+    """In this process, which has imported what notebooks import: one as a script is enough."""
+    import matplotlib.pyplot as plt
+
+    runpy.run_path(str(path), run_name="__main__")
+    plt.close("all")
+
+
+@pytest.mark.usefixtures("environment")
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES)
+def test_notebook_runs_and_makes_its_pictures(path: Path, tmp_path: Path) -> None:
+    if path is NOTEBOOKS[0]:
+        as_a_script(path)
+    else:
+        here(path)
+    shown = re.findall(r'"(\d\d-[a-z-]+)"', path.read_text(encoding="utf-8"))
+    made = sorted(tmp_path.glob("*.png"))
+    assert [picture.stem for picture in made] == sorted(shown)
+    for picture in made:
+        assert (ROOT / "docs" / "pictures" / picture.name).is_file(), "run `make pictures`"
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES)

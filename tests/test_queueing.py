@@ -58,14 +58,14 @@ def test_mean_wait_of_m_d_1(load: float, bar: float) -> None:
     np.testing.assert_allclose(wait_s, lindley_s, atol=1e-6)
 
 
-@pytest.mark.parametrize(("servers", "load"), [(1, 0.6), (3, 0.8)])
-def test_mean_wait_of_m_m_c(servers: int, load: float) -> None:
+def test_mean_wait_of_m_m_c() -> None:
     """One rank with c slots; service = geometric number of steps of `step_s`, mean 1 s.
 
     A request that finds the rank busy is seen at the next step boundary: up to one step of 1/400 s
     more, and geometric for exponential service is as near as that; both errors are below the
     allowance of one step.
     """
+    servers, load = 3, 0.8
     num, step_s = 10_000, 1 / 400
     rng = np.random.default_rng(23)
     outputs = rng.geometric(step_s, num)
