@@ -98,14 +98,14 @@ class StepPrices:
 
     def parts(self, num_steps: int = 1, gained: int = 0) -> Floats:
         """[NUM_PARTS] seconds summed over `num_steps` steps, whose g add up to `gained`."""
-        total = breakdown(
-            fixed_s=self.fixed_s[np.newaxis],
+        parts_s = num_steps * self.fixed_s[np.newaxis]
+        complete_breakdown(
+            parts_s,
             attention_s=np.array([self.attention_s * num_steps + self.attention_slope_s * gained]),
             total_s=np.array([self.base_s * num_steps + self.slope_s * gained]),
-            num_steps=np.array([num_steps]),
             mtp_share=self.mtp_share,
         )
-        return total.reshape(-1)
+        return parts_s.reshape(-1)
 
     def linear_tokens(self) -> int:
         """Largest g up to which the law holds: beyond it another rank is the slowest, say."""
@@ -128,18 +128,17 @@ class StepPrices:
         return slowest_s - self.rank_busy_s
 
 
-def breakdown(
-    *, fixed_s: Floats, attention_s: Floats, total_s: Floats, num_steps: Ints, mtp_share: float
-) -> Floats:
-    """[m, NUM_PARTS] of m runs: what a run takes beyond its parts is wait for slower ranks.
+def complete_breakdown(
+    parts_s: Floats, *, attention_s: Floats, total_s: Floats, mtp_share: float
+) -> None:
+    """Add what is missing to the parts of m runs: the rest of a run is wait for slower ranks.
 
-    fixed_s [m, NUM_PARTS] of one step; attention_s, total_s [m] of the whole run.
+    parts_s [m, NUM_PARTS] without attention over the cache, changed in place; attention_s,
+    total_s [m] of the whole run.
     """
-    parts = fixed_s * num_steps[:, np.newaxis]
-    parts[:, ATTENTION] += attention_s * (1.0 - mtp_share)
-    parts[:, MTP] += attention_s * mtp_share
-    parts[:, DISPATCH_WAIT] += np.maximum(0.0, total_s - parts.sum(axis=1))
-    return parts
+    parts_s[:, ATTENTION] += attention_s * (1.0 - mtp_share)
+    parts_s[:, MTP] += attention_s * mtp_share
+    parts_s[:, DISPATCH_WAIT] += np.maximum(0.0, total_s - parts_s.sum(axis=1))
 
 
 class _Meeting(NamedTuple):

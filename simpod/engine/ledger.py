@@ -15,7 +15,7 @@ from simpod.errors import InvariantError
 from simpod.records.columns import STEP_PARTS
 
 Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+Counts = NDArray[np.int32]
 
 ROW = (
     "group",
@@ -48,21 +48,34 @@ class RunLog:
     def __init__(self) -> None:
         self.rows = bytearray()
         self.fixed_s: list[Floats] = []
+        self.table: Floats = np.empty((0, len(ROW)))
+        self.parts_s: Floats = np.empty((0, len(STEP_PARTS)))
 
-    def by_group(self, num_groups: int) -> list[tuple[Floats, Floats]]:
-        """For each group its rows [num_runs, len(ROW)] and `fixed_s` [num_runs, parts of a step].
+    def close(self, ledgers: "list[Ledger]") -> None:
+        """Put the rows in order of groups, each group's in order of time, and hand them out.
 
-        The log takes no more runs while anybody holds them.
+        Then `table` is [num_runs, len(ROW)] and `parts_s` [num_runs, parts of a step].
         """
-        table = np.frombuffer(self.rows).reshape(-1, len(ROW))
-        fixed_s = np.array(self.fixed_s).reshape(-1, len(STEP_PARTS))  # also if nothing ran
-        if num_groups == 1:
-            return [(table, fixed_s)]
-        groups = table[:, ROW.index("group")]
-        order = np.argsort(groups, kind="stable")
-        cuts = np.searchsorted(groups[order], np.arange(1, num_groups))
-        parts = (np.split(array[order], cuts) for array in (table, fixed_s))
-        return list(zip(*parts, strict=True))
+        num_groups = len(ledgers)
+        table, fixed_s = np.frombuffer(self.rows).reshape(-1, len(ROW)), self.fixed_s
+        if num_groups > 1:
+            groups = table[:, ROW.index("group")].astype(np.int32)
+            order = np.argsort(groups, kind="stable")
+            table, fixed_s = table[order], [fixed_s[row] for row in order.tolist()]
+        self.table = table
+        self.parts_s = np.array(fixed_s).reshape(-1, len(STEP_PARTS))  # also if nothing ran
+        cuts = np.searchsorted(table[:, ROW.index("group")], np.arange(1, num_groups))
+        steps = [ledger.num_decode_steps for ledger in ledgers]
+        ends_s, seqs = np.empty(sum(steps)), np.empty(sum(steps), dtype=np.int32)  # of all, in one
+        for ledger, table, parts_s, end_s, counts in zip(
+            ledgers,
+            np.split(self.table, cuts),
+            np.split(self.parts_s, cuts),
+            np.split(ends_s, np.cumsum(steps[:-1])),
+            np.split(seqs, np.cumsum(steps[:-1])),
+            strict=True,
+        ):
+            ledger.close(table, parts_s, end_s, counts)
 
 
 class Ledger:
@@ -79,7 +92,9 @@ class Ledger:
         self.num_steps = 0
         self.busy_s = 0.0
         self.table: Floats = np.empty((0, len(ROW)))
-        self.fixed_s: Floats = np.empty((0, len(STEP_PARTS)))
+        self.parts_s: Floats = np.empty((0, len(STEP_PARTS)))
+        self.decode_end_s: Floats = np.empty(0)
+        self.decode_seqs: Counts = np.empty(0, dtype=np.int32)
         self._group = group
         self._rows = log.rows
         self._fixed = log.fixed_s
@@ -100,13 +115,14 @@ class Ledger:
         held_s = self.pauses.since(self.num_steps)
         return WarpedRun(start_s, prices, first, steps, clock, (UNHINDERED, held_s))
 
-    def close(self, table: Floats, fixed_s: Floats) -> None:
+    def close(self, table: Floats, parts_s: Floats, end_s: Floats, seqs: Counts) -> None:
         """Keep the group's part of the log.
 
-        table [num_runs, len(ROW)]; fixed_s [num_runs, parts of a step]: seconds of one step,
-        without what grows with the context.
+        table [num_runs, len(ROW)]; parts_s [num_runs, parts of a step]; end_s, seqs
+        [num_decode_steps]: room for the end of each decode step, and for the sequences in it.
         """
-        self.table, self.fixed_s = table, fixed_s
+        self.table, self.parts_s, self.decode_end_s, self.decode_seqs = table, parts_s, end_s, seqs
+        self._expand()
 
     def add(  # one packed row: a tuple would only hide the columns
         self, run: StepRun, decoding: int, context: int, prompt: int, slots: int, kv_tokens: int
@@ -136,20 +152,20 @@ class Ledger:
         if decoding:
             self.num_decode_steps += run.steps
 
-    def decode_ends(self) -> Floats:
-        """[num_decode_steps] end of each decode step, by the formula of `StepRun`."""
-        table = self._decoding()
-        ends = np.empty(self.num_decode_steps)
-        counts, firsts, numbers = (
+    def _expand(self) -> None:
+        """From runs to decode steps: their ends, by the formula of `StepRun`, and sequences."""
+        is_decoding = self.table[:, ROW.index("decode_seqs")] > 0
+        table = self.table[is_decoding]
+        counts, firsts, numbers, seqs = (
             table[:, ROW.index(name)].astype(np.int64)
-            for name in ("num_steps", "first_decode_step", "first_step")
+            for name in ("num_steps", "first_decode_step", "first_step", "decode_seqs")
         )
         paused_s = self.pauses.sums(self.num_steps) if self.pauses is not None else None
         start_s, end_s, base_s, slope_s = (
             table[:, ROW.index(n)] for n in ("start_s", "end_s", "base_s", "slope_s")
         )
         if self.held is not None:
-            start_s = self.held.starts(len(self.table))[self._is_decoding]
+            start_s = self.held.starts(len(self.table))[is_decoding]
         cuts = np.flatnonzero(np.diff(firsts // EXPAND_AT_ONCE)) + 1  # bounds the temporary arrays
         for part in np.split(np.arange(len(table)), cuts):
             if len(part):
@@ -161,8 +177,8 @@ class Ledger:
                     found_s += paused_s[numbers[row] + done] - paused_s[numbers[row]]
                 if self.held is not None:
                     found_s = self.held.whens(found_s, end_s[row])
-                ends[firsts[part[0]] :][: len(row)] = found_s
-        return ends
+                here = slice(firsts[part[0]], firsts[part[0]] + len(row))
+                self.decode_end_s[here], self.decode_seqs[here] = found_s, seqs[row]
 
     def spans(self) -> tuple[Floats, Floats, Floats]:
         """[num_runs] start, end and steps of each run."""
@@ -181,18 +197,3 @@ class Ledger:
         sums_s = self.pauses.sums(self.num_steps)
         held_s: Floats = sums_s[number + steps] - sums_s[number]
         return held_s
-
-    def decode_seqs(self) -> Ints:
-        """[num_decode_steps] sequences in each decode step."""
-        table = self._decoding()
-        seqs, counts = (
-            table[:, ROW.index(name)].astype(np.int64) for name in ("decode_seqs", "num_steps")
-        )
-        return np.repeat(seqs, counts)
-
-    @property
-    def _is_decoding(self) -> NDArray[np.bool_]:
-        return np.asarray(self.table[:, ROW.index("decode_seqs")] > 0)
-
-    def _decoding(self) -> Floats:
-        return self.table[self._is_decoding]
