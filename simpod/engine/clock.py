@@ -1,9 +1,10 @@
 """Simulated time: a SimPy environment, absolute alarms, the order of things at one instant."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from heapq import heappop, heappush
 from math import inf
 from operator import attrgetter
+from typing import Any
 
 import simpy
 
@@ -30,14 +31,14 @@ class Alarm(simpy.Event):
 
     _ok = True  # it has happened as soon as it is due, with nothing to tell
     _value = None
+    callbacks: Sequence[Callable[[simpy.Event], None]]  # type: ignore[assignment]
 
     def __init__(self) -> None:
-        self.callbacks = []
+        self.callbacks = ()
 
-    def disarm(self) -> list[Callable[[simpy.Event], None]]:
+    def disarm(self) -> Sequence[Callable[[simpy.Event], None]]:
         """Let the alarm pass unheard; return those who waited, for another alarm to wake."""
-        waiting = self.callbacks or []
-        self.callbacks = []
+        waiting, self.callbacks = self.callbacks, ()
         return waiting
 
 
@@ -64,10 +65,7 @@ class Clock(simpy.Environment):
 
     def call_at(self, time_s: float, order: int, call: Callable[[], None]) -> None:
         """Call `call()` at `time_s`."""
-        alarm = self.alarm_at(time_s, order)
-        waiting = alarm.callbacks
-        if waiting is not None:
-            waiting.append(lambda _: call())
+        self.alarm_at(time_s, order).callbacks = (lambda _: call(),)
 
     def spawn(self, alarms: Generator[simpy.Event, object, None]) -> None:
         """Let a generator run from alarm to alarm, from now on: a SimPy process that nobody awaits.
@@ -78,10 +76,11 @@ class Clock(simpy.Environment):
 
         def resume(_: simpy.Event | None) -> None:
             try:
-                alarm = send(None)
+                send(None).callbacks = waiting
             except StopIteration:
                 return
-            alarm.callbacks.append(resume)
+
+        waiting: Any = (resume,)
 
         self.call_at(self.now, 0, lambda: resume(None))
 

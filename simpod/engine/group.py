@@ -135,7 +135,7 @@ class Group:
 
     def set_end(self, end_s: float) -> None:
         """What the run under way waits for comes at another time."""
-        if self._alarm is not None and self._alarm.callbacks:
+        if self._alarm is not None:
             waiting = self._alarm.disarm()
             self._alarm = self.clock.alarm_at(end_s, self._end_order)
             self._alarm.callbacks = waiting
@@ -279,6 +279,7 @@ class Group:
             done += 1
             self._alarm = self.clock.alarm_at(run.end_of(done), self._end_order)
             yield self._alarm  # sooner if it is cut short at the boundary that was just passed
+            self._alarm = None
             if done < run.steps and not self.clock.may_plan:
                 yield self.clock.alarm_at(self.clock.now, PLAN)
         if layers is not None and self.prefill_tokens:

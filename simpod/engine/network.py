@@ -135,7 +135,7 @@ class Network:
         if is_free:
             operation.end_s = end_s
             operation.alarm = self._clock.alarm_at(end_s, DELIVER)
-            operation.alarm.callbacks = [lambda _: self._end_foreseen(operation)]
+            operation.alarm.callbacks = (lambda _: self._end_foreseen(operation),)
         else:
             self._relieve(operation)
         if self.exchanges is not None:
@@ -307,7 +307,7 @@ class Network:
         self._next_s, self._next_alarm = next_s, None
         if first is not None:
             self._next_alarm = self._clock.alarm_at(next_s, DELIVER)
-            self._next_alarm.callbacks = [lambda _: self._end_due()]
+            self._next_alarm.callbacks = (lambda _: self._end_due(),)
 
     def _end_due(self) -> None:
         """End what is due now."""
