@@ -291,7 +291,7 @@ class StepPricer:
 
     def _price_group(self, batch: Batch) -> StepPrices:
         """Many ranks: the slowest sets the pace up to dispatch."""
-        if np.count_nonzero(batch.prefill_tokens):
+        if _largest(batch.prefill_tokens):
             return self._meet(batch, self._mixed_meeting(batch))
         tokens = batch.decode_seqs * self._tokens_per_decode
         fullest = _largest(tokens)
@@ -325,9 +325,10 @@ class StepPricer:
         self._add_attention(mean_parts, np.add.reduce(chunks_s) / self.num_ranks)
         rows = _largest(decodes + batch.num_chunks)
         group_tokens = tokens.dot(self._ones).item()
-        rest_s, parts = self._after_meeting(group_tokens, _largest(tokens), rows)
+        fullest = _largest(tokens)
+        rest_s, parts = self._after_meeting(group_tokens, fullest, rows)
         parts = parts + mean_parts
-        host_s = self._launches_s(_largest(tokens)) - base_s.item(base_s.argmax()) - rest_s
+        host_s = self._launches_s(fullest) - base_s.item(base_s.argmax()) - rest_s
         if host_s > 0.0:
             parts = _host_bound(parts, host_s)
             rest_s += host_s

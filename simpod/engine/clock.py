@@ -3,7 +3,6 @@
 from collections.abc import Callable, Generator, Sequence
 from heapq import heappop, heappush
 from math import inf
-from operator import attrgetter
 from typing import Any
 
 import simpy
@@ -31,10 +30,9 @@ class Alarm(simpy.Event):
 
     _ok = True  # it has happened as soon as it is due, with nothing to tell
     _value = None
+    __init__ = object.__init__
     callbacks: Sequence[Callable[[simpy.Event], None]]  # type: ignore[assignment]
-
-    def __init__(self) -> None:
-        self.callbacks = ()
+    """Who wakes: given by whoever made the alarm."""
 
     def disarm(self) -> Sequence[Callable[[simpy.Event], None]]:
         """Let the alarm pass unheard; return those who waited, for another alarm to wake."""
@@ -48,12 +46,18 @@ Entry = tuple[float, int, int, simpy.Event]
 class Clock(simpy.Environment):
     """A SimPy environment that can be told absolute times and priorities."""
 
-    now: float = property(attrgetter("_now"))  # type: ignore[assignment]  # asked for most often
+    __slots__ = ("now",)
+    now: float  # asked for most often: a slot, not SimPy's property
+
     num_ticks = 0  # alarms of those who look every so often
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
 
     def alarm_at(self, time_s: float, order: int) -> Alarm:
         """Make an alarm that goes off at `time_s` (now or later), in its order among equals."""
-        alarm = Alarm()
+        alarm: Alarm = Alarm()
         entry: Entry = (time_s, order, next(self._eid), alarm)
         heappush(self._queue, entry)  # type: ignore[misc]  # SimPy's own entries, with our orders
         return alarm
@@ -92,12 +96,13 @@ class Clock(simpy.Environment):
         queue = self._queue
         end_s = inf if until is None else until
         while queue and queue[0][0] < end_s:
-            self._now, _, _, event = heappop(queue)
+            self.now, _, _, event = heappop(queue)
+            self._now = self.now
             callbacks, event.callbacks = event.callbacks, None  # type: ignore[assignment]
             for callback in callbacks:
                 callback(event)
         if until is not None:
-            self._now = until
+            self.now = self._now = until
 
     def tick_at(self, time_s: float, call: Callable[[], None]) -> None:
         """Call `call()` at `time_s` for somebody who only looks: that keeps nothing going."""
@@ -114,8 +119,7 @@ class Clock(simpy.Environment):
         """Something is still to happen, beside the ticks of those who only look."""
         return len(self._queue) > self.num_ticks
 
-    @property
     def may_plan(self) -> bool:
         """Nothing that planning must wait for is due at this very time."""
         queue = self._queue
-        return not queue or queue[0][0] > self._now or queue[0][1] >= PLAN
+        return not queue or queue[0][0] > self.now or queue[0][1] >= PLAN

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from struct import Struct
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,9 @@ from simpod.engine.steps import StepRun, TokenClock
 from simpod.engine.warp import UNHINDERED, WarpedRun
 from simpod.errors import InvariantError
 from simpod.records.columns import STEP_PARTS
+
+if TYPE_CHECKING:
+    from simpod.engine.group import Group
 
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int32]
@@ -84,6 +88,11 @@ class Ledger:
     Its tables, `close`d, are there when the simulation is over.
     """
 
+    __slots__ = (
+        "_fixed _group _rows busy_s clock decode_end_s decode_seqs held num_decode_steps num_steps "
+        "parts_s pauses table"
+    ).split()
+
     def __init__(self, log: RunLog, group: int, clock: TokenClock) -> None:
         self.clock = clock
         self.pauses: StepPauses | None = None
@@ -124,11 +133,9 @@ class Ledger:
         self.table, self.parts_s, self.decode_end_s, self.decode_seqs = table, parts_s, end_s, seqs
         self._expand()
 
-    def add(  # one packed row: a tuple would only hide the columns
-        self, run: StepRun, decoding: int, context: int, prompt: int, slots: int, kv_tokens: int
-    ) -> None:
-        """Enter a run that is done, with what was in its steps: sequences and tokens."""
-        prices, end_s = run.prices, run.end_s
+    def add(self, run: StepRun, group: "Group", decoding: int) -> None:
+        """Enter a run that is done, with what the group had at its start."""
+        prices, end_s, context = run.prices, run.end_s, group.context_tokens
         self._rows += PACK_ROW(
             self._group,
             self.num_steps,
@@ -140,9 +147,9 @@ class Ledger:
             run.first,
             decoding,
             context,
-            prompt,
-            slots,
-            kv_tokens,
+            group.prefill_tokens,
+            decoding + group.num_chunks + group.num_pulling,
+            group.kv.tokens_beside + context,
             prices.attention_s,
             prices.attention_slope_s,
         )

@@ -98,10 +98,8 @@ class Network:
     ) -> Part:
         """A flow to be sent, at most as fast as `most` and as its path can carry."""
         used, path, rate = self.fabric.way(source, destination, plane)
-        most = min(most, rate)
         capacity = self._capacity
-        for link in path:
-            most = min(most, capacity[link])
+        most = min(most, rate, *[capacity[link] for link in path])
         return Part(source, destination, size_bytes, used, path, most)
 
     def parts_under(
@@ -204,11 +202,12 @@ class Network:
 
     def _promise(self, operation: Operation, part: Part) -> bool:
         """Set a part's cap aside on its links; False if one of them could fill up."""
-        has_room = True
+        has_room, rate = True, part.cap_bytes_per_s
+        users, promised, most = self._users, self._promised, self._most
         for link in part.path:
-            self._users[link][part] = operation
-            self._promised[link] += part.cap_bytes_per_s
-            if self._promised[link] > self._most[link]:
+            users[link][part] = operation
+            promised[link] = wanted = promised[link] + rate
+            if wanted > most[link]:
                 has_room = False
         return has_room
 

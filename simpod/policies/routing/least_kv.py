@@ -33,6 +33,6 @@ class LeastKv:
         if self.reserve_tokens:
             load += self.reserve_tokens * held
         full = held >= view.max_num_seqs
-        if full.any() and not full.all():
+        if 0 < np.count_nonzero(full) < len(full):
             load = np.where(full, UNLIMITED, load)
         return int(load.argmin())
