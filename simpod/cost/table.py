@@ -138,8 +138,7 @@ class ContextTable:
         """The same for ranks [r]; one without sequences costs nothing, for ever."""
         mean = context / np.maximum(seqs, 1)
         cell = seqs * _NUM_KNOTS
-        cell += CONTEXT_KNOTS.searchsorted(mean, side="right")
-        cell -= 1
+        cell += CONTEXT_KNOTS[1:].searchsorted(mean, side="right")
         try:
             slope_s = self._slopes.take(cell)
         except IndexError:

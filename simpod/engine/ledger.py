@@ -161,31 +161,31 @@ class Ledger:
 
     def _expand(self) -> None:
         """From runs to decode steps: their ends, by the formula of `StepRun`, and sequences."""
-        is_decoding = self.table[:, ROW.index("decode_seqs")] > 0
-        table = self.table[is_decoding]
+        decoding = np.flatnonzero(self.table[:, ROW.index("decode_seqs")])
         counts, firsts, numbers, seqs = (
-            table[:, ROW.index(name)].astype(np.int64)
+            self.table[decoding, ROW.index(name)].astype(np.int64)
             for name in ("num_steps", "first_decode_step", "first_step", "decode_seqs")
         )
         paused_s = self.pauses.sums(self.num_steps) if self.pauses is not None else None
         start_s, end_s, base_s, slope_s = (
-            table[:, ROW.index(n)] for n in ("start_s", "end_s", "base_s", "slope_s")
+            self.table[decoding, ROW.index(n)] for n in ("start_s", "end_s", "base_s", "slope_s")
         )
         if self.held is not None:
-            start_s = self.held.starts(len(self.table))[is_decoding]
+            start_s = self.held.starts(len(self.table))[decoding]
         cuts = np.flatnonzero(np.diff(firsts // EXPAND_AT_ONCE)) + 1  # bounds the temporary arrays
-        for part in np.split(np.arange(len(table)), cuts):
+        for part in np.split(np.arange(len(decoding)), cuts):
             if len(part):
                 row = np.repeat(part, counts[part])
-                done = np.arange(firsts[part[0]], firsts[part[0]] + len(row)) + 1 - firsts[row]
-                gained = self.clock.gained_sums(firsts[row], done)
-                found_s = start_s[row] + (done * base_s[row] + slope_s[row] * gained)
+                first = firsts.take(row)
+                done = np.arange(first[0], first[0] + len(row)) + 1 - first
+                gained = self.clock.gained_sums(first, done)
+                found_s = start_s.take(row) + (done * base_s.take(row) + slope_s.take(row) * gained)
                 if paused_s is not None:
                     found_s += paused_s[numbers[row] + done] - paused_s[numbers[row]]
                 if self.held is not None:
                     found_s = self.held.whens(found_s, end_s[row])
-                here = slice(firsts[part[0]], firsts[part[0]] + len(row))
-                self.decode_end_s[here], self.decode_seqs[here] = found_s, seqs[row]
+                here = slice(first[0], first[0] + len(row))
+                self.decode_end_s[here], self.decode_seqs[here] = found_s, seqs.take(row)
 
     def spans(self) -> tuple[Floats, Floats, Floats]:
         """[num_runs] start, end and steps of each run."""
