@@ -161,24 +161,24 @@ class KvBlocks:
 
     def join(self, rank: int, tokens: int) -> int:
         """Let a sequence of `tokens` resident tokens grow with the clock; return its offset."""
-        offset = tokens - self.clock
-        blocks = self.blocks_for(tokens)
+        offset, block_tokens = tokens - self.clock, self.block_tokens
+        blocks = -(-tokens // block_tokens)
         self._held[rank] -= blocks
-        self.tokens_beside -= blocks * self.block_tokens
+        self.tokens_beside -= blocks * block_tokens
         self._offsets[rank] += offset
-        self._residues[rank * self.block_tokens + offset % self.block_tokens] += 1
+        self._residues[rank * block_tokens + offset % block_tokens] += 1
         self._growing[rank] += 1
         self._most = max(self._most, self._growing[rank])
         return offset
 
     def leave(self, rank: int, offset: int) -> int:
         """Stop the growth of a sequence that joined with `offset`; return its tokens."""
-        tokens = offset + self.clock
-        blocks = self.blocks_for(tokens)
+        tokens, block_tokens = offset + self.clock, self.block_tokens
+        blocks = -(-tokens // block_tokens)
         self._held[rank] += blocks
-        self.tokens_beside += blocks * self.block_tokens
+        self.tokens_beside += blocks * block_tokens
         self._offsets[rank] -= offset
-        self._residues[rank * self.block_tokens + offset % self.block_tokens] -= 1
+        self._residues[rank * block_tokens + offset % block_tokens] -= 1
         self._growing[rank] -= 1
         return tokens
 

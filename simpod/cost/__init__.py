@@ -4,7 +4,7 @@ from simpod.cost.collectives import KvTransfer, kv_bytes_per_token, kv_transfer
 from simpod.cost.layout import Layout
 from simpod.cost.memory import MemoryPlan, plan_memory
 from simpod.cost.pricer import Pricer, step_pricer
-from simpod.cost.step import Batch, StepPricer, StepPrices, breakdown
+from simpod.cost.step import Batch, StepPricer, StepPrices, complete_breakdown
 from simpod.cost.step_traffic import StepTraffic
 from simpod.cost.traffic import ExchangeTraffic, MovingPricer
 from simpod.cost.work import Pass, Product
@@ -22,7 +22,7 @@ __all__ = [
     "StepPricer",
     "StepPrices",
     "StepTraffic",
-    "breakdown",
+    "complete_breakdown",
     "kv_bytes_per_token",
     "kv_transfer",
     "plan_memory",

@@ -98,26 +98,26 @@ class StepPrices:
 
     def parts(self, num_steps: int = 1, gained: int = 0) -> Floats:
         """[NUM_PARTS] seconds summed over `num_steps` steps, whose g add up to `gained`."""
-        total = breakdown(
-            fixed_s=self.fixed_s[np.newaxis],
+        parts_s = num_steps * self.fixed_s[np.newaxis]
+        complete_breakdown(
+            parts_s,
             attention_s=np.array([self.attention_s * num_steps + self.attention_slope_s * gained]),
             total_s=np.array([self.base_s * num_steps + self.slope_s * gained]),
-            num_steps=np.array([num_steps]),
             mtp_share=self.mtp_share,
         )
-        return total.reshape(-1)
+        return parts_s.reshape(-1)
 
     def linear_tokens(self) -> int:
         """Largest g up to which the law holds: beyond it another rank is the slowest, say."""
         if self.rank_busy_s is None or self.rank_slope_s is None:
             return self.room_tokens
         slowest = self.rank_busy_s.argmax()
-        steeper = self.rank_slope_s - self.rank_slope_s[slowest]
-        catching = steeper > 0
-        if not catching.any():
+        steeper = self.rank_slope_s - self.rank_slope_s.item(slowest)
+        catching = (steeper > 0).nonzero()[0]
+        if not len(catching):
             return self.room_tokens
-        lead_s = self.rank_busy_s[slowest] - self.rank_busy_s[catching]
-        return min(self.room_tokens, int((lead_s / steeper[catching]).min()))
+        lead_s = self.rank_busy_s.item(slowest) - self.rank_busy_s.take(catching)
+        return min(self.room_tokens, int(_least(lead_s / steeper.take(catching))))
 
     @property
     def rank_wait_s(self) -> Floats:
@@ -128,18 +128,17 @@ class StepPrices:
         return slowest_s - self.rank_busy_s
 
 
-def breakdown(
-    *, fixed_s: Floats, attention_s: Floats, total_s: Floats, num_steps: Ints, mtp_share: float
-) -> Floats:
-    """[m, NUM_PARTS] of m runs: what a run takes beyond its parts is wait for slower ranks.
+def complete_breakdown(
+    parts_s: Floats, *, attention_s: Floats, total_s: Floats, mtp_share: float
+) -> None:
+    """Add what is missing to the parts of m runs: the rest of a run is wait for slower ranks.
 
-    fixed_s [m, NUM_PARTS] of one step; attention_s, total_s [m] of the whole run.
+    parts_s [m, NUM_PARTS] without attention over the cache, changed in place; attention_s,
+    total_s [m] of the whole run.
     """
-    parts = fixed_s * num_steps[:, np.newaxis]
-    parts[:, ATTENTION] += attention_s * (1.0 - mtp_share)
-    parts[:, MTP] += attention_s * mtp_share
-    parts[:, DISPATCH_WAIT] += np.maximum(0.0, total_s - parts.sum(axis=1))
-    return parts
+    parts_s[:, ATTENTION] += attention_s * (1.0 - mtp_share)
+    parts_s[:, MTP] += attention_s * mtp_share
+    parts_s[:, DISPATCH_WAIT] += np.maximum(0.0, total_s - parts_s.sum(axis=1))
 
 
 class _Meeting(NamedTuple):
@@ -154,6 +153,11 @@ class _Meeting(NamedTuple):
 def _largest(counts: Ints) -> int:
     """Faster than `max` on a few hundred ranks."""
     return counts.item(counts.argmax())
+
+
+def _least(values: Floats) -> float:
+    """The same for `min`."""
+    return values.item(values.argmin())
 
 
 def _host_bound(parts: Floats, host_s: float) -> Floats:
@@ -199,7 +203,6 @@ class StepPricer:
         self._rank = Table(costs.tokens)
         late_frac = hardware.calibration.decode_kernel_spread_frac * slowest_of(layout.dp)
         self._late_frac = late_frac if costs.meets else 0.0
-        self._group = Table(costs.experts)
         self._draws_loads = costs.draws_loads
         self._group_table_tokens = 0 if self._draws_loads else MAX_GROUP_TABLE_TOKENS
         self._head = Table(costs.head)
@@ -208,19 +211,22 @@ class StepPricer:
         self._moe_passes = costs.num_moe_layers / max(1, model.num_moe_layers)  # with MTP layers
         self._mean = np.full(layout.dp, 1.0 / layout.dp)
         self._ones = np.ones(layout.dp, dtype=np.int64)
-        self._renew_single()
+        self._renew()
 
     def renew(self, loads: LoadModel) -> None:
         """From now on experts have these loads."""
         self._costs.renew(loads)
-        self._group = Table(self._costs.experts)
-        self._renew_single()
+        self._renew()
 
-    def _renew_single(self) -> None:
+    def _renew(self) -> None:
+        """Price what depends on the loads of experts anew."""
         costs = self._costs
+        self._group = Table(costs.experts)
         self._single = Table(lambda tokens: costs.tokens(tokens) + costs.experts(tokens))
-        kept = lru_cache(MAX_COMPOSITIONS)(self._add_head)
-        self._single_parts = self._draw_single if self._draws_loads else kept
+        self._single_parts, self._after_meeting = self._draw_single, self._exchange_and_rest
+        if not self._draws_loads:
+            self._single_parts = lru_cache(MAX_COMPOSITIONS)(self._add_head)
+            self._after_meeting = lru_cache(MAX_COMPOSITIONS)(self._exchange_and_rest)
 
     def _add_attention(self, parts: Floats, seconds: Floats | float) -> None:
         parts[..., ATTENTION] += seconds * (1.0 - self.mtp_share)
@@ -286,7 +292,7 @@ class StepPricer:
 
     def _price_group(self, batch: Batch) -> StepPrices:
         """Many ranks: the slowest sets the pace up to dispatch."""
-        if np.count_nonzero(batch.prefill_tokens):
+        if _largest(batch.prefill_tokens):
             return self._meet(batch, self._mixed_meeting(batch))
         tokens = batch.decode_seqs * self._tokens_per_decode
         fullest = _largest(tokens)
@@ -294,18 +300,15 @@ class StepPricer:
             return self._meet(batch, self._graph_meeting(fullest))
         base_s, mean_parts = self._rank.means(tokens, self._mean)
         group_tokens = tokens.dot(self._ones).item()
-        rest_s, parts = self._after_meeting(group_tokens, fullest, fullest)
-        if self._costs.has_loads:
-            rest_s += wait_for_slow_experts(parts, self._late_frac)
-        parts += mean_parts
-        return self._meet(batch, _Meeting(base_s, rest_s, parts))
+        rest_s, parts = self._after_meeting(group_tokens, fullest, fullest, self._late_frac)
+        return self._meet(batch, _Meeting(base_s, rest_s, parts + mean_parts))
 
     def _graph_meeting(self, fullest: int) -> _Meeting:
         """All ranks run the graph of the fullest one, which has `fullest` tokens."""
         padded, least_s = self._as_graph(fullest)
         base_s = self._rank.seconds(padded)
         rest_s, parts = self._after_meeting(padded * self.num_ranks, padded, fullest)
-        parts += self._rank.parts[padded]
+        parts = parts + self._rank.parts[padded]
         return _Meeting(base_s, rest_s, parts, least_s)
 
     def _mixed_meeting(self, batch: Batch) -> _Meeting:
@@ -317,12 +320,13 @@ class StepPricer:
         keys = batch.prefill_pairs / np.maximum(prompt, 1)
         chunks_s = self._prompts.many(prompt.astype(np.float64), keys)
         base_s += chunks_s
-        self._add_attention(mean_parts, float(np.mean(chunks_s)))
+        self._add_attention(mean_parts, np.add.reduce(chunks_s) / self.num_ranks)
         rows = _largest(decodes + batch.num_chunks)
         group_tokens = tokens.dot(self._ones).item()
-        rest_s, parts = self._after_meeting(group_tokens, _largest(tokens), rows)
-        parts += mean_parts
-        return _Meeting(base_s, rest_s, parts, self._launches_s(_largest(tokens)))
+        fullest = _largest(tokens)
+        rest_s, parts = self._after_meeting(group_tokens, fullest, rows)
+        parts = parts + mean_parts
+        return _Meeting(base_s, rest_s, parts, self._launches_s(fullest))
 
     def _meet(self, batch: Batch, meeting: _Meeting) -> StepPrices:
         """Add attention over the cache, and let the slowest rank decide."""
@@ -353,10 +357,15 @@ class StepPricer:
         """Tokens up to which the law of a step holds for others; none if loads are drawn."""
         if self._draws_loads:
             return 0
-        return int(min(room.item(room.argmin()), 2.0**62))
+        return int(min(_least(room), 2.0**62))
 
-    def _after_meeting(self, group_tokens: int, fullest: int, rows: int) -> tuple[float, Floats]:
-        """Exchange, experts, head and gap: seconds and parts; the fullest die is waited for."""
+    def _exchange_and_rest(
+        self, group_tokens: int, fullest: int, rows: int, late_frac: float = 0.0
+    ) -> tuple[float, Floats]:
+        """Exchange, experts, head and gap: seconds and parts; the fullest die is waited for.
+
+        late_frac: of `wait_for_slow_experts`.
+        """
         if group_tokens < self._group_table_tokens:
             group_s = self._group.seconds(group_tokens)
             parts = self._group.parts[group_tokens]
@@ -367,7 +376,10 @@ class StepPricer:
         head_s = self._head.seconds(rows)
         parts = parts + self._head.parts[rows]
         parts[COMBINE_WAIT] += combine_wait_s
-        return group_s + head_s + dispatch_wait_s + combine_wait_s, parts
+        rest_s = group_s + head_s + dispatch_wait_s + combine_wait_s
+        if late_frac and self._costs.has_loads:
+            rest_s += wait_for_slow_experts(parts, late_frac)
+        return rest_s, parts
 
     def _exchange_waits_s(self, fullest: int, parts: Floats) -> tuple[float, float]:
         """What dispatch and combine of the fullest rank take longer than those of the mean die."""

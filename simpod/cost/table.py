@@ -56,8 +56,11 @@ class Table:
 
     def seconds(self, count: int) -> float:
         """Sum over the parts."""
-        self.grow(count)
-        return self.total.item(count)
+        try:
+            return self.total.item(count)
+        except IndexError:
+            self.grow(count)
+            return self.total.item(count)
 
     def means(self, counts: Ints, mean: Floats) -> tuple[Floats, Floats]:
         """For `counts` [num_ranks]: total of each rank, and parts averaged by weights `mean`."""
@@ -133,14 +136,14 @@ class ContextTable:
 
     def many(self, seqs: Ints, context: Ints) -> tuple[Floats, Floats, Floats]:
         """The same for ranks [r]; one without sequences costs nothing, for ever."""
-        most = seqs.item(seqs.argmax())
-        if most >= self._size:
-            self._grow(most)
         mean = context / np.maximum(seqs, 1)
         cell = seqs * _NUM_KNOTS
-        cell += CONTEXT_KNOTS.searchsorted(mean, side="right")
-        cell -= 1
-        slope_s = self._slopes.take(cell)
+        cell += CONTEXT_KNOTS[1:].searchsorted(mean, side="right")
+        try:
+            slope_s = self._slopes.take(cell)
+        except IndexError:
+            self._grow(int(seqs.max()))
+            slope_s = self._slopes.take(cell)
         seconds = mean * slope_s
         seconds += self._at_zero.take(cell)
         return seconds, slope_s, self._ends.take(cell) - mean
@@ -183,13 +186,12 @@ class PromptTable:
 
     def many(self, queries: Floats, keys: Floats) -> Floats:
         """The same for ranks [r]; 0 seconds without queries."""
-        x = NODES_PER_DOUBLING * np.log2(np.maximum(queries, 1.0))
-        y = NODES_PER_DOUBLING * np.log2(np.maximum(keys, 1.0))
-        i = np.minimum(x.astype(np.int64), NUM_NODES - 2)
-        j = np.minimum(y.astype(np.int64), NUM_NODES - 2)
-        x, y = x - i, y - j
-        logs, cell = self._logs, i * NUM_NODES + j
-        low = logs.take(cell) * (1.0 - y) + logs.take(cell + 1) * y
-        cell = cell + NUM_NODES
-        high = logs.take(cell) * (1.0 - y) + logs.take(cell + 1) * y
-        return np.asarray(np.where(queries > 0, 2.0 ** (low * (1.0 - x) + high * x), 0.0))
+        place = NODES_PER_DOUBLING * np.log2(np.maximum((queries, keys), 1.0))
+        nodes = np.minimum(place.astype(np.int64), NUM_NODES - 2)
+        place -= nodes
+        (x, y), (left_x, left_y) = place, 1.0 - place
+        logs, cell = self._logs, nodes[0] * NUM_NODES + nodes[1]
+        low = logs.take(cell) * left_y + logs.take(cell + 1) * y
+        cell += NUM_NODES
+        high = logs.take(cell) * left_y + logs.take(cell + 1) * y
+        return np.asarray(np.where(queries > 0, 2.0 ** (low * left_x + high * x), 0.0))

@@ -36,15 +36,16 @@ def ask(rank: "Rank") -> BatchPlan:
         _check_chunks(rank, chunks, decoding if plan.decode else 0, slots)
     elif slots < 0:
         blame(rank, f"{len(plan.resume)} sequences resumed; {rank.free_slots} slots are free")
-    for name in ("review_tokens", "review_steps"):
-        value = getattr(plan, name)
-        if value is not None and not _is_count(value):
-            blame(rank, f"{name} {value!r}; allowed: an integer >= 1")
+    if plan.review_tokens is not None:
+        _check_count(rank, "review_tokens", plan.review_tokens)
+    if plan.review_steps is not None:
+        _check_count(rank, "review_steps", plan.review_steps)
     return plan
 
 
-def _is_count(value: object) -> bool:
-    return isinstance(value, Integral) and int(value) >= 1
+def _check_count(rank: "Rank", name: str, value: object) -> None:
+    if not isinstance(value, Integral) or int(value) < 1:
+        blame(rank, f"{name} {value!r}; allowed: an integer >= 1")
 
 
 def _check_chunks(rank: "Rank", chunks: Mapping[int, int], decoding: int, slots: int) -> None:

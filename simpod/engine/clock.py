@@ -1,9 +1,9 @@
 """Simulated time: a SimPy environment, absolute alarms, the order of things at one instant."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from heapq import heappop, heappush
 from math import inf
-from operator import attrgetter
+from typing import Any
 
 import simpy
 
@@ -30,14 +30,13 @@ class Alarm(simpy.Event):
 
     _ok = True  # it has happened as soon as it is due, with nothing to tell
     _value = None
+    __init__ = object.__init__
+    callbacks: Sequence[Callable[[simpy.Event], None]]  # type: ignore[assignment]
+    """Who wakes: given by whoever made the alarm."""
 
-    def __init__(self) -> None:
-        self.callbacks = []
-
-    def disarm(self) -> list[Callable[[simpy.Event], None]]:
+    def disarm(self) -> Sequence[Callable[[simpy.Event], None]]:
         """Let the alarm pass unheard; return those who waited, for another alarm to wake."""
-        waiting = self.callbacks or []
-        self.callbacks = []
+        waiting, self.callbacks = self.callbacks, ()
         return waiting
 
 
@@ -47,12 +46,18 @@ Entry = tuple[float, int, int, simpy.Event]
 class Clock(simpy.Environment):
     """A SimPy environment that can be told absolute times and priorities."""
 
-    now: float = property(attrgetter("_now"))  # type: ignore[assignment]  # asked for most often
+    __slots__ = ("now",)
+    now: float  # asked for most often: a slot, not SimPy's property
+
     num_ticks = 0  # alarms of those who look every so often
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
 
     def alarm_at(self, time_s: float, order: int) -> Alarm:
         """Make an alarm that goes off at `time_s` (now or later), in its order among equals."""
-        alarm = Alarm()
+        alarm: Alarm = Alarm()
         entry: Entry = (time_s, order, next(self._eid), alarm)
         heappush(self._queue, entry)  # type: ignore[misc]  # SimPy's own entries, with our orders
         return alarm
@@ -64,10 +69,7 @@ class Clock(simpy.Environment):
 
     def call_at(self, time_s: float, order: int, call: Callable[[], None]) -> None:
         """Call `call()` at `time_s`."""
-        alarm = self.alarm_at(time_s, order)
-        waiting = alarm.callbacks
-        if waiting is not None:
-            waiting.append(lambda _: call())
+        self.alarm_at(time_s, order).callbacks = (lambda _: call(),)
 
     def spawn(self, alarms: Generator[simpy.Event, object, None]) -> None:
         """Let a generator run from alarm to alarm, from now on: a SimPy process that nobody awaits.
@@ -78,10 +80,11 @@ class Clock(simpy.Environment):
 
         def resume(_: simpy.Event | None) -> None:
             try:
-                alarm = send(None)
+                send(None).callbacks = waiting
             except StopIteration:
                 return
-            alarm.callbacks.append(resume)
+
+        waiting: Any = (resume,)
 
         self.call_at(self.now, 0, lambda: resume(None))
 
@@ -93,12 +96,13 @@ class Clock(simpy.Environment):
         queue = self._queue
         end_s = inf if until is None else until
         while queue and queue[0][0] < end_s:
-            self._now, _, _, event = heappop(queue)
+            self.now, _, _, event = heappop(queue)
+            self._now = self.now
             callbacks, event.callbacks = event.callbacks, None  # type: ignore[assignment]
             for callback in callbacks:
                 callback(event)
         if until is not None:
-            self._now = until
+            self.now = self._now = until
 
     def tick_at(self, time_s: float, call: Callable[[], None]) -> None:
         """Call `call()` at `time_s` for somebody who only looks: that keeps nothing going."""
@@ -115,8 +119,7 @@ class Clock(simpy.Environment):
         """Something is still to happen, beside the ticks of those who only look."""
         return len(self._queue) > self.num_ticks
 
-    @property
     def may_plan(self) -> bool:
         """Nothing that planning must wait for is due at this very time."""
         queue = self._queue
-        return not queue or queue[0][0] > self._now or queue[0][1] >= PLAN
+        return not queue or queue[0][0] > self.now or queue[0][1] >= PLAN

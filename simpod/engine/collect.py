@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from simpod.cost import breakdown
+from simpod.cost import complete_breakdown
 from simpod.engine.frontend import Deliveries
 from simpod.engine.ledger import ROW
 from simpod.engine.link_use import link_records, plane_records
@@ -94,7 +94,7 @@ def _requests(sim: "Simulation") -> RequestRecords:
     columns["decode_pace"] = np.ones(len(ids)) if pace is None else pace[ids]
     columns["engine_finish_s"] = columns["finish_s"]
     columns["engine_first_token_s"] = _first_tokens(
-        sim, columns, lambda group: sim.groups[group].ledger.decode_ends()
+        sim, columns, lambda group: sim.groups[group].ledger.decode_end_s
     )
     if sim.deliveries is None:
         columns["first_token_s"] = columns["engine_first_token_s"]
@@ -148,7 +148,7 @@ def _deliver(sim: "Simulation", deliveries: Deliveries, columns: dict[str, Float
 def _decode_times(sim: "Simulation", index: int) -> Floats:
     """When the tokens of a group's decode steps were with their clients, in this run."""
     if sim.deliveries is None:
-        return sim.groups[index].ledger.decode_ends()
+        return sim.groups[index].ledger.decode_end_s
     left_s = sim.deliveries.decode_left_s(index)
     duration_s = sim.inputs.duration_s
     return left_s if duration_s is None else left_s[left_s < duration_s]
@@ -165,12 +165,11 @@ def _segments(sim: "Simulation") -> Ints:
 
 
 def _steps(sim: "Simulation") -> StepRecords:
-    tables = [group.ledger.table for group in sim.groups]
-    columns = dict(zip(ROW, np.concatenate(tables).T, strict=True))
-    lengths = [len(table) for table in tables]
-    parts = [_parts(group, table) for group, table in zip(sim.groups, tables, strict=True)]
+    columns = dict(zip(ROW, sim.log.table.T, strict=True))
+    for group in sim.groups:
+        _complete_parts(group)
     return StepRecords(
-        group=np.repeat(np.arange(len(tables)), lengths),
+        group=columns["group"].astype(np.int64),
         first_step=columns["first_step"].astype(np.int64),
         num_steps=columns["num_steps"].astype(np.int64),
         start_s=columns["start_s"],
@@ -178,26 +177,25 @@ def _steps(sim: "Simulation") -> StepRecords:
         decode_seqs=columns["decode_seqs"].astype(np.int64),
         context_tokens=columns["context_tokens"].astype(np.int64),
         prefill_tokens=columns["prefill_tokens"].astype(np.int64),
-        parts_s=np.concatenate(parts),
+        parts_s=sim.log.parts_s,
     )
 
 
-def _parts(group: "Group", table: Floats) -> Floats:
-    """[runs, parts] breakdown of a group's runs."""
-    columns = dict(zip(ROW, table.T, strict=True))
+def _complete_parts(group: "Group") -> None:
+    """From the parts of one step to those of all steps of each run of a group, in place."""
+    columns, parts_s = _columns(group), group.ledger.parts_s
     steps = columns["num_steps"].astype(np.int64)
     gained = group.tokens.gained_sums(columns["first_decode_step"].astype(np.int64), steps)
     total_s = columns["base_s"] * steps + columns["slope_s"] * gained + group.ledger.run_pauses_s()
-    parts = breakdown(
-        fixed_s=group.ledger.fixed_s,
+    parts_s *= columns["num_steps"][:, np.newaxis]
+    complete_breakdown(
+        parts_s,
         attention_s=columns["attention_s"] * steps + columns["attention_slope_s"] * gained,
         total_s=total_s,
-        num_steps=steps,
         mtp_share=group.pricer.mtp_share,
     )
     if group.ledger.held is not None:
-        parts += group.ledger.held.parts_s(columns["end_s"] - columns["start_s"] - total_s)
-    return parts
+        parts_s += group.ledger.held.parts_s(columns["end_s"] - columns["start_s"] - total_s)
 
 
 def _group(sim: "Simulation", index: int) -> GroupRecords:
@@ -206,7 +204,7 @@ def _group(sim: "Simulation", index: int) -> GroupRecords:
         pool=group.spec.name,
         instance=group.instance,
         decode_end_s=times_s,
-        decode_seqs=group.ledger.decode_seqs()[: len(times_s)],
+        decode_seqs=group.ledger.decode_seqs[: len(times_s)],
         tokens_per_decode_step=(group.tokens.tokens, group.tokens.per_steps),
         busy_s=group.ledger.busy_s,
         num_steps=group.ledger.num_steps,

@@ -117,7 +117,7 @@ class Dispatcher:
             target = self._policy(self.view, SequenceFacade(seq))
         except Exception as error:  # the policy's code: whatever it raises, the policy is to blame
             raise PolicyError(self._name, f"raised {error!r} while routing {seq.seq_id}") from error
-        if not isinstance(target, int | np.integer) or not 0 <= target < num_targets:
+        if not isinstance(target, (int, np.integer)) or not 0 <= target < num_targets:
             raise PolicyError(
                 self._name,
                 f"returned target {target!r} for request {seq.seq_id}; "

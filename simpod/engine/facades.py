@@ -5,6 +5,7 @@ from collections.abc import Sequence as ReadOnly
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from simpod.cluster import PoolSpec
 from simpod.engine.sequence import Sequence
 
 if TYPE_CHECKING:
@@ -135,7 +136,12 @@ class RankFacade:
     """Read-only view of a rank before a step: `policies.BatchView`."""
 
     _rank: "Rank"
-    block_tokens: int
+    _spec: PoolSpec
+
+    @property
+    def block_tokens(self) -> int:
+        """Tokens of one KV block."""
+        return self._spec.block_tokens
 
     @property
     def now_s(self) -> float:
@@ -145,7 +151,8 @@ class RankFacade:
     @property
     def max_step_tokens(self) -> int:
         """Token budget of the step, less the draft tokens that running decodes bring."""
-        return self._rank.group.spec.max_step_tokens - self._rank.draft_tokens
+        drafts = self._rank.num_decoding * self._spec.layout.mtp_layers
+        return self._spec.max_step_tokens - drafts
 
     @property
     def num_decoding(self) -> int:
@@ -169,7 +176,7 @@ class RankFacade:
         clock = self._rank.group.kv.clock
         for seq in self._rank.running.values():
             if seq.join_clock >= 0:
-                yield DecodingFacade(seq, self.block_tokens, clock - seq.join_clock)
+                yield DecodingFacade(seq, self._spec.block_tokens, clock - seq.join_clock)
 
     @property
     def paused(self) -> Iterator[SequenceFacade]:
@@ -190,12 +197,12 @@ class RankFacade:
     @property
     def total_blocks(self) -> int:
         """KV blocks of the rank."""
-        return self._rank.group.spec.kv_blocks
+        return self._spec.kv_blocks
 
     @property
     def tokens_per_decode(self) -> int:
         """Tokens of the budget that a decode takes."""
-        return 1 + self._rank.group.spec.layout.mtp_layers
+        return 1 + self._spec.layout.mtp_layers
 
     @property
     def served_tokens(self) -> dict[int, tuple[int, int]]:

@@ -116,7 +116,8 @@ class Group:
 
     def let_go(self, seq: Sequence, rank: Rank) -> None:
         """The decode side has pulled a prompt's KV: free it."""
-        self.idleness.tally(self.kv_tokens)
+        if self.idleness.alarm is not None:
+            self.idleness.tally(self.kv_tokens)
         rank.unpin(seq.seq_id)
         if rank.is_dirty:
             self.poke()
@@ -135,7 +136,7 @@ class Group:
 
     def set_end(self, end_s: float) -> None:
         """What the run under way waits for comes at another time."""
-        if self._alarm is not None and self._alarm.callbacks:
+        if self._alarm is not None:
             waiting = self._alarm.disarm()
             self._alarm = self.clock.alarm_at(end_s, self._end_order)
             self._alarm.callbacks = waiting
@@ -164,13 +165,6 @@ class Group:
         """KV in use on all ranks, in tokens; held blocks count as full."""
         return self.kv.tokens_beside + self.context_tokens
 
-    def _enter(self, run: StepRun, decoding: int) -> None:
-        """Enter a run that is done into the ledger, with what was there at its start."""
-        context = self.context_tokens
-        slots = decoding + self.num_chunks + self.num_pulling
-        kv_tokens = self.kv.tokens_beside + context
-        self.ledger.add(run, decoding, context, self.prefill_tokens, slots, kv_tokens)
-
     def stop(self) -> None:
         """The simulation ends here: enter the steps of the run under way that are over."""
         run = self._run
@@ -179,7 +173,7 @@ class Group:
             run.steps -= 1
             if run.steps:
                 run.end_s = run.end_of(run.steps)
-                self._enter(run, self.num_decoding)
+                self.ledger.add(run, self, self.num_decoding)
                 self._advance()
         self.idleness.tally(self.kv_tokens)
 
@@ -194,7 +188,7 @@ class Group:
         begins, waits = self.sim.begins_of(self.spec.role), waits_of(self.sim, self)
         fruitless = 0
         while True:
-            if not clock.may_plan:
+            if not clock.may_plan():
                 yield clock.alarm_at(clock.now, PLAN)
             if waits is not None and waits():
                 yield self.idleness.begin()
@@ -223,7 +217,7 @@ class Group:
                 yield from self._walk(run, layers)
             self._run = self._alarm = None
             decoding = self.num_decoding if decodes else 0
-            self._enter(run, decoding)
+            ledger.add(run, self, decoding)
             if decoding:
                 self._advance()
             if self.prefill_tokens:
@@ -279,7 +273,8 @@ class Group:
             done += 1
             self._alarm = self.clock.alarm_at(run.end_of(done), self._end_order)
             yield self._alarm  # sooner if it is cut short at the boundary that was just passed
-            if done < run.steps and not self.clock.may_plan:
+            self._alarm = None
+            if done < run.steps and not self.clock.may_plan():
                 yield self.clock.alarm_at(self.clock.now, PLAN)
         if layers is not None and self.prefill_tokens:
             yield from layers.end(self, run)
@@ -364,7 +359,7 @@ class Group:
         if due is not None:
             for seq in due:
                 if seq.finish_step == step and seq.ledger == self.index:  # else it has left
-                    rank = self.ranks[seq.decode_target % len(self.ranks)]
+                    rank = self.dispatch.ranks[seq.decode_target]
                     rank.end_decode(seq)
                     rank.retire(seq)
                     self.sim.finish(seq)

@@ -64,5 +64,8 @@ def take_in(group: "Group") -> None:
 def _show(group: "Group", seq: Sequence, rank: "Rank") -> None:
     """Queue a prompt, and let the schedulers whom it concerns plan again."""
     rank.waiting[seq.seq_id] = seq
-    for asked in group.ranks if getattr(rank.policy, "asks_group", False) else (rank,):
-        asked.touch()
+    if rank.asks_group:
+        for asked in group.ranks:
+            asked.touch()
+    else:
+        rank.touch()

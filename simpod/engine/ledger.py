@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from struct import Struct
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +15,11 @@ from simpod.engine.warp import UNHINDERED, WarpedRun
 from simpod.errors import InvariantError
 from simpod.records.columns import STEP_PARTS
 
+if TYPE_CHECKING:
+    from simpod.engine.group import Group
+
 Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+Counts = NDArray[np.int32]
 
 ROW = (
     "group",
@@ -48,21 +52,34 @@ class RunLog:
     def __init__(self) -> None:
         self.rows = bytearray()
         self.fixed_s: list[Floats] = []
+        self.table: Floats = np.empty((0, len(ROW)))
+        self.parts_s: Floats = np.empty((0, len(STEP_PARTS)))
 
-    def by_group(self, num_groups: int) -> list[tuple[Floats, Floats]]:
-        """For each group its rows [num_runs, len(ROW)] and `fixed_s` [num_runs, parts of a step].
+    def close(self, ledgers: "list[Ledger]") -> None:
+        """Put the rows in order of groups, each group's in order of time, and hand them out.
 
-        The log takes no more runs while anybody holds them.
+        Then `table` is [num_runs, len(ROW)] and `parts_s` [num_runs, parts of a step].
         """
-        table = np.frombuffer(self.rows).reshape(-1, len(ROW))
-        fixed_s = np.array(self.fixed_s).reshape(-1, len(STEP_PARTS))  # also if nothing ran
-        if num_groups == 1:
-            return [(table, fixed_s)]
-        groups = table[:, ROW.index("group")]
-        order = np.argsort(groups, kind="stable")
-        cuts = np.searchsorted(groups[order], np.arange(1, num_groups))
-        parts = (np.split(array[order], cuts) for array in (table, fixed_s))
-        return list(zip(*parts, strict=True))
+        num_groups = len(ledgers)
+        table, fixed_s = np.frombuffer(self.rows).reshape(-1, len(ROW)), self.fixed_s
+        if num_groups > 1:
+            groups = table[:, ROW.index("group")].astype(np.int32)
+            order = np.argsort(groups, kind="stable")
+            table, fixed_s = table[order], [fixed_s[row] for row in order.tolist()]
+        self.table = table
+        self.parts_s = np.array(fixed_s).reshape(-1, len(STEP_PARTS))  # also if nothing ran
+        cuts = np.searchsorted(table[:, ROW.index("group")], np.arange(1, num_groups))
+        steps = [ledger.num_decode_steps for ledger in ledgers]
+        ends_s, seqs = np.empty(sum(steps)), np.empty(sum(steps), dtype=np.int32)  # of all, in one
+        for ledger, table, parts_s, end_s, counts in zip(
+            ledgers,
+            np.split(self.table, cuts),
+            np.split(self.parts_s, cuts),
+            np.split(ends_s, np.cumsum(steps[:-1])),
+            np.split(seqs, np.cumsum(steps[:-1])),
+            strict=True,
+        ):
+            ledger.close(table, parts_s, end_s, counts)
 
 
 class Ledger:
@@ -70,6 +87,11 @@ class Ledger:
 
     Its tables, `close`d, are there when the simulation is over.
     """
+
+    __slots__ = (
+        "_fixed _group _rows busy_s clock decode_end_s decode_seqs held num_decode_steps num_steps "
+        "parts_s pauses table"
+    ).split()
 
     def __init__(self, log: RunLog, group: int, clock: TokenClock) -> None:
         self.clock = clock
@@ -79,7 +101,9 @@ class Ledger:
         self.num_steps = 0
         self.busy_s = 0.0
         self.table: Floats = np.empty((0, len(ROW)))
-        self.fixed_s: Floats = np.empty((0, len(STEP_PARTS)))
+        self.parts_s: Floats = np.empty((0, len(STEP_PARTS)))
+        self.decode_end_s: Floats = np.empty(0)
+        self.decode_seqs: Counts = np.empty(0, dtype=np.int32)
         self._group = group
         self._rows = log.rows
         self._fixed = log.fixed_s
@@ -100,19 +124,18 @@ class Ledger:
         held_s = self.pauses.since(self.num_steps)
         return WarpedRun(start_s, prices, first, steps, clock, (UNHINDERED, held_s))
 
-    def close(self, table: Floats, fixed_s: Floats) -> None:
+    def close(self, table: Floats, parts_s: Floats, end_s: Floats, seqs: Counts) -> None:
         """Keep the group's part of the log.
 
-        table [num_runs, len(ROW)]; fixed_s [num_runs, parts of a step]: seconds of one step,
-        without what grows with the context.
+        table [num_runs, len(ROW)]; parts_s [num_runs, parts of a step]; end_s, seqs
+        [num_decode_steps]: room for the end of each decode step, and for the sequences in it.
         """
-        self.table, self.fixed_s = table, fixed_s
+        self.table, self.parts_s, self.decode_end_s, self.decode_seqs = table, parts_s, end_s, seqs
+        self._expand()
 
-    def add(  # one packed row: a tuple would only hide the columns
-        self, run: StepRun, decoding: int, context: int, prompt: int, slots: int, kv_tokens: int
-    ) -> None:
-        """Enter a run that is done, with what was in its steps: sequences and tokens."""
-        prices, end_s = run.prices, run.end_s
+    def add(self, run: StepRun, group: "Group", decoding: int) -> None:
+        """Enter a run that is done, with what the group had at its start."""
+        prices, end_s, context = run.prices, run.end_s, group.context_tokens
         self._rows += PACK_ROW(
             self._group,
             self.num_steps,
@@ -124,9 +147,9 @@ class Ledger:
             run.first,
             decoding,
             context,
-            prompt,
-            slots,
-            kv_tokens,
+            group.prefill_tokens,
+            decoding + group.num_chunks + group.num_pulling,
+            group.kv.tokens_beside + context,
             prices.attention_s,
             prices.attention_slope_s,
         )
@@ -136,33 +159,33 @@ class Ledger:
         if decoding:
             self.num_decode_steps += run.steps
 
-    def decode_ends(self) -> Floats:
-        """[num_decode_steps] end of each decode step, by the formula of `StepRun`."""
-        table = self._decoding()
-        ends = np.empty(self.num_decode_steps)
-        counts, firsts, numbers = (
-            table[:, ROW.index(name)].astype(np.int64)
-            for name in ("num_steps", "first_decode_step", "first_step")
+    def _expand(self) -> None:
+        """From runs to decode steps: their ends, by the formula of `StepRun`, and sequences."""
+        decoding = np.flatnonzero(self.table[:, ROW.index("decode_seqs")])
+        counts, firsts, numbers, seqs = (
+            self.table[decoding, ROW.index(name)].astype(np.int64)
+            for name in ("num_steps", "first_decode_step", "first_step", "decode_seqs")
         )
         paused_s = self.pauses.sums(self.num_steps) if self.pauses is not None else None
         start_s, end_s, base_s, slope_s = (
-            table[:, ROW.index(n)] for n in ("start_s", "end_s", "base_s", "slope_s")
+            self.table[decoding, ROW.index(n)] for n in ("start_s", "end_s", "base_s", "slope_s")
         )
         if self.held is not None:
-            start_s = self.held.starts(len(self.table))[self._is_decoding]
+            start_s = self.held.starts(len(self.table))[decoding]
         cuts = np.flatnonzero(np.diff(firsts // EXPAND_AT_ONCE)) + 1  # bounds the temporary arrays
-        for part in np.split(np.arange(len(table)), cuts):
+        for part in np.split(np.arange(len(decoding)), cuts):
             if len(part):
                 row = np.repeat(part, counts[part])
-                done = np.arange(firsts[part[0]], firsts[part[0]] + len(row)) + 1 - firsts[row]
-                gained = self.clock.gained_sums(firsts[row], done)
-                found_s = start_s[row] + (done * base_s[row] + slope_s[row] * gained)
+                first = firsts.take(row)
+                done = np.arange(first[0], first[0] + len(row)) + 1 - first
+                gained = self.clock.gained_sums(first, done)
+                found_s = start_s.take(row) + (done * base_s.take(row) + slope_s.take(row) * gained)
                 if paused_s is not None:
                     found_s += paused_s[numbers[row] + done] - paused_s[numbers[row]]
                 if self.held is not None:
                     found_s = self.held.whens(found_s, end_s[row])
-                ends[firsts[part[0]] :][: len(row)] = found_s
-        return ends
+                here = slice(first[0], first[0] + len(row))
+                self.decode_end_s[here], self.decode_seqs[here] = found_s, seqs.take(row)
 
     def spans(self) -> tuple[Floats, Floats, Floats]:
         """[num_runs] start, end and steps of each run."""
@@ -181,18 +204,3 @@ class Ledger:
         sums_s = self.pauses.sums(self.num_steps)
         held_s: Floats = sums_s[number + steps] - sums_s[number]
         return held_s
-
-    def decode_seqs(self) -> Ints:
-        """[num_decode_steps] sequences in each decode step."""
-        table = self._decoding()
-        seqs, counts = (
-            table[:, ROW.index(name)].astype(np.int64) for name in ("decode_seqs", "num_steps")
-        )
-        return np.repeat(seqs, counts)
-
-    @property
-    def _is_decoding(self) -> NDArray[np.bool_]:
-        return np.asarray(self.table[:, ROW.index("decode_seqs")] > 0)
-
-    def _decoding(self) -> Floats:
-        return self.table[self._is_decoding]

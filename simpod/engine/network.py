@@ -98,10 +98,8 @@ class Network:
     ) -> Part:
         """A flow to be sent, at most as fast as `most` and as its path can carry."""
         used, path, rate = self.fabric.way(source, destination, plane)
-        most = min(most, rate)
         capacity = self._capacity
-        for link in path:
-            most = min(most, capacity[link])
+        most = min(most, rate, *[capacity[link] for link in path])
         return Part(source, destination, size_bytes, used, path, most)
 
     def parts_under(
@@ -135,7 +133,7 @@ class Network:
         if is_free:
             operation.end_s = end_s
             operation.alarm = self._clock.alarm_at(end_s, DELIVER)
-            operation.alarm.callbacks = [lambda _: self._end_foreseen(operation)]
+            operation.alarm.callbacks = (lambda _: self._end_foreseen(operation),)
         else:
             self._relieve(operation)
         if self.exchanges is not None:
@@ -204,11 +202,12 @@ class Network:
 
     def _promise(self, operation: Operation, part: Part) -> bool:
         """Set a part's cap aside on its links; False if one of them could fill up."""
-        has_room = True
+        has_room, rate = True, part.cap_bytes_per_s
+        users, promised, most = self._users, self._promised, self._most
         for link in part.path:
-            self._users[link][part] = operation
-            self._promised[link] += part.cap_bytes_per_s
-            if self._promised[link] > self._most[link]:
+            users[link][part] = operation
+            promised[link] = wanted = promised[link] + rate
+            if wanted > most[link]:
                 has_room = False
         return has_room
 
@@ -307,7 +306,7 @@ class Network:
         self._next_s, self._next_alarm = next_s, None
         if first is not None:
             self._next_alarm = self._clock.alarm_at(next_s, DELIVER)
-            self._next_alarm.callbacks = [lambda _: self._end_due()]
+            self._next_alarm.callbacks = (lambda _: self._end_due(),)
 
     def _end_due(self) -> None:
         """End what is due now."""

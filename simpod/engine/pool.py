@@ -56,6 +56,5 @@ class Pool:
 
     def rank_of(self, target: int) -> tuple[Group, Rank]:
         """The group and the rank behind a router's target."""
-        instance, index = divmod(target, self.spec.layout.dp)
-        group = self.groups[instance]
-        return group, group.ranks[index]
+        rank = self.dispatch.ranks[target]
+        return rank.group, rank

@@ -29,8 +29,9 @@ class Rank:
     """
 
     __slots__ = (
-        "at_boundary chunks group host inbox index is_dirty num_decoding num_pulling partial "
-        "paused pinned policy pulls reads reserved review_clock running service target view waiting"
+        "asks_group at_boundary chunks group host inbox index is_dirty num_decoding num_pulling "
+        "partial paused pinned policy pulls reads reserved review_clock running service spec "
+        "target view waiting"
     ).split()
 
     def __init__(self, group: "Group", index: int, target: int, policy: BatchScheduler) -> None:
@@ -38,7 +39,9 @@ class Rank:
         self.index = index
         self.target = target
         self.policy = policy
-        self.view = RankFacade(self, group.spec.block_tokens)
+        self.asks_group: bool = getattr(policy, "asks_group", False)
+        self.spec = group.spec
+        self.view = RankFacade(self, group.spec)
         self.inbox: OrderedDict[int, Sequence] = OrderedDict()
         self.waiting: OrderedDict[int, Sequence] = OrderedDict()
         self.partial: dict[int, Sequence] = {}
@@ -61,12 +64,7 @@ class Rank:
     @property
     def free_slots(self) -> int:
         """Sequences that could still take part in the next step."""
-        return self.group.spec.max_num_seqs - self.num_decoding - self.num_pulling
-
-    @property
-    def draft_tokens(self) -> int:
-        """Tokens that running decodes verify in a step, beside the one that each takes anyway."""
-        return self.num_decoding * self.group.spec.layout.mtp_layers
+        return self.spec.max_num_seqs - self.num_decoding - self.num_pulling
 
     @property
     def free_blocks(self) -> int:

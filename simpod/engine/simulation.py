@@ -102,9 +102,7 @@ class Simulation:
             )
         for group in self.groups:
             group.stop()
-        parts = self.log.by_group(len(self.groups))
-        for group, part in zip(self.groups, parts, strict=True):
-            group.ledger.close(*part)
+        self.log.close([group.ledger for group in self.groups])
         if self.frontend is not None:
             self.deliveries = self.frontend.close()
         if self.network is not None:

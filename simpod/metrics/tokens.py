@@ -71,10 +71,22 @@ def join_ledgers(records: RunRecords) -> Ledgers:
 
 
 def _joined(columns: list[NDArray[Any]], dtype: type) -> NDArray[Any]:
-    """One column of all; a single one is not copied: it may be long."""
+    """One column of all; it may be long, so the parts of one array in a row are not copied."""
     if len(columns) == 1:
         return columns[0]
+    lengths = [len(column) for column in columns]
+    whole = columns[0].base if columns else None
+    if whole is not None and whole.shape == (sum(lengths),):
+        parts = np.split(whole, np.cumsum(lengths)[:-1])
+        if all(map(_is_same, parts, columns)):
+            return whole
     return np.concatenate([np.empty(0, dtype), *columns])
+
+
+def _is_same(part: NDArray[Any], column: NDArray[Any]) -> bool:
+    """They lie in the same place."""
+    where, there = part.__array_interface__, column.__array_interface__
+    return bool(where["data"] == there["data"] and where["strides"] == there["strides"])
 
 
 def _all_new_tokens(groups: tuple[GroupRecords, ...], length: int) -> Ints:
@@ -126,15 +138,20 @@ def inter_token_gaps(records: RunRecords, ledgers: Ledgers, chosen: Bools) -> tu
     all_stretches = decode_stretches(records, ledgers)
     inside = _cover(all_stretches, chosen, len(ledgers.end_s))
     before_s = _gaps_before(records, ledgers, all_stretches, chosen)
-    gaps_s, weights = [before_s], [np.ones(len(before_s), dtype=inside.dtype)]
+    place = len(before_s)
+    gaps_s = np.empty(place + np.count_nonzero(inside[1:]))  # nothing is before the first step
+    weights = np.ones(len(gaps_s), dtype=inside.dtype)
+    gaps_s[:place] = before_s
     ends_s = ledgers.end_s
-    for first in range(1, len(inside), AT_ONCE):  # nothing is before the first step
+    for first in range(1, len(inside), AT_ONCE):
         end = min(first + AT_ONCE, len(inside))
         often = inside[first:end]
         used = often > 0
-        gaps_s.append((ends_s[first:end] - ends_s[first - 1 : end - 1])[used])
-        weights.append(often[used])
-    return np.concatenate(gaps_s), np.concatenate(weights)
+        some_s = (ends_s[first:end] - ends_s[first - 1 : end - 1])[used]
+        here = slice(place, place + len(some_s))
+        gaps_s[here], weights[here] = some_s, often[used]
+        place = here.stop
+    return gaps_s, weights
 
 
 def token_times(records: RunRecords, request_id: int) -> Floats:

@@ -95,7 +95,7 @@ class GroupRecords:
     pool: str
     instance: int
     decode_end_s: Floats  # [d]: when the tokens of decode step 1 ... d were with their clients
-    decode_seqs: Ints  # [d]: sequences in that step
+    decode_seqs: NDArray[np.integer]  # [d]: sequences in that step
     tokens_per_decode_step: tuple[
         int, int
     ]  # numerator, denominator: after s steps floor(s * n / d)

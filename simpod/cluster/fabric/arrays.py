@@ -115,8 +115,12 @@ class Fabric:
 
     def route(self, source: int, destination: int, plane: str) -> tuple[int, ...]:
         """Links of a transfer: the way out, the way in, then the domains' if it leaves its own."""
-        arrays = self._arrays(source, destination, plane)
-        node = destination - self.ssd(0)
+        return self._route(self._arrays(source, destination, plane), source, destination, plane)
+
+    def _route(
+        self, arrays: PlaneArrays, source: int, destination: int, plane: str
+    ) -> tuple[int, ...]:
+        node = destination - self.num_dies - self.num_cpus
         if node >= 0:
             return self._route_to_ssd(arrays, source, node)
         up, down = arrays.up_links[source], arrays.down_links[destination]
@@ -143,8 +147,9 @@ class Fabric:
     def way(self, source: int, destination: int, plane: str) -> tuple[str, tuple[int, ...], float]:
         """The plane that a transfer takes, its links, and the most that these carry for it."""
         used = self.plane_of(source, destination, plane)
-        path = self.route(source, destination, used)
-        if self.planes[used].is_whole:
+        arrays = self._arrays(source, destination, used)
+        path = self._route(arrays, source, destination, used)
+        if arrays.is_whole:
             return used, path, inf
         return used, path, self.path_bytes_per_s(source, destination, used)
 

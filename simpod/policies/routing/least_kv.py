@@ -32,7 +32,6 @@ class LeastKv:
         load = view.kv_tokens + view.queued_tokens
         if self.reserve_tokens:
             load += self.reserve_tokens * held
-        full = held >= view.max_num_seqs
-        if full.any() and not full.all():
-            load = np.where(full, UNLIMITED, load)
+        if held.item(held.argmax()) >= view.max_num_seqs > held.item(held.argmin()):
+            load = np.where(held >= view.max_num_seqs, UNLIMITED, load)
         return int(load.argmin())
