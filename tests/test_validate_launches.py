@@ -40,10 +40,13 @@ def test_sglang_looks_for_prompts_as_its_script_says(concurrency, interval):
 
 
 DEEPSEEK = {**R1, "backend": "trtllm", "gemm_quant_mode": "nvfp4"}
-DP8 = {"attention_dp_size": 8, "moe_ep_size": 8, "gpus": 8}
+DP8 = {"tp_size": 1, "attention_dp_size": 8, "moe_tp_size": 1, "moe_ep_size": 8, "gpus": 8}
 V3 = {"model_path": "deepseek-ai/DeepSeek-V3"}
 FP8_LONG = {"isl": 8192, "gemm_quant_mode": "fp8_block"}
+FP8 = {"gemm_quant_mode": "fp8_block"}
 OLD = {"backend_version": "1.1.0rc2.post2"}
+PLAIN = {"backend_version": "1.2.0rc6.post2"}
+LAST = {"backend_version": "1.2.0rc6.post3"}
 
 
 def test_tensorrt_llm_balances_data_parallel_ranks_and_drafts_where_its_image_does():
@@ -98,6 +101,31 @@ def test_first_scripts_chose_parallelism_themselves(changes, layout):
     assert (pool["tp"], pool["dp"], pool["ep"]) == layout
     assert pool["dies"] == 8
     assert "mtp" not in pool
+
+
+@pytest.mark.parametrize(
+    ("changes", "most_seqs", "pieces", "frac"),
+    [
+        ({"concurrency": 64, "moe_ep_size": 8}, 64, 8192, 0.8),
+        ({"concurrency": 64}, 64, None, 0.8),  # fp4: only where experts are on all dies
+        ({"concurrency": 64, **FP8}, 64, 8192, 0.8),
+        ({"concurrency": 128, "osl": 8192, **FP8}, 128, 8192, 0.8),
+        ({"concurrency": 256, **FP8, **DP8}, 32, None, 0.7),
+        ({"concurrency": 256, **DP8}, 64, 8192, 0.8),
+        ({"concurrency": 32, "isl": 8192, **FP8}, 32, None, 0.8),
+        ({"concurrency": 128, **LAST}, 128, 1600, 0.8),
+        ({"concurrency": 128, **LAST, **DP8}, 32, None, 0.8),
+        ({"concurrency": 16, **LAST, **FP8}, 16, 1152, 0.8),
+        ({"concurrency": 4, **LAST, **FP8}, 4, None, 0.8),
+        ({"concurrency": 8, **OLD, **FP8}, 256, None, 0.8),
+        ({"concurrency": 8, **OLD, **FP8, "system": "h200_sxm"}, 128, None, 0.75),
+    ],
+)
+def test_scripts_of_deepseek_choose_graphs_and_memory(changes, most_seqs, pieces, frac):
+    document = document_of(row(**DEEPSEEK | TP8 | PLAIN | changes))
+    assert document["engine"]["max_graph_tokens"] == most_seqs
+    assert document["engine"].get("max_piece_tokens") == pieces
+    assert document["deployment"]["mixed"]["memory_frac"] == frac
 
 
 def test_later_scripts_of_minimax_give_what_the_first_left_to_the_engine():

@@ -155,10 +155,12 @@ def _derived(
 
 def _semantics(experiment: Experiment) -> Semantics:
     found = semantics_of(experiment.engine.semantics, experiment.hardware.family)
-    most = experiment.engine.max_graph_tokens
-    if most is None or found.graphs is None:
-        return found
-    return replace(found, graphs=found.graphs.up_to(most))
+    graphs, engine = found.graphs, experiment.engine
+    if graphs is not None and engine.max_graph_tokens is not None:
+        graphs = graphs.up_to(engine.max_graph_tokens)
+    if graphs is not None and engine.max_piece_tokens is not None:
+        graphs = graphs.with_pieces(engine.max_piece_tokens)
+    return replace(found, graphs=graphs)
 
 
 def _policies(

@@ -78,7 +78,8 @@ class Pool(_Section):
     block_tokens: Count = 16
     """Tokens of one KV block."""
     memory_frac: OpenFrac = 0.9
-    """Share of a die's memory that weights, buffers and KV may fill."""
+    """Share of a die's memory that weights, buffers and KV may fill; with trtllm, share that KV may
+    fill of what weights and buffers leave."""
     kv_blocks: Count | None = None
     """KV blocks of one rank; derived from memory when left out."""
     host_bytes_per_s: Positive | None = None
@@ -289,7 +290,11 @@ class Engine(_Section):
     """Record the load of every pool at this interval, in timeseries.parquet; default: never, with
     policies.scaling at its sample_s."""
     max_graph_tokens: Count | None = None
-    """Largest batch that is captured as a CUDA graph; default: that of the semantics."""
+    """Largest batch that is captured as a CUDA graph: of requests with trtllm and sglang, of tokens
+    with vllm-v1; default: that of the semantics."""
+    max_piece_tokens: Count | None = None
+    """Largest step with prompts that runs as pieces of CUDA graphs, cut at each attention; default:
+    none, with vllm-v1 up to the largest batch."""
     link_samples_s: Positive | None = None
     """Record the use of links and planes at this interval; default: of links, over the run."""
 

@@ -100,9 +100,8 @@ class PartCosts:
         self._full_layers = model.num_full_layers + self.mtp
         self.num_moe_layers = model.num_moe_layers + (self.mtp if model.moe else 0)
         self.eager_s = semantics.eager_launch_s * op.step_kernels(model, layout)
-        has_pieces = semantics.graphs is not None and semantics.graphs.has_pieces
         pieces = model.num_layers * (op.ATTENTION_KERNELS + 1)
-        self.pieces_s = semantics.eager_launch_s * pieces if has_pieces else self.eager_s
+        self.pieces_s = semantics.eager_launch_s * pieces
         self._exchange = (
             ExpertExchange(model, hardware, layout, semantics.exchange) if self.meets else None
         )

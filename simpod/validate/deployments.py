@@ -166,8 +166,9 @@ def document_of(row: Mapping[str, Any]) -> dict[str, Any]:
     }
     if model.moe is not None:
         document["expert_routing"] = "balanced"
-    if launches[0].max_graph_tokens is not None:
-        document["engine"]["max_graph_tokens"] = launches[0].max_graph_tokens
+    for key in ("max_graph_tokens", "max_piece_tokens"):
+        if (most := getattr(launches[0], key)) is not None:
+            document["engine"][key] = most
     if launches[0].batching is not None and len(launches) == 1:
         document["policies"] = {"batching": dict(launches[0].batching)}
     return document

@@ -1,10 +1,9 @@
 """How the engines of measured deployments were launched: what their tables leave out.
 
 Read from InferenceX's scripts, `benchmarks/single_node/MODEL_PRECISION_SYSTEM[_trt].sh` of
-github.com/SemiAnalysisAI/InferenceX (its first releases, InferenceMAX, for Llama 70B). Three things
+github.com/SemiAnalysisAI/InferenceX (its first releases, InferenceMAX, for Llama 70B). Two things
 are no flags of a script: the fp8 cache of NVFP4 checkpoints (the checkpoint's own, seen where KV
-limits a run), TensorRT-LLM's share of memory, and the accepted length of drafts, which is that of
-another DeepSeek. A model without a script is launched as most of its engine's are.
+limits a run), and the accepted length of drafts, which is that of another DeepSeek. A model without a script is launched as most of its engine's are.
 """
 
 from collections.abc import Callable, Mapping
@@ -45,7 +44,9 @@ class Launch:
     has_expert_parallel: bool = False
     """All dies share the experts, whatever the table says."""
     max_graph_tokens: int | None = None
-    """Largest batch that is captured as a graph, mixed ones included; None: the engine's own."""
+    """Largest batch that is captured as a graph; None: the engine's own."""
+    max_piece_tokens: int | None = None
+    """Largest step with prompts that runs as pieces of graphs; None: the engine's own."""
     mtp: Mapping[str, float] | None = None
     """Draft tokens and the share of them that is kept; None: no drafts."""
     batching: Mapping[str, Any] | None = None
@@ -101,7 +102,13 @@ def _vllm(row: Row) -> Launch:
 def _sglang(row: Row) -> Launch:
     if row.system.startswith("h"):
         seqs = 512 if (row.isl, row.osl) == (1024, 1024) else 256
-        return Launch(max_num_seqs=seqs, max_step_tokens=32768, memory_frac=0.82, kv_dtype="bf16")
+        return Launch(
+            max_num_seqs=seqs,
+            max_step_tokens=32768,
+            memory_frac=0.82,
+            kv_dtype="bf16",
+            max_graph_tokens=seqs,
+        )
     interval = 30 if row.concurrency >= 16 else 10
     if row.dtype == "fp4":
         seqs, step_tokens, memory_frac = 256, 16384, 0.85
@@ -114,15 +121,9 @@ def _sglang(row: Row) -> Launch:
         max_step_tokens=step_tokens,
         memory_frac=memory_frac,
         kv_dtype="fp8" if row.dtype != "bf16" else "bf16",
+        max_graph_tokens=seqs,
         batching={"use": "sglang", "receive_interval": interval},
     )
-
-
-FP8_DELAYS: Final = "1.2.0rc6.post2"
-"""Image of the script that waits for more prompts (dsr1_fp8_b200_trt.sh, pull request 594)."""
-TRTLLM_MEMORY_FRAC: Final = 0.97
-"""free_gpu_memory_fraction, 0.75 to 0.9, is of what weights leave; where they leave little, and KV
-is what limits a run, that is about this share of all."""
 
 
 def _trtllm(row: Row) -> Launch:
@@ -131,8 +132,9 @@ def _trtllm(row: Row) -> Launch:
         return Launch(
             max_num_seqs=row.concurrency if is_hopper else 512,
             max_step_tokens=20000,
-            memory_frac=TRTLLM_MEMORY_FRAC,
+            memory_frac=0.85,
             kv_dtype="bf16" if is_hopper else "fp8",
+            max_graph_tokens=row.concurrency,
             batching=_balanced(row.dp, 50) if not is_hopper else None,
         )
     if row.model.startswith("llama"):
@@ -141,14 +143,13 @@ def _trtllm(row: Row) -> Launch:
         return Launch(
             max_num_seqs=2048,
             max_step_tokens=16384,
-            memory_frac=TRTLLM_MEMORY_FRAC,
+            max_graph_tokens=1024,
             batching=waits if is_short else None,
         )
     if row.model.startswith("deepseek"):
         return _deepseek(row)
     return Launch(
         max_num_seqs=2048,
-        memory_frac=TRTLLM_MEMORY_FRAC,
         kv_dtype="fp8" if row.dtype != "bf16" else "bf16",
         batching=_balanced(row.dp, 60),
     )
@@ -166,17 +167,17 @@ def _deepseek(row: Row) -> Launch:
         parallelism=Parallelism(tp=row.tp, dp=row.dp, ep=row.ep),
     )
     script = script_of(asked)
-    is_delayed = (row.isl, row.osl) == (1024, 1024) and row.concurrency >= 64
     delayed = {"use": "in_flight", "wait_steps": 40, "wait_tokens_frac": 0.8}
-    has_delay = is_delayed and row.version == FP8_DELAYS and row.dtype == "fp8"
     dp = script.parallelism.dp
     return Launch(
         max_num_seqs=script.max_num_seqs,
         max_step_tokens=script.max_step_tokens,
-        memory_frac=TRTLLM_MEMORY_FRAC,
+        memory_frac=script.memory_frac,
         kv_dtype="fp8" if row.dtype != "bf16" else "bf16",
+        max_graph_tokens=script.max_graph_seqs,
+        max_piece_tokens=script.max_step_tokens if script.has_pieces else None,
         mtp=DRAFTS.get(script.drafts),
-        batching=delayed if has_delay and dp == 1 else _balanced(dp, 60),
+        batching=delayed if script.has_delay and dp == 1 else _balanced(dp, 60),
         parallelism=script.parallelism,
     )
 
