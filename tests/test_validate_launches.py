@@ -117,6 +117,8 @@ def test_first_scripts_chose_parallelism_themselves(changes, layout):
         ({"concurrency": 128, **LAST, **DP8}, 32, None, 0.8),
         ({"concurrency": 16, **LAST, **FP8}, 16, 1152, 0.8),
         ({"concurrency": 4, **LAST, **FP8}, 4, None, 0.8),
+        ({"concurrency": 8, "osl": 8192, **LAST, **FP8}, 8, None, 0.8),
+        ({"concurrency": 64, "osl": 8192, **LAST}, 64, 1344, 0.8),
         ({"concurrency": 8, **OLD, **FP8}, 256, None, 0.8),
         ({"concurrency": 8, **OLD, **FP8, "system": "h200_sxm"}, 128, None, 0.75),
     ],
@@ -126,6 +128,60 @@ def test_scripts_of_deepseek_choose_graphs_and_memory(changes, most_seqs, pieces
     assert document["engine"]["max_graph_tokens"] == most_seqs
     assert document["engine"].get("max_piece_tokens") == pieces
     assert document["deployment"]["mixed"]["memory_frac"] == frac
+
+
+def test_more_clients_than_sglang_takes_without_drafts_had_drafts():
+    pool = pool_of(**R1, **TP8, **FP8, backend="sglang", backend_version="0.5.9", concurrency=128)
+    assert pool["mtp"] == {"layers": 2, "acceptance": 0.635}
+    assert (pool["max_num_seqs"], pool["max_step_tokens"]) == (512, 16384)
+    few = pool_of(**R1, **TP8, **FP8, backend="sglang", backend_version="0.5.9", concurrency=64)
+    assert "mtp" not in few
+
+
+def test_data_parallel_ranks_of_sglang_have_equal_parts_of_its_limits():
+    document = document_of(row(**R1, **DP8, backend="sglang", gemm_quant_mode="nvfp4"))
+    pool = document["deployment"]["mixed"]
+    assert (pool["max_num_seqs"], pool["max_step_tokens"]) == (32, 2048)
+    assert "policies" not in document  # no interval
+
+
+@pytest.mark.parametrize(
+    ("dtype", "expected"),
+    [("int4_wo", ("bf16", 8192, 0.95)), ("nvfp4", ("fp8", 2048, 0.9))],
+)
+def test_kimi_runs_by_its_scripts(dtype, expected):
+    kimi = {"model_path": "moonshotai/Kimi-K2.5", "system": "b200_sxm", "isl": 1024}
+    pool = pool_of(**kimi, **TP8, gemm_quant_mode=dtype, concurrency=16)
+    assert (pool["kv_dtype"], pool["max_step_tokens"], pool["memory_frac"]) == expected
+    assert pool["max_num_seqs"] == 16
+
+
+SPLIT = {
+    "mode": "disagg",
+    "concurrency": 64,
+    **{f"{role}_{key}": 1 for role in ("prefill", "decode") for key in ("num_workers", "pp_size")},
+    **{f"{role}_{key}": 8 for role in ("prefill", "decode") for key in ("tp_size", "moe_ep_size")},
+    **{
+        f"{role}_{key}": 1
+        for role in ("prefill", "decode")
+        for key in ("attention_dp_size", "moe_tp_size")
+    },
+}
+
+
+def test_workers_of_split_deployments_follow_recipes_not_scripts():
+    """No image: the first scripts for one server chose parallelism; no script chooses here."""
+    given = row(**DEEPSEEK | SPLIT | {"backend_version": float("nan"), "isl": 8192})
+    document = document_of(given)
+    prefill, decode = document["deployment"]["prefill"], document["deployment"]["decode"]
+    assert [(pool["tp"], pool["dp"], pool["ep"]) for pool in (prefill, decode)] == [(8, 1, 8)] * 2
+    assert (prefill["max_step_tokens"], prefill["memory_frac"]) == (8320, 0.6)
+    assert "mtp" not in decode
+    assert "policies" not in document
+    experiment = experiment_of(given)
+    assert experiment.policies["batching"].use == "in_flight"
+    sglang = document_of({**given, "backend": "sglang", "decode_attention_dp_size": 8})
+    assert sglang["deployment"]["decode"]["max_num_seqs"] == 128
 
 
 def test_later_scripts_of_minimax_give_what_the_first_left_to_the_engine():

@@ -3,13 +3,15 @@
 Read from InferenceX's scripts, `benchmarks/single_node/MODEL_PRECISION_SYSTEM[_trt].sh` of
 github.com/SemiAnalysisAI/InferenceX (its first releases, InferenceMAX, for Llama 70B). Two things
 are no flags of a script: the fp8 cache of NVFP4 checkpoints (the checkpoint's own, seen where KV
-limits a run), and the accepted length of drafts, which is that of another DeepSeek. A model without a script is launched as most of its engine's are.
+limits a run), and the accepted length of drafts, which is that of another DeepSeek. A model without
+a script is launched as most of its engine's are.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from simpod.validate.launch import Launch
 from simpod.validate.trtllm_launches import DRAFTS, Asked, Parallelism, script_of
 
 
@@ -31,28 +33,6 @@ class Row:
     tp: int
     dp: int
     ep: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Launch:
-    """Flags of one engine, in simpod's terms."""
-
-    max_num_seqs: int
-    max_step_tokens: int = 8192
-    memory_frac: float = 0.9
-    kv_dtype: str = "fp8"
-    has_expert_parallel: bool = False
-    """All dies share the experts, whatever the table says."""
-    max_graph_tokens: int | None = None
-    """Largest batch that is captured as a graph; None: the engine's own."""
-    max_piece_tokens: int | None = None
-    """Largest step with prompts that runs as pieces of graphs; None: the engine's own."""
-    mtp: Mapping[str, float] | None = None
-    """Draft tokens and the share of them that is kept; None: no drafts."""
-    batching: Mapping[str, Any] | None = None
-    """Scheduler and its parameters; None: the engine's own."""
-    parallelism: Parallelism | None = None
-    """What the script chose; None: as the table says."""
 
 
 def launch_of(backend: str, row: Row) -> Launch:
@@ -92,14 +72,37 @@ def _vllm(row: Row) -> Launch:
             has_expert_parallel=has_all,
         )
     if row.model.startswith("llama"):
+        return Launch(max_num_seqs=512 if is_blackwell else row.concurrency)
+    if row.model.startswith("kimi"):
+        is_int4 = row.dtype == "int4"
         return Launch(
-            max_num_seqs=512 if is_blackwell else row.concurrency,
-            kv_dtype="bf16" if row.system == "h100" else "fp8",
+            max_num_seqs=row.concurrency,
+            max_step_tokens=8192 if is_int4 else 2 * row.isl,
+            memory_frac=0.95 if is_int4 else 0.9,
+            kv_dtype="bf16" if is_int4 else "fp8",
+            max_graph_tokens=None if is_int4 else 2048,
         )
     return Launch(max_num_seqs=row.concurrency, kv_dtype="bf16" if row.dtype == "bf16" else "fp8")
 
 
+SGLANG_DRAFTS: Final = ("0.5.8", "0.5.9")
+"""Images of dsr1_fp8_b200_mtp.sh; the script without drafts ran up to 64 clients (pull request 626,
+nvidia-master.yaml)."""
+
+
 def _sglang(row: Row) -> Launch:
+    whole = _sglang_server(row)
+    if row.dp == 1:
+        return whole
+    return replace(  # server_args.py: limits are of all data-parallel ranks; dsr1_fp4_b200_mtp.sh
+        whole,
+        max_num_seqs=max(1, whole.max_num_seqs // row.dp),
+        max_step_tokens=whole.max_step_tokens // row.dp,
+        batching=None,
+    )
+
+
+def _sglang_server(row: Row) -> Launch:
     if row.system.startswith("h"):
         seqs = 512 if (row.isl, row.osl) == (1024, 1024) else 256
         return Launch(
@@ -110,7 +113,10 @@ def _sglang(row: Row) -> Launch:
             max_graph_tokens=seqs,
         )
     interval = 30 if row.concurrency >= 16 else 10
-    if row.dtype == "fp4":
+    has_drafts = row.dtype == "fp8" and row.version in SGLANG_DRAFTS and row.concurrency > 64
+    if has_drafts:
+        seqs, step_tokens, memory_frac = 512, 16384, 0.82
+    elif row.dtype == "fp4":
         seqs, step_tokens, memory_frac = 256, 16384, 0.85
     elif row.tp >= 8:
         seqs, step_tokens, memory_frac = 128, 32768, 0.82
@@ -122,6 +128,7 @@ def _sglang(row: Row) -> Launch:
         memory_frac=memory_frac,
         kv_dtype="fp8" if row.dtype != "bf16" else "bf16",
         max_graph_tokens=seqs,
+        mtp=DRAFTS[2] if has_drafts else None,
         batching={"use": "sglang", "receive_interval": interval},
     )
 

@@ -27,10 +27,12 @@ PLAIN_IMAGE: Final = "1.2.0rc6.post2"
 DRAFTS_IMAGE: Final = "1.2.0rc6.post3"
 DRAFTS: Final[Mapping[int, Mapping[str, float]]] = {
     1: {"layers": 1, "acceptance": 0.79},
+    2: {"layers": 2, "acceptance": 1.27 / 2},
     3: {"layers": 3, "acceptance": 1.49 / 3},
 }
-"""By num_nextn_predict_layers, which is 1 with data-parallel attention and else 3: accepted length
-1.79 and 2.49 of a DeepSeek that thinks (InferenceX, golden_al_distribution/dsv4_mtp.yaml)."""
+"""By num_nextn_predict_layers, which is 1 with data-parallel attention and else 3, or by SGLang's
+num_steps: accepted length 1.79, 2.27 and 2.49 of a DeepSeek that thinks (InferenceX,
+golden_al_distribution/dsv4_mtp.yaml)."""
 LAST_WITH_DRAFTS: Final[Mapping[tuple[int, int], Mapping[int, tuple[int, int]]]] = {
     (1024, 1024): {4: (8, 64), 8: (8, 32)},
     (1024, 8192): {4: (16, 64), 8: (4, 64)},
@@ -137,9 +139,11 @@ def _drafts_have_pieces(row: Asked, *, is_dp: bool) -> bool:
     if row.system.startswith("h"):
         return False
     if row.dtype == "fp4":
+        if row.osl == 8192:
+            return row.concurrency == 64
         return _is_short(row, 32, 65) or (_is_short(row, 128, 129) and not is_dp)
-    least = 5 if (row.isl, row.osl) == (1024, 1024) else 17 if row.isl == 8192 else 1
-    return not is_dp and row.concurrency >= least
+    without = 16 if row.isl == 8192 else 8 if row.osl == 8192 else 4
+    return not is_dp and row.concurrency > without
 
 
 def _max_graph_seqs(row: Asked, seqs: int, *, is_dp: bool) -> int:
