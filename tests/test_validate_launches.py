@@ -225,6 +225,17 @@ def test_gpt_oss_captures_large_graphs():
     assert document["engine"]["max_graph_tokens"] == 2048
 
 
+@pytest.mark.parametrize("image", ["0.11.2", float("nan")])
+def test_rows_that_hide_what_a_server_was_given_are_refused(image):
+    """The script's client took 512 for every CONC; later ones take CONC."""
+    given = {"model_path": "openai/gpt-oss-120b", "gemm_quant_mode": "nvfp4", "concurrency": 512}
+    assert document_of(row(**given, backend_version="0.18.0"))["deployment"]
+    with pytest.raises(Exception, match="512 clients") as caught:
+        document_of(row(**given, backend_version=image))
+    assert caught.value.reason.endswith("not known")
+    assert document_of(row(**given | {"concurrency": 64}, backend_version=image))["deployment"]
+
+
 def test_vllm_runs_the_experts_of_hopper_by_triton_and_marlin():
     h200 = load_hardware("h200")
     borrowed = with_libraries(h200, SEMANTICS["vllm-v1"]).kernels.grouped_gemm

@@ -18,7 +18,7 @@ from simpod.errors import ConfigError
 from simpod.units import MS
 from simpod.validate.launch import Launch
 from simpod.validate.launches import Row as LaunchRow
-from simpod.validate.launches import launch_of
+from simpod.validate.launches import launch_of, problem_of
 from simpod.validate.names import hardware_of, model_of, short_name
 from simpod.validate.report import Point, Refusal, Report
 from simpod.validate.runs import summaries
@@ -236,6 +236,8 @@ def _launch(row: Mapping[str, Any], model: str, layout: Mapping[str, int], role:
         dp=layout["dp"],
         ep=layout["ep"],
     )
+    if problem := problem_of(str(row["backend"]), asked):
+        raise _UnexpressedError(problem)
     return launch_of(str(row["backend"]), asked)
 
 
