@@ -7,10 +7,13 @@ import pytest
 from cost_examples import LLAMA_70B, decode_batch
 from engine_cases import at, pool_inputs, pool_spec, run_inputs
 
+from simpod.config import load_experiment
 from simpod.cost import Layout, PromptLaunches
 from simpod.cost.graphs import TRTLLM_GRAPHS
 from simpod.cost.semantics import SEMANTICS
 from simpod.engine import Simulation
+from simpod.run.simulate import run_inputs as run_inputs_of
+from simpod.workload import build, streams
 
 
 @dataclass(frozen=True)
@@ -73,3 +76,20 @@ def test_launches_are_of_all_kernels_or_of_pieces():
 def test_which_engines_are_late():
     late = {name for name, semantics in SEMANTICS.items() if semantics.answers_late}
     assert late == {"sglang", "trtllm"}
+
+
+def inputs_of(*changes):
+    experiment = load_experiment(changes[0], ["workload.num_requests=5", *changes[1:]])
+    stream = streams(0)
+    return run_inputs_of(experiment, build(experiment.workload, stream), stream)
+
+
+def test_what_an_experiment_gives_its_engine():
+    """Servers that compute prompts alone keep nobody waiting, and TensorRT-LLM's plan nothing."""
+    mixed, split = "llama70b-h100-colocated", "qwen3-235b-h200-disaggregated"
+    for name, ahead, ahead_apart in (("vllm-v1", 1, 1), ("sglang", 1, 1), ("trtllm", 1, 0)):
+        semantics = f"engine.semantics={name}"
+        alone, apart = inputs_of(mixed, semantics), inputs_of(split, semantics)
+        assert (alone.steps_ahead, apart.steps_ahead) == (ahead, ahead_apart)
+        assert (alone.entry.late_launches is None) is (name == "vllm-v1")
+        assert apart.entry.late_launches is None

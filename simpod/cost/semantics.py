@@ -30,6 +30,8 @@ class Semantics:
     """Steps that are planned when a prompt arrives: it joins the step after them."""
     steps_ahead_apart: int
     """The same in pools that compute prompts alone."""
+    gathers_few: bool
+    """Where dies are no more than a token's experts, all get all tokens, and sums come back."""
     answers_late: bool
     """Tokens of a step leave when the one after it has been launched."""
     step_gap_s: float
@@ -60,6 +62,7 @@ FLOWSERVE: Final = Semantics(
     memory=MemoryRules(),
     steps_ahead=0,
     steps_ahead_apart=0,
+    gathers_few=False,
     answers_late=False,
     step_gap_s=2e-3,
     eager_launch_s=0.0,
@@ -80,6 +83,7 @@ SEMANTICS: Final[Mapping[str, Semantics]] = {
             memory=VLLM_MEMORY,
             steps_ahead=1,
             steps_ahead_apart=1,
+            gathers_few=False,
             answers_late=False,  # another process launches (v1/executor/multiproc_executor.py)
             step_gap_s=0.35e-3,
             eager_launch_s=60e-6,
@@ -96,6 +100,7 @@ SEMANTICS: Final[Mapping[str, Semantics]] = {
             memory=TRTLLM_MEMORY,
             steps_ahead=1,
             steps_ahead_apart=0,
+            gathers_few=True,
             answers_late=True,
             step_gap_s=0.1e-3,
             eager_launch_s=60e-6,
@@ -111,6 +116,7 @@ SEMANTICS: Final[Mapping[str, Semantics]] = {
             memory=SGLANG_MEMORY,
             steps_ahead=1,
             steps_ahead_apart=1,
+            gathers_few=False,
             answers_late=True,
             step_gap_s=0.9e-3,
             eager_launch_s=75e-6,

@@ -203,7 +203,7 @@ class StepPricer:
         self._draws_loads = costs.draws_loads
         self._group_table_tokens = 0 if self._draws_loads else MAX_GROUP_TABLE_TOKENS
         self._head = Table(costs.head)
-        self._meets = costs.meets
+        self._meets = costs.waits_for_fullest
         self._exchange = Table(costs.exchanges)
         self._moe_passes = costs.num_moe_layers / max(1, model.num_moe_layers)  # with MTP layers
         self._mean = np.full(layout.dp, 1.0 / layout.dp)
