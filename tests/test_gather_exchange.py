@@ -21,7 +21,7 @@ DP8 = Layout(dies=8, dp=8, ep=8, weight_dtype="fp8")
 @pytest.mark.parametrize("dtype", ["fp8", "fp4"])
 def test_what_crosses_is_all_tokens_of_the_group(dtype):
     """100 tokens of each of 8 dies; NVFP4 as it is computed on, else bf16; 8 choices of 8 bytes."""
-    exchange = GatherExchange(DEEPSEEK_R1, replace(DP8, weight_dtype=dtype), KERNELS)
+    exchange = GatherExchange(DEEPSEEK_R1, B200, replace(DP8, weight_dtype=dtype), KERNELS)
     width = 0.5625 if dtype == "fp4" else 2.0
     gathered = 8 * 100 * (7168 * width + 64)
     scattered = 8 * 100 * 7168 * 2.0
@@ -34,6 +34,15 @@ def test_what_crosses_is_all_tokens_of_the_group(dtype):
         assert seconds.item() == pytest.approx(whole_s, rel=1e-12)
         uneven = exchange.seconds(operation, np.array([100.0]), np.array([1.0, 3.0]))
         assert uneven.tolist() == [seconds.item()] * 2  # every die gets everything anyway
+
+
+def test_a_die_sends_to_all_others():
+    """On the plane that joins the node, and nothing beyond it."""
+    exchange = GatherExchange(DEEPSEEK_R1, B200, DP8, KERNELS)
+    ((sent, moving_s, total_s),) = exchange.moves("combine", np.array([100.0]), "scale_up")
+    assert sent == 7 * 100 * 7168 * 2
+    assert 0.0 < moving_s < total_s == exchange.seconds("combine", np.array([100.0])).item()
+    assert exchange.moves("combine", np.array([100.0]), "scale_out")[0, :2].tolist() == [0.0, 0.0]
 
 
 def test_few_dies_gather_and_many_send():

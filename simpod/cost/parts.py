@@ -11,9 +11,8 @@ import numpy as np
 
 from simpod.cost import operators as op
 from simpod.cost.collectives import meets_in_layers
-from simpod.cost.expert_exchange import ExpertExchange
 from simpod.cost.expert_imbalance import LoadModel
-from simpod.cost.gather_exchange import AnyExchange, GatherExchange, gathers_tokens
+from simpod.cost.gather_exchange import GatherExchange, exchange_of
 from simpod.cost.kernels.pricer import AttentionSite, KernelPricer
 from simpod.cost.layout import Layout
 from simpod.cost.passes import pass_s
@@ -103,16 +102,10 @@ class PartCosts:
         self.eager_s = semantics.eager_launch_s * op.step_kernels(model, layout)
         pieces = model.num_layers * (op.ATTENTION_KERNELS + 1)
         self.pieces_s = semantics.eager_launch_s * pieces
-        self._exchange = self._exchange_of(semantics) if self.meets else None
+        self._exchange = exchange_of(model, hardware, layout, semantics) if self.meets else None
         self._uneven: UnevenExperts | None = None
         if loads is not None:
             self.renew(loads)
-
-    def _exchange_of(self, semantics: Semantics) -> AnyExchange:
-        few = gathers_tokens(self.model, self.hardware, self.layout, self.kernels)
-        if semantics.gathers_few and few:
-            return GatherExchange(self.model, self.layout, self.kernels)
-        return ExpertExchange(self.model, self.hardware, self.layout, semantics.exchange)
 
     @property
     def waits_for_fullest(self) -> bool:
