@@ -6,6 +6,7 @@ from validate_cases import DEPLOYMENT
 from simpod.config import load_experiment, load_hardware
 from simpod.config.libraries import with_libraries
 from simpod.cost.semantics import SEMANTICS
+from simpod.errors import ConfigError
 from simpod.validate.deployments import document_of, experiment_of
 
 EXPERIMENT = "llama70b-h100-colocated"
@@ -247,6 +248,35 @@ def test_vllm_runs_the_experts_of_hopper_by_triton_and_marlin():
     assert with_libraries(h200, SEMANTICS["trtllm"]) is h200
     b200 = load_hardware("b200")
     assert with_libraries(b200, SEMANTICS["vllm-v1"]) is b200
+
+
+def test_an_engine_runs_the_library_it_was_told_to():
+    b200 = load_hardware("b200")
+    told = with_libraries(b200, SEMANTICS["trtllm"], "cutlass").kernels.grouped_gemm
+    assert [name for name in told if name.startswith("nvfp4/")] == ["nvfp4/cutlass"]
+    assert "fp8_block/deepgemm" in told  # nobody has measured these of CUTLASS
+    with pytest.raises(ConfigError, match=r"no experts' kernels of marlin; it has .*generated"):
+        with_libraries(b200, SEMANTICS["trtllm"], "marlin")
+
+
+def test_an_experiment_says_the_library():
+    changes = ["model=qwen3-30b-a3b", "hardware=b200", "engine.experts_library=cutlass"]
+    (hardware,) = load_experiment(EXPERIMENT, changes).hardware.values()
+    assert "nvfp4/generated" not in hardware.kernels.grouped_gemm
+
+
+@pytest.mark.parametrize(
+    ("changes", "library"),
+    [
+        ({**DP8, **LAST, "concurrency": 64}, "cutlass"),
+        ({**TP8, **LAST, "concurrency": 64}, None),
+        ({**TP8, "backend_version": float("nan"), "concurrency": 256}, "cutlass"),
+        ({**DP8, **LAST, **FP8, "concurrency": 64}, None),
+    ],
+)
+def test_attention_dp_of_deepseek_in_fp4_runs_experts_by_cutlass(changes, library):
+    document = document_of(row(**DEEPSEEK | {"system": "b200_sxm"} | changes))
+    assert document["engine"].get("experts_library") == library
 
 
 def test_an_experiment_prices_experts_by_its_engine():

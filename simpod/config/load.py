@@ -113,7 +113,10 @@ def _resolve(experiment: Experiment, root: Node, problems: Problems) -> Resolved
         seed=experiment.seed,
         model=experiment.model,
         pools=specs,
-        hardware={name: with_libraries(hardware[name], semantics) for name in order},
+        hardware={
+            name: with_libraries(hardware[name], semantics, experiment.engine.experts_library)
+            for name in order
+        },
         workload=experiment.workload,
         policies=policies,
         expert_routing=experiment.expert_routing,

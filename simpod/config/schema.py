@@ -295,6 +295,9 @@ class Engine(_Section):
     max_piece_tokens: Count | None = None
     """Largest step with prompts that runs as pieces of CUDA graphs, cut at each attention; default:
     none, with vllm-v1 up to the largest batch."""
+    experts_library: Literal["cutlass", "generated", "deepgemm", "triton", "marlin"] | None = None
+    """Whose kernels run the experts, where the hardware profile has several of their format:
+    TensorRT-LLM's moe_config.backend (generated: TRTLLM); default: the usual."""
     link_samples_s: Positive | None = None
     """Record the use of links and planes at this interval; default: of links, over the run."""
 

@@ -170,9 +170,9 @@ def document_of(row: Mapping[str, Any]) -> dict[str, Any]:
     }
     if model.moe is not None:
         document["expert_routing"] = "balanced"
-    for key in ("max_graph_tokens", "max_piece_tokens"):
-        if (most := getattr(launches[-1], key)) is not None:
-            document["engine"][key] = most
+    for key in ("max_graph_tokens", "max_piece_tokens", "experts_library"):
+        if (chosen := getattr(launches[-1], key)) is not None:
+            document["engine"][key] = chosen
     if launches[0].batching is not None:
         document["policies"] = {"batching": dict(launches[0].batching)}
     return document

@@ -21,6 +21,8 @@ class Launch:
     """Largest batch that is captured as a graph; None: the engine's own."""
     max_piece_tokens: int | None = None
     """Largest step with prompts that runs as pieces of graphs; None: the engine's own."""
+    experts_library: str | None = None
+    """Whose kernels run the experts; None: the usual."""
     mtp: Mapping[str, float] | None = None
     """Draft tokens and the share of them that is kept; None: no drafts."""
     batching: Mapping[str, Any] | None = None

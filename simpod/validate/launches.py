@@ -199,6 +199,7 @@ def _deepseek(row: Row) -> Launch:
         kv_dtype="fp8" if row.dtype != "bf16" else "bf16",
         max_graph_tokens=script.max_graph_seqs,
         max_piece_tokens=script.max_step_tokens if script.has_pieces else None,
+        experts_library="cutlass" if script.has_cutlass else None,
         mtp=DRAFTS.get(script.drafts),
         batching=delayed if script.has_delay and dp == 1 else _balanced(dp, 60),
         parallelism=script.parallelism,

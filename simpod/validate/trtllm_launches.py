@@ -71,6 +71,9 @@ class Script:
     """kv_cache_config.free_gpu_memory_fraction."""
     has_pieces: bool
     """torch_compile_config.enable_piecewise_cuda_graph, with sizes up to the budget of tokens."""
+    has_cutlass: bool
+    """moe_config.backend is CUTLASS, in all scripts of fp4 with data-parallel attention (the first
+    sets both by clients); of fp8 no table has two libraries."""
     has_delay: bool
     """batch_wait_timeout_iters 40, batch_wait_max_tokens_ratio 0.8."""
 
@@ -114,6 +117,7 @@ def script_of(row: Asked) -> Script:
         max_graph_seqs=_max_graph_seqs(row, seqs if drafts else row.concurrency, is_dp=is_dp),
         memory_frac=_memory_frac(row, layout),
         has_pieces=has_pieces,
+        has_cutlass=is_dp and row.dtype == "fp4" and not row.system.startswith("h"),
         has_delay=row.image == PLAIN_IMAGE and row.dtype != "fp4" and _is_short(row, 64, 256),
     )
 
