@@ -113,10 +113,7 @@ def _resolve(experiment: Experiment, root: Node, problems: Problems) -> Resolved
         seed=experiment.seed,
         model=experiment.model,
         pools=specs,
-        hardware={
-            name: with_libraries(hardware[name], semantics, experiment.engine.experts_library)
-            for name in order
-        },
+        hardware=_with_libraries(experiment, order, hardware, semantics),
         workload=experiment.workload,
         policies=policies,
         expert_routing=experiment.expert_routing,
@@ -156,6 +153,16 @@ def _derived(
     return derived
 
 
+def _with_libraries(
+    experiment: Experiment,
+    order: Sequence[str],
+    hardware: Mapping[str, HardwareProfile],
+    semantics: Semantics,
+) -> dict[str, HardwareProfile]:
+    told = experiment.engine.experts_library
+    return {name: with_libraries(hardware[name], semantics, told) for name in order}
+
+
 def _semantics(experiment: Experiment) -> Semantics:
     found = semantics_of(experiment.engine.semantics, experiment.hardware.family)
     graphs, engine = found.graphs, experiment.engine
@@ -163,7 +170,7 @@ def _semantics(experiment: Experiment) -> Semantics:
         graphs = graphs.up_to(engine.max_graph_tokens)
     if graphs is not None and engine.max_piece_tokens is not None:
         graphs = graphs.with_pieces(engine.max_piece_tokens)
-    return replace(found, graphs=graphs)
+    return found if graphs is found.graphs else replace(found, graphs=graphs)
 
 
 def _policies(

@@ -23,17 +23,20 @@ class DecodeRoom:
     def __init__(self, rank: "Rank", policy: Reserving) -> None:
         self._rank = rank
         self._policy = policy
-        self._coming: list[Sequence] = []
+        self._coming: dict[int, Sequence] = {}
 
     def admits(self, seq: Sequence) -> bool:
         """Whether `seq` may be pulled now; if so, it counts as on its way."""
-        self._coming = [each for each in self._coming if each.first_decode_step < 0]
-        coming = [ComingFacade(each) for each in self._coming]
+        coming = [ComingFacade(each) for each in self._coming.values()]
         with blaming(self._rank.group.sim.batching_name):
             is_let_in = self._policy.may_pull(self._rank.view, coming, PromptFacade(seq))
         if is_let_in:
-            self._coming.append(seq)
+            self._coming[seq.seq_id] = seq
         return is_let_in
+
+    def begin(self, seq: Sequence) -> None:
+        """It has come; one that migrates was never asked for."""
+        self._coming.pop(seq.seq_id, None)
 
 
 class ComingFacade(SequenceFacade):

@@ -273,6 +273,8 @@ class Rank:
         """A prompt's KV has come: decode from the next step on."""
         self.num_pulling -= 1
         self.group.num_pulling -= 1
+        if self.room is not None:
+            self.room.begin(seq)
         self.running[seq.seq_id] = seq
         self.begin_decode(seq)
 
