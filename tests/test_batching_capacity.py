@@ -264,3 +264,10 @@ def test_what_is_on_its_way_counts():
     assert policy.may_pull(view, coming[:1], new)  # 2 more of one, 3 of the new one
     assert not policy.may_pull(view, coming, new)
     assert policy.may_pull(rank(blocks=1), [], new)  # nobody is under way
+
+
+def test_who_has_come_and_gone_is_not_on_its_way():
+    """One after another, each with 528 tokens of 640: those before must not be counted."""
+    served = pulled("sglang", at([0.0, 0.0, 0.0], 16, 3), blocks=40)
+    assert served.transfer_start_s[1:].tolist() == served.finish_s[:-1].tolist()
+    assert not np.isnan(served.finish_s).any()
