@@ -4,14 +4,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from engine_cases import at, each_step, simulate
+from engine_cases import at, each_step, in_two_stages, pool_inputs, pool_spec, simulate
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from policy_cases import chunks_of, decoding, make, prompt, rank
 
 from simpod.errors import ConfigError
-from simpod.policies import BatchPlan
+from simpod.policies import BatchPlan, resolve
 from simpod.policies.batching.token_reserve import TokenReserve
+from simpod.policies.roles import PolicyRef
 from simpod.records.columns import FINISHED
 from simpod.workload import Requests, WorkloadSpec, build, make_requests, streams
 from simpod.workload.arrivals import ClosedLoopArrivals
@@ -203,3 +204,70 @@ def test_everybody_is_served_under_limits(seed, batching, dp, kv_blocks, slack, 
     assert records.requests.finish_s == pytest.approx(stepped.requests.finish_s, rel=1e-9)
     if batching == "in_flight" or ignores_eos:
         assert not records.requests.num_preemptions.any()
+
+
+# --- decode ranks ---------------------------------------------------------------------------------
+
+
+def pulled(batching, load, blocks):
+    """One decode rank behind as many prefill ranks as there are requests."""
+    return in_two_stages(
+        load,
+        prefill=pool_inputs(pool_spec(role="prefill", name="prefill", dp=len(load))),
+        decode=pool_inputs(
+            pool_spec(role="decode", name="decode", block_tokens=16, kv_blocks=blocks)
+        ),
+        transfer_s=0.25,
+        batching=batching,
+    ).requests
+
+
+def test_no_evict_pulls_what_finds_room_to_the_end():
+    """16 tokens and 32 more are three blocks: two find room in seven, the third waits."""
+    load = limited(at([0.0] * 3, 16, 32), 32)
+    kept = pulled("in_flight", load, blocks=7)
+    assert kept.transfer_start_s[:2].tolist() == [1.0, 1.0]
+    assert kept.transfer_start_s[2] == kept.finish_s[:2].min()
+    assert not kept.num_preemptions.any()
+    full = PolicyRef("in_flight", {"capacity": "max_utilization"})
+    evicting = pulled(resolve("batching", full), load, blocks=7)
+    assert evicting.transfer_start_s.tolist() == [1.0] * 3
+    assert evicting.num_preemptions.any()
+    unlimited = pulled("in_flight", at([0.0] * 3, 16, 32), blocks=7)
+    assert unlimited.transfer_start_s.tolist() == [1.0] * 3
+
+
+def test_sglang_keeps_512_tokens_free_for_each_on_a_decode_rank():
+    """Of 1,600 tokens three take 48 and keep 1,536: 16 are left for a fourth."""
+    load = at([0.0] * 4, 16, 32)
+    kept = pulled("sglang", load, blocks=100)
+    assert kept.transfer_start_s[:3].tolist() == [1.0] * 3
+    assert kept.transfer_start_s[3] == kept.finish_s[:3].min()
+    assert pulled("fcfs", load, blocks=100).transfer_start_s.tolist() == [1.0] * 4
+
+
+def test_sglang_keeps_room_for_the_longest_to_end_alone():
+    """It may come to 5,000 tokens and has 1,500: 3,500 must stay free, or 512."""
+    longest = decoding(9, 16, context=1500, prompt_tokens=1000, max_tokens=4000)
+    new = prompt(1, 16, max_tokens=100)
+    policy = make("batching", "sglang")
+    for blocks, is_let_in in ((252, True), (251, False)):  # 3,500 + 528 = 4,028 tokens
+        view = rank(decodes=(longest,), blocks=blocks)
+        assert policy.may_pull(view, [], new) is is_let_in
+
+
+def test_what_is_on_its_way_counts():
+    view = rank(blocks=5)
+    policy = make("batching", "in_flight")
+    coming = [prompt(k, 16, context_tokens=16, max_tokens=32) for k in (1, 2)]
+    new = prompt(3, 16, max_tokens=32)
+    assert policy.may_pull(view, coming[:1], new)  # 2 more of one, 3 of the new one
+    assert not policy.may_pull(view, coming, new)
+    assert policy.may_pull(rank(blocks=1), [], new)  # nobody is under way
+
+
+def test_who_has_come_and_gone_is_not_on_its_way():
+    """One after another, each with 528 tokens of 640: those before must not be counted."""
+    served = pulled("sglang", at([0.0, 0.0, 0.0], 16, 3), blocks=40)
+    assert served.transfer_start_s[1:].tolist() == served.finish_s[:-1].tolist()
+    assert not np.isnan(served.finish_s).any()

@@ -230,7 +230,7 @@ def test_a_model_that_does_not_fit_shows_the_sum(problem_of):
         "exp.yaml:9:3: deployment.server: does not fit in a die: weights 141.11 GB"
     )
     assert "(bf16) + buffers " in head
-    assert "GB x memory_frac 0.9 = " in head
+    assert "GB, of which memory_frac 0.9 leaves " in head
     parts = [
         float(word)
         for word in head.replace(",", "").split()

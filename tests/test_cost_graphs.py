@@ -99,6 +99,24 @@ def test_beyond_the_largest_graph_every_kernel_is_launched():
     assert in_graph.base_s < 0.1 * beyond.base_s
 
 
+def test_graphs_of_requests_hold_all_of_their_drafts():
+    """TensorRT-LLM: 9 requests of 4 tokens run as 16; vLLM: 36 tokens as 40."""
+    assert TRTLLM_GRAPHS.padded_tokens(4)[36] == 64
+    assert TRTLLM_GRAPHS.padded_tokens(4)[33] == 64  # nine requests, the last not with all
+    assert len(TRTLLM_GRAPHS.padded_tokens(4)) == 4 * 2048 + 1
+    assert VLLM_GRAPHS.padded_tokens(4)[36] == 40
+    assert SGLANG_GRAPHS.padded_tokens(1) == SGLANG_GRAPHS.padded
+    drafts = Layout(dies=8, tp=8, mtp_layers=3, mtp_acceptance=0.5)
+    fits, beyond = (
+        StepPricer(LLAMA_70B, GPU_NODES, drafts, replace(trtllm, graphs=graphs)).price(
+            decode_batch(16, 8000)
+        )
+        for trtllm in [replace(SEMANTICS["trtllm"], eager_launch_s=1e-3)]
+        for graphs in (TRTLLM_GRAPHS.up_to(16), TRTLLM_GRAPHS.up_to(15))
+    )
+    assert fits.base_s < 0.1 * beyond.base_s
+
+
 def prompt_s(tokens, semantics):
     batch = decode_batch(1, 500)
     batch.prefill_tokens[:] = batch.prefill_context[:] = tokens
@@ -118,12 +136,29 @@ def test_vllm_runs_short_prompts_in_pieces():
     assert prompt_s(100, sglang) == prompt_s(50, sglang) > 3 * prompt_s(100, vllm)
 
 
+def test_pieces_are_captured_where_they_are_asked_for():
+    """As TensorRT-LLM's users do: powers of two up to 128 tokens, then every 256."""
+    graphs = TRTLLM_GRAPHS.with_pieces(1100)
+    assert graphs.prompts.all.tolist() == [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 768, 1024, 1100]
+    assert [graphs.prompts.padded[n] for n in (100, 200, 986, 1030)] == [128, 256, 1024, 1100]
+    assert graphs.padded == TRTLLM_GRAPHS.padded
+    trtllm = replace(SEMANTICS["trtllm"], eager_launch_s=1e-3, graphs=graphs)
+    assert prompt_s(985, trtllm) == pytest.approx(80 * 3 * 1e-3, rel=1e-9)
+    assert prompt_s(1100, trtllm) > 3 * prompt_s(985, trtllm)  # with a decode: 1,101 tokens
+    free = replace(trtllm, eager_launch_s=0.0)
+    assert prompt_s(900, free) == pytest.approx(prompt_s(1000, free), rel=0.02)
+    assert prompt_s(900, replace(free, graphs=TRTLLM_GRAPHS)) < 0.97 * prompt_s(900, free)
+
+
 def test_an_experiment_says_how_large_graphs_are():
     few = ["workload.num_requests=5", "engine.max_graph_tokens=64"]
     assert load_experiment("llama70b-h100-colocated", few).semantics.graphs.max_tokens == 64
     each = load_experiment("quickstart", few).semantics.graphs
     assert each.sizes.tolist() == list(range(1, 65))
     assert load_experiment("quickstart", few[:1]).semantics.graphs is None
+    pieces = [*few, "engine.semantics=trtllm", "engine.max_piece_tokens=4096"]
+    graphs = load_experiment("llama70b-h100-colocated", pieces).semantics.graphs
+    assert (graphs.max_tokens, graphs.prompts.most) == (64, 4096)
 
 
 @pytest.mark.parametrize("semantics", ["vllm-v1", "flowserve"])

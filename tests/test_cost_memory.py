@@ -107,6 +107,17 @@ def test_a_dense_model_loads_its_mtp_layers_dense():
     assert twice.mtp_bytes == held.mtp_bytes  # the second draft uses the same layer
 
 
+def test_tensorrt_llm_takes_its_share_of_what_is_left():
+    """0.8 of what weights and buffers leave, where vLLM's 0.8 is of all and holds them too."""
+    trtllm = SEMANTICS["trtllm"].memory
+    held = plan(LLAMA_70B, GPU_NODES, Layout(dies=8, tp=8), memory_frac=0.8, rules=trtllm)
+    left = held.seen_bytes - held.weight_bytes - held.buffer_bytes
+    assert held.kv_bytes == pytest.approx(0.8 * left, rel=1e-12)
+    assert held.seen_bytes == pytest.approx(0.99 * 80e9)
+    tight = plan(LLAMA_70B, GPU_NODES, Layout(dies=1), memory_frac=0.8, rules=trtllm)
+    assert tight.kv_capacity_tokens == 0
+
+
 # --- what engines set aside -----------------------------------------------------------------------
 
 

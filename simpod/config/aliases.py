@@ -32,6 +32,7 @@ POOL_ALIASES: Final[Mapping[str, str]] = {
     "page_size": "block_tokens",
     "gpu_memory_utilization": "memory_frac",
     "mem_fraction_static": "memory_frac",
+    "free_gpu_memory_fraction": "memory_frac",
     "num_gpu_blocks_override": "kv_blocks",
     "enable_prefix_caching": "prefix_caching",
     "disable_radix_cache": "prefix_caching",

@@ -1,5 +1,8 @@
 """Libraries of experts: an engine runs other kernels than those that a device's tables have.
 
+Where the tables have several for one format, `engine.experts_library` says which an engine was
+told to run (TensorRT-LLM's `moe_config: {backend}`).
+
 The tables of Hopper are TensorRT-LLM's (CUTLASS, and its mxfp4 kernels); vLLM and SGLang run their
 experts there by Triton, and those of 4 bits by Marlin (InferenceX's scripts: `--moe-backend
 triton`, VLLM_MXFP4_USE_MARLIN=1). Both were measured on the A100; their constants are fractions of
@@ -13,6 +16,7 @@ from typing import Final
 
 from simpod.config.references import load_hardware
 from simpod.cost.semantics import Semantics
+from simpod.errors import ConfigError
 from simpod.hardware.kernels.fits import Fit
 from simpod.hardware.kernels.grouped_gemm import GroupedGemmConstants
 from simpod.hardware.spec import HardwareProfile
@@ -29,11 +33,16 @@ REPLACED: Final = ("bf16/cutlass", "fp8/cutlass", "fp8_block/cutlass", "w4a16_mx
 BORROWERS: Final = frozenset({("vllm-v1", "hopper"), ("sglang", "hopper")})
 
 
-def with_libraries(hardware: HardwareProfile, semantics: Semantics) -> HardwareProfile:
+def with_libraries(
+    hardware: HardwareProfile, semantics: Semantics, told: str | None = None
+) -> HardwareProfile:
     """The profile with the libraries of an engine; itself where the tables have them.
 
-    A device whose tables have a variant of their own of a lent one keeps it.
+    A device whose tables have a variant of their own of a lent one keeps it. told: the library that
+    an engine was told to run, whatever it is by itself.
     """
+    if told is not None:
+        return _with_one(hardware, told)
     if (semantics.name, hardware.family) not in BORROWERS:
         return hardware
     own = hardware.kernels.grouped_gemm
@@ -43,6 +52,24 @@ def with_libraries(hardware: HardwareProfile, semantics: Semantics) -> HardwareP
     kept = {name: fit for name, fit in own.items() if name not in REPLACED}
     kernels = replace(hardware.kernels, grouped_gemm={**lent, **kept})
     return replace(hardware, kernels=kernels)
+
+
+def _with_one(hardware: HardwareProfile, told: str) -> HardwareProfile:
+    """Of formats that `told` has, only its variant; other formats keep theirs."""
+    own = hardware.kernels.grouped_gemm
+    formats = {name.split("/")[0] for name in own if name.split("/")[-1] == told}
+    if not formats:
+        libraries = sorted({name.split("/")[-1] for name in own})
+        raise ConfigError(
+            f"engine.experts_library: hardware {hardware.name} has no experts' kernels of {told};"
+            f" it has those of {', '.join(libraries)}"
+        )
+    kept = {
+        name: fit
+        for name, fit in own.items()
+        if name.split("/")[0] not in formats or name.split("/")[-1] == told
+    }
+    return replace(hardware, kernels=replace(hardware.kernels, grouped_gemm=kept))
 
 
 @lru_cache(maxsize=1)

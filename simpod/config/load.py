@@ -114,7 +114,7 @@ def _resolve(experiment: Experiment, root: Node, problems: Problems) -> Resolved
         seed=experiment.seed,
         model=experiment.model,
         pools=specs,
-        hardware={name: with_libraries(hardware[name], semantics) for name in order},
+        hardware=_with_libraries(experiment, order, hardware, semantics),
         workload=experiment.workload,
         policies=policies,
         expert_routing=experiment.expert_routing,
@@ -154,12 +154,24 @@ def _derived(
     return derived
 
 
+def _with_libraries(
+    experiment: Experiment,
+    order: Sequence[str],
+    hardware: Mapping[str, HardwareProfile],
+    semantics: Semantics,
+) -> dict[str, HardwareProfile]:
+    told = experiment.engine.experts_library
+    return {name: with_libraries(hardware[name], semantics, told) for name in order}
+
+
 def _semantics(experiment: Experiment) -> Semantics:
     found = semantics_of(experiment.engine.semantics, experiment.hardware.family)
-    most = experiment.engine.max_graph_tokens
-    if most is None:
-        return found
-    return replace(found, graphs=(found.graphs or EACH_BATCH).up_to(most))
+    graphs, engine = found.graphs, experiment.engine
+    if engine.max_graph_tokens is not None:
+        graphs = (graphs or EACH_BATCH).up_to(engine.max_graph_tokens)
+    if engine.max_piece_tokens is not None:
+        graphs = (graphs or EACH_BATCH).with_pieces(engine.max_piece_tokens)
+    return found if graphs is found.graphs else replace(found, graphs=graphs)
 
 
 def _policies(

@@ -202,13 +202,12 @@ class _Limits:
         memory = self.memory
         one = tokens * memory.kv_bytes_per_token
         need = memory.weight_bytes + memory.buffer_bytes + one
-        seen_gb = memory.usable_bytes / self.pool.memory_frac / GB
         problems.at(
             self.path,
             f"does not fit in a die: {self._sum()} + KV of one sequence of {tokens:,} tokens"
-            f" {one / GB:.2f} GB = {need / GB:.2f} GB, and programs see {seen_gb:.2f} GB"
-            f" x memory_frac {self.pool.memory_frac:g} ="
-            f" {memory.usable_bytes / GB:.2f} GB",
+            f" {one / GB:.2f} GB = {need / GB:.2f} GB, and programs see"
+            f" {memory.seen_bytes / GB:.2f} GB, of which memory_frac {self.pool.memory_frac:g}"
+            f" leaves {memory.usable_bytes / GB:.2f} GB",
             hint="more dies (ep, tp), a narrower weight_dtype or kv_dtype, fewer max_step_tokens,"
             " or a smaller max_model_len",
         )

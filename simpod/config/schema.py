@@ -78,7 +78,8 @@ class Pool(_Section):
     block_tokens: Count = 16
     """Tokens of one KV block."""
     memory_frac: OpenFrac = 0.9
-    """Share of a die's memory that weights, buffers and KV may fill."""
+    """Share of a die's memory that weights, buffers and KV may fill; with trtllm, share that KV may
+    fill of what weights and buffers leave."""
     kv_blocks: Count | None = None
     """KV blocks of one rank; derived from memory when left out."""
     host_bytes_per_s: Positive | None = None
@@ -297,7 +298,14 @@ class Engine(_Section):
     """Record the load of every pool at this interval, in timeseries.parquet; default: never, with
     policies.scaling at its sample_s."""
     max_graph_tokens: Index | None = None
-    """Largest batch that is captured as a graph, 0: none is; default: that of the semantics."""
+    """Largest batch that is captured as a graph, 0: none is; of requests with trtllm and sglang, of
+    tokens with others; default: that of the semantics."""
+    max_piece_tokens: Count | None = None
+    """Largest step with prompts that runs as pieces of graphs, cut at each attention; default:
+    none, with vllm-v1 up to the largest batch."""
+    experts_library: Literal["cutlass", "generated", "deepgemm", "triton", "marlin"] | None = None
+    """Whose kernels run the experts, where the hardware profile has several of their format:
+    TensorRT-LLM's moe_config.backend (generated: TRTLLM); default: the usual."""
     link_samples_s: Positive | None = None
     """Record the use of links and planes at this interval; default: of links, over the run."""
 

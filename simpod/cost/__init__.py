@@ -1,6 +1,7 @@
 """Operators to work, work and hardware to seconds: steps, collectives, transfers, memory."""
 
 from simpod.cost.collectives import KvTransfer, kv_bytes_per_token, kv_transfer
+from simpod.cost.launches import PromptLaunches
 from simpod.cost.layout import Layout
 from simpod.cost.memory import MemoryPlan, plan_memory
 from simpod.cost.pricer import Pricer, step_pricer
@@ -19,6 +20,7 @@ __all__ = [
     "Pass",
     "Pricer",
     "Product",
+    "PromptLaunches",
     "StepPricer",
     "StepPrices",
     "StepTraffic",

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
-from simpod.cost.expert_exchange import ExpertExchange
+from simpod.cost.gather_exchange import AnyExchange
 from simpod.cost.kernels.expert_load import ExpertLoads, loads_of
 from simpod.cost.kernels.pricer import ExpertWork, KernelPricer
 from simpod.cost.work import Floats
@@ -132,7 +132,7 @@ def slowest_experts_s(kernels: KernelPricer, site: ExpertSite, loads: LayerLoads
 
 def sparse_times(
     kernels: KernelPricer,
-    exchange: ExpertExchange | None,
+    exchange: AnyExchange | None,
     site: ExpertSite,
     loads: LayerLoads,
     tokens_per_die: float,

@@ -4,6 +4,9 @@ A decode batch runs as the smallest graph that holds it, its missing rows filled
 a batch beyond the largest graph is launched kernel by kernel. Ranks in lock step run graphs of one
 size, that of the fullest rank. What a captured batch costs is that of its padded rows, but for
 attention, where a dummy row has nothing to read.
+
+A step with prompts may run as pieces of graphs, cut at each attention: what is left to launch is
+each piece and the kernels of attention. Such a step is padded likewise, on a rank of its own.
 """
 
 from collections.abc import Iterator
@@ -17,73 +20,119 @@ from simpod.cost.work import Ints
 
 
 @dataclass(frozen=True, kw_only=True)
-class Graphs:
-    """Token counts of the captured batches."""
+class Sizes:
+    """Of graphs."""
 
-    source: str
     few: tuple[int, ...]
     """Sizes below the first stride."""
     strides: tuple[tuple[int, int], ...]
-    """From this size on, one graph every so many tokens."""
-    max_tokens: int
-    """The largest batch."""
-    has_pieces: bool
-    """Steps with prompts run as graphs too, cut at each attention, up to the largest batch."""
+    """From this size on, one graph every so many."""
+    most: int
+    """The largest; 0: there are no graphs."""
 
     @cached_property
-    def sizes(self) -> Ints:
-        """All sizes, ascending; the largest batch is always among them."""
-        return np.array(sorted({*self._sizes(), self.max_tokens}), dtype=np.int64)
+    def all(self) -> Ints:
+        """All sizes, ascending; the largest is always among them."""
+        return np.array(sorted({*self._steps(), self.most}), dtype=np.int64)
 
-    def _sizes(self) -> Iterator[int]:
-        ends = [start for start, _ in self.strides[1:]] + [self.max_tokens + 1]
+    def _steps(self) -> Iterator[int]:
+        ends = [start for start, _ in self.strides[1:]] + [self.most + 1]
         runs = (
             range(start, end, stride)
             for (start, stride), end in zip(self.strides, ends, strict=True)
         )
-        return (size for size in chain(self.few, *runs) if size <= self.max_tokens)
+        return (size for size in chain(self.few, *runs) if size <= self.most)
 
     @cached_property
     def padded(self) -> list[int]:
-        """Tokens that a batch of 0, 1, 2, ... `max_tokens` tokens runs as."""
-        counts = np.arange(self.max_tokens + 1)
-        found: list[int] = self.sizes[np.searchsorted(self.sizes, counts)].tolist()
+        """What 0, 1, 2, ... `most` run as."""
+        counts = np.arange(self.most + 1)
+        found: list[int] = self.all[np.searchsorted(self.all, counts)].tolist()
         return found
 
-    def up_to(self, max_tokens: int) -> "Graphs":
+
+@dataclass(frozen=True, kw_only=True)
+class Graphs:
+    """The captured batches of decodes, and the pieces of steps with prompts."""
+
+    source: str
+    batches: Sizes
+    counts_requests: bool
+    """A graph of a batch holds so many requests with all of their draft tokens; else tokens."""
+    pieces: Sizes | None
+    """Of steps with prompts, in tokens; None: the same as of batches."""
+
+    @property
+    def sizes(self) -> Ints:
+        """Of batches of decodes, ascending."""
+        return self.batches.all
+
+    @property
+    def padded(self) -> list[int]:
+        """What a batch of 0, 1, 2, ... runs as."""
+        return self.batches.padded
+
+    @property
+    def max_tokens(self) -> int:
+        """The largest batch, of requests where those are counted."""
+        return self.batches.most
+
+    @property
+    def prompts(self) -> Sizes:
+        """Of steps with prompts."""
+        return self.batches if self.pieces is None else self.pieces
+
+    def padded_tokens(self, tokens_per_decode: int) -> list[int]:
+        """Tokens that a batch of 0, 1, 2, ... tokens runs as, each request having so many."""
+        if tokens_per_decode == 1 or not self.counts_requests:
+            return self.padded
+        tokens = np.arange(self.max_tokens * tokens_per_decode + 1)
+        requests = np.array(self.padded)[-(-tokens // tokens_per_decode)]
+        found: list[int] = (requests * tokens_per_decode).tolist()
+        return found
+
+    def up_to(self, most: int) -> "Graphs":
         """The same with another largest batch."""
-        return replace(self, max_tokens=max_tokens)
+        return replace(self, batches=replace(self.batches, most=most))
+
+    def with_pieces(self, most: int) -> "Graphs":
+        """The same with pieces of steps with prompts up to so many tokens."""
+        return replace(self, pieces=replace(self.prompts, most=most))
 
 
+NO_PIECES = Sizes(few=tuple(1 << power for power in range(8)), strides=((256, 256),), most=0)
+"""Switched on, their sizes are those that TensorRT-LLM's users capture: powers of two up to 128,
+then every 256 (InferenceX, dsr1_fp8_b200_trt.sh, capture_num_tokens)."""
 VLLM_GRAPHS = Graphs(
     source="vLLM v1: 1, 2, 4, from 8 every 8, from 256 every 16; full graphs for decodes,"
     " pieces for the rest (cudagraph_mode FULL_AND_PIECEWISE)",
-    few=(1, 2, 4),
-    strides=((8, 8), (256, 16)),
-    max_tokens=512,
-    has_pieces=True,
+    batches=Sizes(few=(1, 2, 4), strides=((8, 8), (256, 16)), most=512),
+    counts_requests=False,
+    pieces=None,
 )
 SGLANG_GRAPHS = Graphs(
     source="SGLang, server_args.py: 1, 2, 4, 8, 12, from 16 every 8, from 256 every 16, from 512"
-    " every 32; decodes alone",
-    few=(1, 2, 4, 8, 12),
-    strides=((16, 8), (256, 16), (512, 32)),
-    max_tokens=512,
-    has_pieces=False,
+    " every 32 requests (cuda_graph_runner.py: num_tokens_per_bs); decodes alone",
+    batches=Sizes(few=(1, 2, 4, 8, 12), strides=((16, 8), (256, 16), (512, 32)), most=512),
+    counts_requests=True,
+    pieces=NO_PIECES,
 )
 TRTLLM_GRAPHS = Graphs(
-    source="TensorRT-LLM, llm_args.py: 1, 2, 4, from 8 every 8 to 128, then powers of two;"
-    " decodes alone",
-    few=(1, 2, 4, *range(8, 129, 8)),
-    strides=((256, 256), (512, 512), (1024, 1024)),
-    max_tokens=2048,
-    has_pieces=False,
+    source="TensorRT-LLM, llm_args.py: 1, 2, 4, from 8 every 8 to 128, then powers of two, of"
+    " requests (cuda_graph_runner.py: a key is a batch and a draft length); decodes alone, unless"
+    " torch_compile_config asks for pieces",
+    batches=Sizes(
+        few=(1, 2, 4, *range(8, 129, 8)),
+        strides=((256, 256), (512, 512), (1024, 1024)),
+        most=2048,
+    ),
+    counts_requests=True,
+    pieces=NO_PIECES,
 )
 EACH_BATCH = Graphs(
     source="xDeepServe 4.4: a decode batch is compiled as it is; prompts are launched",
-    few=(),
-    strides=((1, 1),),
-    max_tokens=1,
-    has_pieces=False,
+    batches=Sizes(few=(), strides=((1, 1),), most=4096),
+    counts_requests=False,
+    pieces=NO_PIECES,
 )
-"""Where semantics bound no graph, but an experiment does: every size up to that bound."""
+"""Where semantics bound no graph, but an experiment does: every size."""

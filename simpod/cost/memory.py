@@ -44,7 +44,8 @@ class MemoryPlan:
     kv_bytes_per_token: float  # on one die
     kv_capacity_tokens: int  # of one rank; 0 if weights and buffers do not fit
     hbm_bytes: float
-    usable_bytes: float  # hbm_bytes * memory_frac
+    seen_bytes: float  # what the driver leaves to programs
+    usable_bytes: float  # by memory_frac: of all of it, or all but KV and a share of the rest
 
     @property
     def weight_bytes(self) -> float:
@@ -94,8 +95,12 @@ def plan_memory(
         kv_bytes_per_token=kv_bytes_per_token(model, layout),
         kv_capacity_tokens=0,
         hbm_bytes=hardware.die.hbm_bytes,
+        seen_bytes=hardware.die.hbm_bytes * rules.visible_frac,
         usable_bytes=hardware.die.hbm_bytes * rules.visible_frac * limits.memory_frac,
     )
+    if rules.is_frac_of_free:
+        beside = (1.0 - limits.memory_frac) * (plan.weight_bytes + plan.buffer_bytes)
+        plan = replace(plan, usable_bytes=plan.usable_bytes + beside)
     return replace(plan, kv_capacity_tokens=int(plan.kv_bytes // plan.kv_bytes_per_token))
 
 

@@ -12,6 +12,8 @@ class MemoryRules:
     source: str = "activations at the widest point of a layer, and fp32 logits"
     visible_frac: float = 1.0
     """Of a die's memory, what the driver leaves to programs."""
+    is_frac_of_free: bool = False
+    """`memory_frac` is of what weights and buffers leave, not of all."""
     has_activations: bool = True
     """Activations are within the share that `memory_frac` gives, not beside it."""
     bytes_per_logit: float = 4.0
@@ -55,8 +57,10 @@ SGLANG_MEMORY = MemoryRules(
     link_bytes=1.4 * GIB,
 )
 TRTLLM_MEMORY = MemoryRules(
-    source="TensorRT-LLM: as vLLM, with sampling in place",
+    source="TensorRT-LLM: as vLLM, with sampling in place; free_gpu_memory_fraction is of what is"
+    " free at the peak of a profile run (pyexecutor/_util.py, KvCacheCreator)",
     visible_frac=0.99,
+    is_frac_of_free=True,
     has_expert_buffers=True,
     context_bytes=0.6 * GIB,
     link_bytes=1.4 * GIB,

@@ -11,8 +11,8 @@ import numpy as np
 
 from simpod.cost import operators as op
 from simpod.cost.collectives import meets_in_layers
-from simpod.cost.expert_exchange import ExpertExchange
 from simpod.cost.expert_imbalance import LoadModel
+from simpod.cost.gather_exchange import GatherExchange, exchange_of
 from simpod.cost.kernels.pricer import AttentionSite, KernelPricer
 from simpod.cost.layout import Layout
 from simpod.cost.passes import pass_s
@@ -100,15 +100,17 @@ class PartCosts:
         self._full_layers = model.num_full_layers + self.mtp
         self.num_moe_layers = model.num_moe_layers + (self.mtp if model.moe else 0)
         self.eager_s = semantics.eager_launch_s * op.step_kernels(model, layout)
-        has_pieces = semantics.graphs is not None and semantics.graphs.has_pieces
         pieces = model.num_layers * (op.ATTENTION_KERNELS + 1)
-        self.pieces_s = semantics.eager_launch_s * pieces if has_pieces else self.eager_s
-        self._exchange = (
-            ExpertExchange(model, hardware, layout, semantics.exchange) if self.meets else None
-        )
+        self.pieces_s = semantics.eager_launch_s * pieces
+        self._exchange = exchange_of(model, hardware, layout, semantics) if self.meets else None
         self._uneven: UnevenExperts | None = None
         if loads is not None:
             self.renew(loads)
+
+    @property
+    def waits_for_fullest(self) -> bool:
+        """Dispatch and combine of the rank with most tokens take longest."""
+        return self.meets and not isinstance(self._exchange, GatherExchange)
 
     def renew(self, loads: LoadModel) -> None:
         """From now on experts have these loads."""

@@ -28,6 +28,12 @@ class Semantics:
     """What is set aside before the KV cache."""
     steps_ahead: int
     """Steps that are planned when a prompt arrives: it joins the step after them."""
+    steps_ahead_apart: int
+    """The same in pools that compute prompts alone."""
+    gathers_few: bool
+    """Where dies are no more than a token's experts, all get all tokens, and sums come back."""
+    answers_late: bool
+    """Tokens of a step leave when the one after it has been launched."""
     step_gap_s: float
     """The die waits so long for the host between two steps."""
     eager_launch_s: float
@@ -56,6 +62,9 @@ FLOWSERVE: Final = Semantics(
     graphs=None,
     memory=MemoryRules(),
     steps_ahead=0,
+    steps_ahead_apart=0,
+    gathers_few=False,
+    answers_late=False,
     step_gap_s=2e-3,
     eager_launch_s=55e-6,
     frontend_s=0.0,
@@ -84,6 +93,9 @@ SEMANTICS: Final[Mapping[str, Semantics]] = {
             graphs=VLLM_GRAPHS,
             memory=VLLM_MEMORY,
             steps_ahead=1,
+            steps_ahead_apart=1,
+            gathers_few=False,
+            answers_late=False,  # another process launches (v1/executor/multiproc_executor.py)
             step_gap_s=0.35e-3,
             eager_launch_s=60e-6,
             frontend_s=20e-3,
@@ -92,12 +104,15 @@ SEMANTICS: Final[Mapping[str, Semantics]] = {
         Semantics(
             name="trtllm",
             source="TensorRT-LLM, PyTorch backend: in-flight batching without eviction, overlap"
-            " scheduler",
+            " scheduler but on context servers (disable_overlap_scheduler; pull request 16583)",
             batching="in_flight",
             launch_frac=0.8,
             graphs=TRTLLM_GRAPHS,
             memory=TRTLLM_MEMORY,
             steps_ahead=1,
+            steps_ahead_apart=0,
+            gathers_few=True,
+            answers_late=True,
             step_gap_s=0.1e-3,
             eager_launch_s=60e-6,
             frontend_s=20e-3,
@@ -111,6 +126,9 @@ SEMANTICS: Final[Mapping[str, Semantics]] = {
             graphs=SGLANG_GRAPHS,
             memory=SGLANG_MEMORY,
             steps_ahead=1,
+            steps_ahead_apart=1,
+            gathers_few=False,
+            answers_late=True,
             step_gap_s=0.9e-3,
             eager_launch_s=75e-6,
             frontend_s=20e-3,

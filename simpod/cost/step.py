@@ -198,15 +198,16 @@ class StepPricer:
         self._prompt_s = lru_cache(MAX_COMPOSITIONS)(self._prompts.one)
         self._eager_s, self._pieces_s = costs.eager_s, costs.pieces_s
         graphs = chosen.graphs
-        self._padded = graphs.padded if graphs else None
-        self._max_graph_tokens = graphs.max_tokens if graphs else 0
+        self._padded = graphs.padded_tokens(layout.tokens_per_decode) if graphs else None
+        self._max_graph_tokens = len(self._padded) - 1 if self._padded else 0
+        self._pieces = graphs.prompts.padded if graphs else [0]
         self._rank = Table(costs.tokens)
         late_frac = hardware.calibration.decode_kernel_spread_frac * slowest_of(layout.dp)
         self._late_frac = late_frac if costs.meets else 0.0
         self._draws_loads = costs.draws_loads
         self._group_table_tokens = 0 if self._draws_loads else MAX_GROUP_TABLE_TOKENS
         self._head = Table(costs.head)
-        self._meets = costs.meets
+        self._meets = costs.waits_for_fullest
         self._exchange = Table(costs.exchanges)
         self._moe_passes = costs.num_moe_layers / max(1, model.num_moe_layers)  # with MTP layers
         self._mean = np.full(layout.dp, 1.0 / layout.dp)
@@ -246,7 +247,7 @@ class StepPricer:
             tokens += prompt
             rows += batch.num_chunks.item()
             attention_s += self._prompt_s(prompt, batch.prefill_pairs.item() / prompt)
-            least_s = self._launches_s(tokens)
+            tokens, least_s = self._as_pieces(tokens)
         elif self._padded is not None:
             tokens, least_s = self._as_graph(tokens)
         fixed_s, parts = self._single_parts(tokens, rows)
@@ -265,9 +266,11 @@ class StepPricer:
             0 if self._draws_loads else room,
         )
 
-    def _launches_s(self, tokens: int) -> float:
-        """What the host takes to launch a step with prompts."""
-        return self._pieces_s if tokens <= self._max_graph_tokens else self._eager_s
+    def _as_pieces(self, tokens: int) -> tuple[int, float]:
+        """Tokens that a step with prompts runs as, and the least time that its launches take."""
+        if tokens >= len(self._pieces):
+            return tokens, self._eager_s
+        return self._pieces[tokens], self._pieces_s
 
     def _as_graph(self, tokens: int) -> tuple[int, float]:
         """Tokens that a batch of decodes runs as, and the least time that its launches take."""
@@ -326,7 +329,7 @@ class StepPricer:
         fullest = _largest(tokens)
         rest_s, parts = self._after_meeting(group_tokens, fullest, rows)
         parts = parts + mean_parts
-        return _Meeting(base_s, rest_s, parts, self._launches_s(fullest))
+        return _Meeting(base_s, rest_s, parts, self._as_pieces(fullest)[1])
 
     def _meet(self, batch: Batch, meeting: _Meeting) -> StepPrices:
         """Add attention over the cache, and let the slowest rank decide."""

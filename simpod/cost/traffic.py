@@ -19,7 +19,7 @@ from simpod.cost.collectives import (
     plane_link,
 )
 from simpod.cost.exchange.shapes import Operation
-from simpod.cost.expert_exchange import ExpertExchange
+from simpod.cost.gather_exchange import exchange_of
 from simpod.cost.layout import Layout
 from simpod.cost.pricer import Pricer
 from simpod.cost.semantics import Semantics, semantics_of
@@ -88,7 +88,7 @@ class ExchangeTraffic:
             self._side = ExpertSide(model, hardware, layout)
             self._fill, names = self._split_moves, ("a2e", "e2a")
         elif meets_in_layers(model, layout):
-            self._exchange = ExpertExchange(model, hardware, layout, chosen.exchange)
+            self._exchange = exchange_of(model, hardware, layout, chosen)
             self._fill = self._meeting_moves
         self._out, self._back = (STEP_PARTS.index(name) for name in names)
         self._table = Table(self._moves, np.empty((0, COLUMNS)))

@@ -3,8 +3,8 @@
 import numpy as np
 
 from simpod.cost import operators as op
-from simpod.cost.expert_exchange import ExpertExchange
 from simpod.cost.expert_imbalance import ExpertSite, LoadModel, SparseTimes, sparse_times
+from simpod.cost.gather_exchange import AnyExchange
 from simpod.cost.kernels.pricer import KernelPricer
 from simpod.cost.layout import Layout
 from simpod.cost.work import Floats
@@ -32,7 +32,7 @@ class UnevenExperts:
         model: ModelSpec,
         layout: Layout,
         kernels: KernelPricer,
-        exchange: ExpertExchange | None,
+        exchange: AnyExchange | None,
         loads: LoadModel,
     ) -> None:
         work = op.expert_work(model, layout, np.ones(1))

@@ -7,7 +7,7 @@ import numpy as np
 
 from simpod.cluster import PoolSpec
 from simpod.cluster.fabric import Fabric
-from simpod.cost import KvTransfer, Pricer
+from simpod.cost import KvTransfer, Pricer, PromptLaunches
 from simpod.cost.frontend import Frontend
 from simpod.engine.context_cache import CacheInputs
 from simpod.engine.exchange_flows import ExchangeSite
@@ -45,6 +45,7 @@ class PoolInputs:
     expert_path: ExpertPath | None = None  # None: placements of experts stay
     exchange_sites: tuple[ExchangeSite, ...] = ()  # of instances whose exchanges meet flows
     host_link: KvTransfer | None = None  # of one rank to host memory; None: no swapping
+    late_launches: PromptLaunches | None = None  # that first tokens wait for; None: for nothing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from simpod.engine.decode_room import DecodeRoom
 from simpod.engine.dispatch import Dispatcher
 from simpod.engine.elastic import ElasticDispatcher
 from simpod.engine.group import Group
@@ -11,6 +12,7 @@ from simpod.engine.pausing import HostLink
 from simpod.engine.pull_order import PullOrder
 from simpod.engine.rank import Rank
 from simpod.engine.service import Service
+from simpod.policies import Reserving
 
 if TYPE_CHECKING:
     from simpod.engine.simulation import Simulation
@@ -40,6 +42,8 @@ class Pool:
             rank.service = Service() if sim.has_tenants else None
             if spec.role == "decode" and sim.inputs.orders_pulls:
                 rank.pulls = PullOrder(rank, sim.inputs.make_batching())
+            if spec.role == "decode" and isinstance(rank.policy, Reserving):
+                rank.room = DecodeRoom(rank, rank.policy)
         for group in self.groups:
             group.renew_prices = inputs.renew_prices
         if spec.pauses:

@@ -7,6 +7,7 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from simpod.engine.asking import ask, check_chunk
+from simpod.engine.decode_room import DecodeRoom
 from simpod.engine.facades import RankFacade
 from simpod.engine.pausing import HostLink, switch
 from simpod.engine.prefix_reads import PrefixReads
@@ -30,7 +31,7 @@ class Rank:
 
     __slots__ = (
         "asks_group at_boundary chunks group host inbox index is_dirty num_decoding num_pulling "
-        "partial paused pinned policy pulls reads reserved review_clock running service spec "
+        "partial paused pinned policy pulls reads reserved review_clock room running service spec "
         "target view waiting"
     ).split()
 
@@ -55,6 +56,7 @@ class Rank:
         self.host: HostLink | None = None
         self.service: Service | None = None  # None: there are no tenants
         self.pulls: PullOrder | None = None  # None: in order of arrival
+        self.room: DecodeRoom | None = None  # None: what finds blocks for its prompt is pulled
         self.review_clock = -1  # token clock of the group at which the policy wants to be asked
         self.at_boundary: list[Callable[[], None]] = []  # what migrations do between two steps
         self.num_decoding = 0
@@ -241,6 +243,8 @@ class Rank:
             blocks = kv.blocks_for(seq.goal_tokens)
             if not kv.fits(self.index, blocks, group.next_tokens):
                 return
+            if self.room is not None and not self.room.admits(seq):
+                return
             del self.inbox[seq.seq_id]
             kv.take(self.index, blocks)
             if seq.prefill_target >= 0 and seq.prefill_end_s != seq.prefill_end_s:
@@ -266,6 +270,8 @@ class Rank:
         """A prompt's KV has come: decode from the next step on."""
         self.num_pulling -= 1
         self.group.num_pulling -= 1
+        if self.room is not None:
+            self.room.begin(seq)
         self.running[seq.seq_id] = seq
         self.begin_decode(seq)
 

@@ -17,6 +17,7 @@ from simpod.engine.gate import Gate
 from simpod.engine.group import Group
 from simpod.engine.inputs import RunInputs
 from simpod.engine.kv_mover import KvMover
+from simpod.engine.late_answers import LateAnswers
 from simpod.engine.ledger import RunLog
 from simpod.engine.load_watch import LoadWatch
 from simpod.engine.migration import Migrator
@@ -80,6 +81,7 @@ class Simulation:
         self._gate = Gate(self, inputs) if needs_gate else None
         self.frontend = FrontendQueue(self, inputs.frontend) if inputs.frontend else None
         self.deliveries: Deliveries | None = None
+        self.late = self._late_answers()
         room_tokens = min(pool.spec.room_tokens for pool in self.pools)
         self.pace = Pace(self.output_tokens, inputs.decode_pace, room_tokens)
         self._longest = min(room_tokens, *(pool.spec.max_model_len for pool in self.pools))
@@ -148,18 +150,25 @@ class Simulation:
         """Every request has ended."""
         return self.num_ended == self._total
 
+    def _late_answers(self) -> LateAnswers | None:
+        """Where tokens leave one by one; a central frontend has times of its own."""
+        launches = self.inputs.entry.late_launches
+        return LateAnswers(launches) if launches and self.frontend is None else None
+
     # --- what groups ask ------------------------------------------------------------------------
 
     def begins_of(self, role: Role) -> Callable[[Group, StepRun], None] | None:
-        """What goes out layer by layer as a step with prompts begins; None: nothing."""
+        """What is to be done as a step with prompts begins; None: nothing."""
         layers = self.cache.layers if self.cache is not None else None
-        if role != "prefill" or not self.kv.is_layerwise:
-            return layers.begin if layers is not None else None
+        calls = [each.begin for each in (layers, self.late) if each is not None]
+        if role == "prefill" and self.kv.is_layerwise:
+            calls.insert(0, lambda group, run: self.kv.announce(group, run.end_s))
+        if not calls:
+            return None
 
         def begin(group: Group, run: StepRun) -> None:
-            self.kv.announce(group, run.end_s)
-            if layers is not None:
-                layers.begin(group, run)
+            for call in calls:
+                call(group, run)
 
         return begin
 
@@ -230,6 +239,8 @@ class Simulation:
             return
         if seq.emitted_tokens == 0:
             seq.first_token_s = now_s
+            if self.late is not None:
+                self.late.add(seq, group)
         seq.emitted_tokens += 1
         if self.frontend is not None:
             self.frontend.prompt_token(seq, group)

@@ -9,9 +9,9 @@ from typing import Any, cast
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from simpod.cluster import Placement, PoolSpec
+from simpod.cluster import Placement, PoolSpec, Role
 from simpod.config import ResolvedExperiment
-from simpod.cost import KvTransfer, MovingPricer, kv_transfer, step_pricer
+from simpod.cost import KvTransfer, MovingPricer, PromptLaunches, kv_transfer, step_pricer
 from simpod.cost.collectives import kv_bytes_per_token
 from simpod.cost.statuses import part_statuses
 from simpod.engine import PoolInputs, RunInputs, Simulation
@@ -143,12 +143,17 @@ def run_inputs(
         scaling=scaling_inputs(experiment, links.placements),
         samples_s=experiment.samples_s,
         frontend=experiment.frontend,
-        steps_ahead=experiment.semantics.steps_ahead,
+        steps_ahead=_steps_ahead(experiment, entry.spec.role),
         skip_ahead=experiment.skip_ahead,
         duration_s=experiment.measure.duration_s,
         on_progress=on_progress,
     )
     return _with_migration(_with_gates(inputs, experiment), experiment, links)
+
+
+def _steps_ahead(experiment: ResolvedExperiment, role: Role) -> int:
+    semantics = experiment.semantics
+    return semantics.steps_ahead_apart if role == "prefill" else semantics.steps_ahead
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -280,6 +285,9 @@ def _pool(
         router_rng=stream(key),
         pause_rng=stream(f"launch_jitter of {spec.name}"),
         host_link=_host_link(experiment, spec),
+        late_launches=PromptLaunches(experiment.model, spec.layout, experiment.semantics)
+        if experiment.semantics.answers_late and spec.role == "mixed"
+        else None,
     )
 
 

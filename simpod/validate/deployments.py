@@ -16,11 +16,13 @@ from typing import Any, Final
 from simpod.config import ResolvedExperiment, resolve_document
 from simpod.errors import ConfigError
 from simpod.units import MS
-from simpod.validate.launches import Launch, launch_of
+from simpod.validate.launch import Launch
 from simpod.validate.launches import Row as LaunchRow
+from simpod.validate.launches import launch_of, problem_of
 from simpod.validate.names import hardware_of, model_of, short_name
 from simpod.validate.report import Point, Refusal, Report
 from simpod.validate.runs import summaries
+from simpod.validate.split_launches import Worker, split_launch
 
 LENGTH_FROM: Final = 0.8
 """InferenceX: shortest prompt and output, as a share of the nominal length."""
@@ -145,7 +147,9 @@ def document_of(row: Mapping[str, Any]) -> dict[str, Any]:
     except ConfigError as error:
         raise _UnexpressedError(str(error)) from error
     roles = ("mixed",) if len(layouts) == 1 else ("prefill", "decode")
-    launches = [_launch(row, model.name, layout) for layout in layouts]
+    launches = [
+        _launch(row, model.name, layout, role) for role, layout in zip(roles, layouts, strict=True)
+    ]
     pools = {
         role: {"role": role, **_pool(row, layout, launch)}
         for role, layout, launch in zip(roles, layouts, launches, strict=True)
@@ -166,9 +170,10 @@ def document_of(row: Mapping[str, Any]) -> dict[str, Any]:
     }
     if model.moe is not None:
         document["expert_routing"] = "balanced"
-    if launches[0].max_graph_tokens is not None:
-        document["engine"]["max_graph_tokens"] = launches[0].max_graph_tokens
-    if launches[0].batching is not None and len(launches) == 1:
+    for key in ("max_graph_tokens", "max_piece_tokens", "experts_library"):
+        if (chosen := getattr(launches[-1], key)) is not None:
+            document["engine"][key] = chosen
+    if launches[0].batching is not None:
         document["policies"] = {"batching": dict(launches[0].batching)}
     return document
 
@@ -202,14 +207,27 @@ def _layout(row: Mapping[str, Any], prefix: str) -> dict[str, int]:
     return {"instances": workers, "dies": gpus, "tp": tp, "dp": dp, "ep": min(moe_ep, gpus)}
 
 
-def _launch(row: Mapping[str, Any], model: str, layout: Mapping[str, int]) -> Launch:
+def _launch(row: Mapping[str, Any], model: str, layout: Mapping[str, int], role: str) -> Launch:
     dtype = DTYPES.get(str(row["gemm_quant_mode"]))
     if dtype is None:
         raise _UnexpressedError(f"gemm_quant_mode {row['gemm_quant_mode']}")
+    system = short_name(str(row["system"]))
+    if role != "mixed":
+        worker = Worker(
+            backend=str(row["backend"]),
+            role=role,
+            is_gpt_oss=model.startswith("gpt-oss"),
+            is_bf16=dtype == "bf16",
+            is_hopper=system.startswith(("h", "gh")),
+            isl=int(row["isl"]),
+            concurrency=int(row["concurrency"]),
+            dp=layout["dp"],
+        )
+        return split_launch(worker)
     asked = LaunchRow(
         model=model,
         version=_text(row.get("backend_version")),
-        system=short_name(str(row["system"])),
+        system=system,
         dtype=dtype,
         isl=int(row["isl"]),
         osl=int(row["osl"]),
@@ -218,6 +236,8 @@ def _launch(row: Mapping[str, Any], model: str, layout: Mapping[str, int]) -> La
         dp=layout["dp"],
         ep=layout["ep"],
     )
+    if problem := problem_of(str(row["backend"]), asked):
+        raise _UnexpressedError(problem)
     return launch_of(str(row["backend"]), asked)
 
 

@@ -1,16 +1,17 @@
 """How the engines of measured deployments were launched: what their tables leave out.
 
 Read from InferenceX's scripts, `benchmarks/single_node/MODEL_PRECISION_SYSTEM[_trt].sh` of
-github.com/SemiAnalysisAI/InferenceX (its first releases, InferenceMAX, for Llama 70B). Three things
+github.com/SemiAnalysisAI/InferenceX (its first releases, InferenceMAX, for Llama 70B). Two things
 are no flags of a script: the fp8 cache of NVFP4 checkpoints (the checkpoint's own, seen where KV
-limits a run), TensorRT-LLM's share of memory, and the accepted length of drafts, which is that of
-another DeepSeek. A model without a script is launched as most of its engine's are.
+limits a run), and the accepted length of drafts, which is that of another DeepSeek. A model without
+a script is launched as most of its engine's are.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from simpod.validate.launch import Launch
 from simpod.validate.trtllm_launches import DRAFTS, Asked, Parallelism, script_of
 
 
@@ -34,29 +35,25 @@ class Row:
     ep: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Launch:
-    """Flags of one engine, in simpod's terms."""
-
-    max_num_seqs: int
-    max_step_tokens: int = 8192
-    memory_frac: float = 0.9
-    kv_dtype: str = "fp8"
-    has_expert_parallel: bool = False
-    """All dies share the experts, whatever the table says."""
-    max_graph_tokens: int | None = None
-    """Largest batch that is captured as a graph, mixed ones included; None: the engine's own."""
-    mtp: Mapping[str, float] | None = None
-    """Draft tokens and the share of them that is kept; None: no drafts."""
-    batching: Mapping[str, Any] | None = None
-    """Scheduler and its parameters; None: the engine's own."""
-    parallelism: Parallelism | None = None
-    """What the script chose; None: as the table says."""
-
-
 def launch_of(backend: str, row: Row) -> Launch:
     """Flags of the script for `row`; backend: vllm, sglang, trtllm."""
     return ENGINES[backend](row)
+
+
+BLIND_CLIENTS: Final = 512
+BLIND_IMAGES: Final = ("", "0.10.2", "0.11.0", "0.11.2")
+
+
+def problem_of(backend: str, row: Row) -> str | None:
+    """Why nobody can say how a row was launched; None: its script says it.
+
+    The first script of gpt-oss on H100 has 512 clients send 10 x CONC requests to a server of CONC
+    slots (`--max-concurrency 512`, `--max-num-seqs=$CONC`), and a table has the 512.
+    """
+    is_blind = row.concurrency == BLIND_CLIENTS and row.version in BLIND_IMAGES
+    if backend == "vllm" and row.system == "h100" and row.model.startswith("gpt-oss") and is_blind:
+        return "512 clients whatever CONC was: slots and requests are not known"
+    return None
 
 
 MINIMAX_IMAGE: Final = "0.17.0"
@@ -90,20 +87,52 @@ def _vllm(row: Row) -> Launch:
             kv_dtype="fp8" if row.dtype == "fp4" else "bf16",
             has_expert_parallel=has_all,
         )
-    if row.model.startswith("llama"):
+    if row.model == "llama-3.1-70b":
+        return Launch(max_num_seqs=512 if is_blackwell else row.concurrency)
+    if row.model.startswith("kimi"):
+        is_int4 = row.dtype == "int4"
         return Launch(
-            max_num_seqs=512 if is_blackwell else row.concurrency,
-            kv_dtype="bf16" if row.system == "h100" else "fp8",
+            max_num_seqs=row.concurrency,
+            max_step_tokens=8192 if is_int4 else 2 * row.isl,
+            memory_frac=0.95 if is_int4 else 0.9,
+            kv_dtype="bf16" if is_int4 else "fp8",
+            max_graph_tokens=None if is_int4 else 2048,
         )
     return Launch(max_num_seqs=row.concurrency, kv_dtype="bf16" if row.dtype == "bf16" else "fp8")
 
 
+SGLANG_DRAFTS: Final = ("0.5.8", "0.5.9")
+"""Images of dsr1_fp8_b200_mtp.sh; the script without drafts ran up to 64 clients (pull request 626,
+nvidia-master.yaml)."""
+
+
 def _sglang(row: Row) -> Launch:
+    whole = _sglang_server(row)
+    if row.dp == 1:
+        return whole
+    return replace(  # server_args.py: limits are of all data-parallel ranks; dsr1_fp4_b200_mtp.sh
+        whole,
+        max_num_seqs=max(1, whole.max_num_seqs // row.dp),
+        max_step_tokens=whole.max_step_tokens // row.dp,
+        batching=None,
+    )
+
+
+def _sglang_server(row: Row) -> Launch:
     if row.system.startswith("h"):
         seqs = 512 if (row.isl, row.osl) == (1024, 1024) else 256
-        return Launch(max_num_seqs=seqs, max_step_tokens=32768, memory_frac=0.82, kv_dtype="bf16")
+        return Launch(
+            max_num_seqs=seqs,
+            max_step_tokens=32768,
+            memory_frac=0.82,
+            kv_dtype="bf16",
+            max_graph_tokens=seqs,
+        )
     interval = 30 if row.concurrency >= 16 else 10
-    if row.dtype == "fp4":
+    has_drafts = row.dtype == "fp8" and row.version in SGLANG_DRAFTS and row.concurrency > 64
+    if has_drafts:
+        seqs, step_tokens, memory_frac = 512, 16384, 0.82
+    elif row.dtype == "fp4":
         seqs, step_tokens, memory_frac = 256, 16384, 0.85
     elif row.tp >= 8:
         seqs, step_tokens, memory_frac = 128, 32768, 0.82
@@ -114,15 +143,10 @@ def _sglang(row: Row) -> Launch:
         max_step_tokens=step_tokens,
         memory_frac=memory_frac,
         kv_dtype="fp8" if row.dtype != "bf16" else "bf16",
+        max_graph_tokens=seqs,
+        mtp=DRAFTS[2] if has_drafts else None,
         batching={"use": "sglang", "receive_interval": interval},
     )
-
-
-FP8_DELAYS: Final = "1.2.0rc6.post2"
-"""Image of the script that waits for more prompts (dsr1_fp8_b200_trt.sh, pull request 594)."""
-TRTLLM_MEMORY_FRAC: Final = 0.97
-"""free_gpu_memory_fraction, 0.75 to 0.9, is of what weights leave; where they leave little, and KV
-is what limits a run, that is about this share of all."""
 
 
 def _trtllm(row: Row) -> Launch:
@@ -131,24 +155,24 @@ def _trtllm(row: Row) -> Launch:
         return Launch(
             max_num_seqs=row.concurrency if is_hopper else 512,
             max_step_tokens=20000,
-            memory_frac=TRTLLM_MEMORY_FRAC,
+            memory_frac=0.85,
             kv_dtype="bf16" if is_hopper else "fp8",
+            max_graph_tokens=row.concurrency,
             batching=_balanced(row.dp, 50) if not is_hopper else None,
         )
-    if row.model.startswith("llama"):
+    if row.model == "llama-3.1-70b":
         is_short = (row.isl, row.osl) == (1024, 1024) and row.tp < 8
         waits = {"use": "in_flight", "wait_steps": 20, "wait_tokens_frac": 0.9}
         return Launch(
             max_num_seqs=2048,
             max_step_tokens=16384,
-            memory_frac=TRTLLM_MEMORY_FRAC,
+            max_graph_tokens=1024,
             batching=waits if is_short else None,
         )
     if row.model.startswith("deepseek"):
         return _deepseek(row)
     return Launch(
         max_num_seqs=2048,
-        memory_frac=TRTLLM_MEMORY_FRAC,
         kv_dtype="fp8" if row.dtype != "bf16" else "bf16",
         batching=_balanced(row.dp, 60),
     )
@@ -166,17 +190,18 @@ def _deepseek(row: Row) -> Launch:
         parallelism=Parallelism(tp=row.tp, dp=row.dp, ep=row.ep),
     )
     script = script_of(asked)
-    is_delayed = (row.isl, row.osl) == (1024, 1024) and row.concurrency >= 64
     delayed = {"use": "in_flight", "wait_steps": 40, "wait_tokens_frac": 0.8}
-    has_delay = is_delayed and row.version == FP8_DELAYS and row.dtype == "fp8"
     dp = script.parallelism.dp
     return Launch(
         max_num_seqs=script.max_num_seqs,
         max_step_tokens=script.max_step_tokens,
-        memory_frac=TRTLLM_MEMORY_FRAC,
+        memory_frac=script.memory_frac,
         kv_dtype="fp8" if row.dtype != "bf16" else "bf16",
+        max_graph_tokens=script.max_graph_seqs,
+        max_piece_tokens=script.max_step_tokens if script.has_pieces else None,
+        experts_library="cutlass" if script.has_cutlass else None,
         mtp=DRAFTS.get(script.drafts),
-        batching=delayed if has_delay and dp == 1 else _balanced(dp, 60),
+        batching=delayed if script.has_delay and dp == 1 else _balanced(dp, 60),
         parallelism=script.parallelism,
     )
 

@@ -26,8 +26,7 @@ below.
   launches, the way to the client. Flags are those of the benchmark's scripts; where an image ran
   two scripts, their search spaces tell which, and of DeepSeek rows that both have, TPOT did.
   First tokens after 5 to 9 s at low load (SGLang, b200) are runs that compiled kernels while they
-  were measured; TPOT of 4 to 27 ms with first tokens after 20 to 460 s at 512 clients (vLLM, h100)
-  is what a few clients get.
+  were measured.
 * `forwards/DEVICE`: forward passes on Ascend. Some constants of the 910 were adjusted on the
   operators of these passes, so they are not held out.
 * `points/...`: published figures of whole systems; none was used in a fit. Of CloudMatrix-Infer two

@@ -21,13 +21,18 @@ from dataclasses import dataclass
 from typing import Final
 
 OLD_IMAGE: Final = "1.1.0rc2.post2"
+PLAIN_IMAGE: Final = "1.2.0rc6.post2"
+"""The last without drafts, and the first whose scripts know pieces of graphs (pull requests 594,
+620)."""
 DRAFTS_IMAGE: Final = "1.2.0rc6.post3"
 DRAFTS: Final[Mapping[int, Mapping[str, float]]] = {
     1: {"layers": 1, "acceptance": 0.79},
+    2: {"layers": 2, "acceptance": 1.27 / 2},
     3: {"layers": 3, "acceptance": 1.49 / 3},
 }
-"""By num_nextn_predict_layers, which is 1 with data-parallel attention and else 3: accepted length
-1.79 and 2.49 of a DeepSeek that thinks (InferenceX, golden_al_distribution/dsv4_mtp.yaml)."""
+"""By num_nextn_predict_layers, which is 1 with data-parallel attention and else 3, or by SGLang's
+num_steps: accepted length 1.79, 2.27 and 2.49 of a DeepSeek that thinks (InferenceX,
+golden_al_distribution/dsv4_mtp.yaml)."""
 LAST_WITH_DRAFTS: Final[Mapping[tuple[int, int], Mapping[int, tuple[int, int]]]] = {
     (1024, 1024): {4: (8, 64), 8: (8, 32)},
     (1024, 8192): {4: (16, 64), 8: (4, 64)},
@@ -60,6 +65,17 @@ class Script:
     max_num_seqs: int
     drafts: int
     """num_nextn_predict_layers; 0: none."""
+    max_graph_seqs: int
+    """cuda_graph_config.max_batch_size."""
+    memory_frac: float
+    """kv_cache_config.free_gpu_memory_fraction."""
+    has_pieces: bool
+    """torch_compile_config.enable_piecewise_cuda_graph, with sizes up to the budget of tokens."""
+    has_cutlass: bool
+    """moe_config.backend is CUTLASS, in all scripts of fp4 with data-parallel attention (the first
+    sets both by clients); of fp8 no table has two libraries."""
+    has_delay: bool
+    """batch_wait_timeout_iters 40, batch_wait_max_tokens_ratio 0.8."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,12 +104,74 @@ def script_of(row: Asked) -> Script:
     decodes = (drafts + 1) * seqs if drafts else row.concurrency
     tokens = (decodes + row.isl + 64 + 63) // 64 * 64
     budget = tokens if drafts or is_first else max(8192, tokens)
+    is_dp = layout.dp > 1
+    if drafts:
+        has_pieces = row.image == DRAFTS_IMAGE and _drafts_have_pieces(row, is_dp=is_dp)
+    else:
+        has_pieces = row.image == PLAIN_IMAGE and _has_pieces(row, layout)
     return Script(
         parallelism=layout,
         max_step_tokens=budget,
         max_num_seqs=min(seqs, budget),
         drafts=drafts,
+        max_graph_seqs=_max_graph_seqs(row, seqs if drafts else row.concurrency, is_dp=is_dp),
+        memory_frac=_memory_frac(row, layout),
+        has_pieces=has_pieces,
+        has_cutlass=is_dp and row.dtype == "fp4" and not row.system.startswith("h"),
+        has_delay=row.image == PLAIN_IMAGE and row.dtype != "fp4" and _is_short(row, 64, 256),
     )
+
+
+def _is_short(row: Asked, least: int, below: int) -> bool:
+    """Prompts and answers of 1,024 tokens, of at least so many clients, and fewer than `below`."""
+    return (row.isl, row.osl) == (1024, 1024) and least <= row.concurrency < below
+
+
+def _has_pieces(row: Asked, layout: Parallelism) -> bool:
+    """dsr1_fp8_b200_trt.sh, dsr1_fp4_b200_trt.sh."""
+    if row.system.startswith("h"):
+        return False
+    if row.dtype == "fp4":
+        return _is_short(row, 1, 1 << 30) and layout.dies == layout.ep == 8
+    if row.isl == 8192:
+        return row.concurrency >= 64
+    return (64 if row.osl == 1024 else 128) <= row.concurrency < 256
+
+
+def _drafts_have_pieces(row: Asked, *, is_dp: bool) -> bool:
+    """dsr1_fp8_b200_trt_mtp.sh, dsr1_fp4_b200_trt_mtp.sh."""
+    if row.system.startswith("h"):
+        return False
+    if row.dtype == "fp4":
+        if row.osl == 8192:
+            return row.concurrency == 64
+        return _is_short(row, 32, 65) or (_is_short(row, 128, 129) and not is_dp)
+    without = 16 if row.isl == 8192 else 8 if row.osl == 8192 else 4
+    return not is_dp and row.concurrency > without
+
+
+def _max_graph_seqs(row: Asked, seqs: int, *, is_dp: bool) -> int:
+    if row.system.startswith("h"):
+        return 128
+    if row.image not in (PLAIN_IMAGE, DRAFTS_IMAGE):
+        return 512 if row.dtype == "fp4" else 256
+    if row.image == DRAFTS_IMAGE:
+        return seqs
+    if row.dtype == "fp4":
+        return max(1, seqs // 4) if is_dp else seqs
+    return seqs // 8 if row.isl == 1024 and seqs >= 256 else seqs
+
+
+def _memory_frac(row: Asked, layout: Parallelism) -> float:
+    if row.system.startswith("h"):
+        return 0.75
+    if row.dtype == "fp4" or row.image not in (PLAIN_IMAGE, DRAFTS_IMAGE):
+        return 0.8
+    if row.image == DRAFTS_IMAGE:
+        return 0.7 if layout.dp > 1 else 0.8
+    if row.isl == 8192:
+        return 0.75 if layout.dies == 4 else 0.8
+    return 0.7 if row.concurrency >= 256 else 0.8
 
 
 def _has_drafts(row: Asked) -> bool:

@@ -1,12 +1,13 @@
 """Whole prompts beside the decodes, held back until it pays to break a run of decodes."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, get_args
 
 from simpod.policies.batching.chunks import check_at_least
 from simpod.policies.batching.no_evict import NoEvict
 from simpod.policies.batching.orca import whole_prompts
-from simpod.policies.roles import BatchPlan, BatchView
+from simpod.policies.roles import BatchPlan, BatchView, SequenceView
 
 Capacity = Literal["guaranteed_no_evict", "max_utilization"]
 """Whom the cache is given to: those whose whole answers find room, or whose next step does."""
@@ -62,6 +63,12 @@ class InFlight:
         if self.capacity == "guaranteed_no_evict":
             chunks = self._no_evict.admitted(view, chunks)
         return BatchPlan(chunks)
+
+    def may_pull(self, view: BatchView, coming: Sequence[SequenceView], seq: SequenceView) -> bool:
+        """On decode ranks the same capacity rule lets prompts in."""
+        if self.capacity == "max_utilization":
+            return True
+        return self._no_evict.may_pull(view, coming, seq)
 
     def _until_balanced(self, view: BatchView) -> int:
         """Decode steps until the next chance; one comes round whether prompts wait or not."""

@@ -1,6 +1,6 @@
 """TensorRT-LLM's capacity scheduler: whom the cache holds to the end."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from simpod.policies.roles import BatchView, SequenceView
@@ -40,6 +40,17 @@ class NoEvict:
             if seq.seq_id in chunks:
                 allowed[seq.seq_id] = chunks[seq.seq_id]
         return allowed
+
+    def may_pull(self, view: BatchView, coming: Sequence[SequenceView], seq: SequenceView) -> bool:
+        """The same for a prompt computed elsewhere (`is_disagg_generation_init_state`)."""
+        self._longest = max(self._longest, _most(seq) if seq.max_tokens else 0)
+        under_way = view.num_decoding + len(coming)
+        each = self._longest // view.block_tokens + 2
+        if not self._longest or not under_way or (under_way + 1) * each <= view.free_blocks:
+            return True
+        free = view.free_blocks - sum(_blocks_left(view, other) for other in view.decoding)
+        free -= sum(_blocks_left(view, other) for other in coming)
+        return _blocks_left(view, seq) <= free
 
 
 def _most(seq: SequenceView) -> int:

@@ -1,9 +1,10 @@
 """Prompts first, as SGLang's scheduler admits them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from simpod.policies.batching.chunks import check_at_least, check_share, fill
-from simpod.policies.batching.token_reserve import TokenReserve
+from simpod.policies.batching.token_reserve import TokenReserve, keeps_reserve
 from simpod.policies.roles import BatchPlan, BatchView, SequenceView
 
 
@@ -51,6 +52,13 @@ class Sglang:
         if len(seen) < len(prompts) and self._next is not None:
             plan.review_steps = self._next - clock
         return plan
+
+    def may_pull(self, view: BatchView, coming: Sequence[SequenceView], seq: SequenceView) -> bool:
+        """On decode ranks so many tokens are set aside for each request, whatever its limit.
+
+        Source: SGLang, disaggregation/decode.py (`pop_preallocated`, `_allocatable_tokens`).
+        """
+        return keeps_reserve(view, coming, seq)
 
     def _plan(self, view: BatchView, prompts: list[SequenceView]) -> BatchPlan:
         chunks = fill(view, self._reserve.admitted(view, prompts), view.max_step_tokens)

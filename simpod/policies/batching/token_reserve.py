@@ -1,6 +1,6 @@
 """SGLang's estimate of the KV that requests under way will still take."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -14,6 +14,31 @@ RETRACT_STEPS: Final = 20
 """Steps that must find room after a retraction (SGLANG_RETRACT_DECODE_STEPS)."""
 MOST_NEW_TOKENS: Final = 4096
 """Of an allowed answer, what is counted (SGLANG_CLIP_MAX_NEW_TOKENS_ESTIMATION)."""
+
+
+RESERVED_TOKENS: Final = 512
+"""Of each request on a decode rank, kept free (num_reserved_decode_tokens)."""
+
+
+def keeps_reserve(view: BatchView, coming: Sequence[SequenceView], seq: SequenceView) -> bool:
+    """Whether a decode rank may pull a prompt: RESERVED_TOKENS stay free for each that it has.
+
+    The longest of those that decode must also find room to its end if all others made way.
+    """
+    decoding = list(view.decoding)
+    if not decoding and not coming:
+        return True
+    could_leave = sum(other.context_tokens for other in decoding)
+    kept = RESERVED_TOKENS * (len(decoding) + len(coming))
+    if decoding:
+        kept = max(kept, max(map(_whole, decoding)) - could_leave)
+    wanted = max(seq.prompt_tokens + RESERVED_TOKENS, _whole(seq) - could_leave)
+    return wanted <= view.free_blocks * view.block_tokens - kept
+
+
+def _whole(seq: SequenceView) -> int:
+    """Tokens of a request at its end, as far as they are counted."""
+    return seq.prompt_tokens + min(seq.max_tokens, MOST_NEW_TOKENS)
 
 
 @dataclass(slots=True)

@@ -7,7 +7,14 @@ returns a decision, which the engine checks and applies.
 
 from simpod.policies.roles.admit import Admission, AdmissionView
 from simpod.policies.roles.balance import ExpertBalancer, ExpertSlotsView
-from simpod.policies.roles.batch import BatchPlan, BatchScheduler, BatchView, Pause, SequenceView
+from simpod.policies.roles.batch import (
+    BatchPlan,
+    BatchScheduler,
+    BatchView,
+    Pause,
+    Reserving,
+    SequenceView,
+)
 from simpod.policies.roles.cache import CachePolicy, CacheView
 from simpod.policies.roles.migrate import Migration, MigrationView, Move
 from simpod.policies.roles.predict import LengthPredictor, Prediction, PredictorView
@@ -46,6 +53,7 @@ __all__ = [
     "Prediction",
     "PredictorView",
     "RemoveInstance",
+    "Reserving",
     "RouteRequest",
     "Router",
     "RouterView",

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from simpod.policies.roles.route import RouteRequest
 
@@ -166,3 +166,15 @@ class BatchScheduler(Protocol):
 
     def __call__(self, view: BatchView, /) -> BatchPlan:
         """Plan the next step."""
+
+
+@runtime_checkable
+class Reserving(Protocol):
+    """A batch scheduler that sets aside what answers will still take, on decode ranks too."""
+
+    def may_pull(self, view: BatchView, coming: Sequence[SequenceView], seq: SequenceView) -> bool:
+        """Whether a prompt computed elsewhere, whose KV finds room, may be pulled now.
+
+        view: the rank that would decode. coming: prompts on their way to it, whose blocks are
+        taken. `seq` itself has none there.
+        """

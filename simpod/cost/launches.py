@@ -1,0 +1,23 @@
+"""What the host takes to launch a step with prompts."""
+
+from simpod.cost import operators as op
+from simpod.cost.layout import Layout
+from simpod.cost.semantics import Semantics
+from simpod.cost.step import Batch
+from simpod.model.spec import ModelSpec
+
+
+class PromptLaunches:
+    """Of one lock-step group; the fullest rank is waited for."""
+
+    def __init__(self, model: ModelSpec, layout: Layout, semantics: Semantics) -> None:
+        pieces = model.num_layers * (op.ATTENTION_KERNELS + 1)
+        self._eager_s = semantics.eager_launch_s * op.step_kernels(model, layout)
+        self._pieces_s = semantics.eager_launch_s * pieces
+        self._most_tokens = semantics.graphs.prompts.most if semantics.graphs else 0
+        self._tokens_per_decode = layout.tokens_per_decode
+
+    def seconds(self, batch: Batch) -> float:
+        """All kernels, or pieces of graphs and attention between them."""
+        tokens = batch.decode_seqs * self._tokens_per_decode + batch.prefill_tokens
+        return self._pieces_s if tokens.max() <= self._most_tokens else self._eager_s
