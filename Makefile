@@ -4,7 +4,8 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check golden bench docs docs-site pictures slow clean
+unexport PYTHONDONTWRITEBYTECODE  # the tests start a hundred processes: compile modules once
+.PHONY: help run test check suite golden bench docs docs-site pictures slow clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -18,14 +19,16 @@ $(STAMP): pyproject.toml
 run: $(STAMP) ## simulate the quickstart and print its table
 	$(BIN)/simpod run quickstart
 
-test: check ## everything that CI runs: check, then the tests
-	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
+test: check suite ## everything that CI runs: check and suite; `make -j2 test` at the same time
 
 check: $(STAMP) ## format, lint, types, import layers
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+suite: $(STAMP) ## the tests but the slow ones
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
 
 golden: $(STAMP) ## rewrite tests/golden and print what moved
 	$(BIN)/python tests/test_golden.py --write

@@ -40,7 +40,7 @@ rows = [
         ]
     ).assign(variant=name)
     for name, changes in DEPLOYMENTS.items()
-    for rate in first((12, 24, 30, 18), 3)
+    for rate in first((12, 24, 30, 18), 2)
     for seed in first(range(3), 2)
 ]
 runs = pd.concat(rows, ignore_index=True)

@@ -11,3 +11,6 @@ SMALL = (
     "policies.experts.redundant_slots=0",
 )
 """Overrides of xdeepserve-colocated-288: 32 dies, a shared expert on each, no second copies."""
+
+FEW_LAYERS = ("model.num_layers=6", "model.num_moe_layers=3")
+"""For runs that ask how weights move, not how long a step of DeepSeek-R1 takes."""

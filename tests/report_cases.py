@@ -4,6 +4,8 @@ from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from expert_cases import FEW_LAYERS
+
 from simpod.config import load_experiment
 from simpod.run import Result, run, write_results
 
@@ -50,12 +52,13 @@ policies:
   experts: {use: eplb, redundant_slots: 60}
 """
 DRIFT = (
-    "expert_routing.drift_s=0.5",
-    "expert_routing.epoch_s=0.7",
-    "policies.experts.every_s=0.9",
+    *FEW_LAYERS,
+    "expert_routing.drift_s=0.15",
+    "expert_routing.epoch_s=0.3",
+    "policies.experts.every_s=0.2",
     "workload.output_tokens.value=100",
 )
-"""Changes of UNEVEN: popularity wanders, and placements follow."""
+"""Changes of UNEVEN: popularity wanders, and placements follow, in 3 layers."""
 _FOLDER = TemporaryDirectory(prefix="simpod-report-")
 RATES = (2, 20, 200)
 SEEDS = (0, 1)

@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+from concurrent.futures import Executor, Future
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import yaml
 from cli_runs import ROOT, tiny
 
 from simpod.sweep.driver import Driver, Tally, write_table
-from simpod.sweep.engines import open_engine
+from simpod.sweep.engines import Engine, open_engine
 from simpod.sweep.journal import open_journal
 from simpod.sweep.plan import Plan
 from simpod.sweep.spec import load_sweep
@@ -66,13 +68,29 @@ def sweep_file(folder: Path, **content: Any) -> Path:
     return path
 
 
+class Here(Executor):
+    """Every run is made in this process, when it is asked for."""
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> "Future[Any]":
+        future: Future[Any] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+HERE = Engine(name="here", workers=1, make=Here, end=lambda _: None, lost=(), breaks_whole=False)
+
+
 def made(
-    path: Path, out: Path, engine: tuple[str, int] = ("local", 1), **options: Any
+    path: Path, out: Path, engine: tuple[str, int] | None = None, **options: Any
 ) -> tuple[Tally, pd.DataFrame]:
-    """Drive a sweep from this process; engine: its name and workers. Its tally and its table."""
+    """Drive a sweep; engine: its name and workers, or this process. Its tally and its table."""
     out.mkdir(parents=True, exist_ok=True)
     plan = Plan(load_sweep(str(path)))
-    with open_journal(out) as writer, open_engine(*engine) as opened:
+    opening = nullcontext(HERE) if engine is None else open_engine(*engine)
+    with open_journal(out) as writer, opening as opened:
         driver = Driver(plan, writer, opened, **options)
         tally = driver.run()
         write_table(driver, out)

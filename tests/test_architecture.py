@@ -89,19 +89,31 @@ NO_UNIT = {
 
 
 @cache
-def tree_of(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"))
+def nodes_of(path: Path) -> tuple[ast.AST, ...]:
+    """What the tests below ask about, of a module's syntax."""
+    kinds = (
+        ast.Import,
+        ast.ImportFrom,
+        ast.FunctionDef,
+        ast.AsyncFunctionDef,
+        ast.Call,
+        ast.Global,
+        ast.Nonlocal,
+    )
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return tuple(node for node in ast.walk(tree) if isinstance(node, kinds))
 
 
-def imported(path: Path) -> set[str]:
+@cache
+def imported(path: Path) -> frozenset[str]:
     """Top-level packages that a module imports, anywhere in it."""
     found: set[str] = set()
-    for node in ast.walk(tree_of(path)):
+    for node in nodes_of(path):
         if isinstance(node, ast.Import):
             found |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             found.add(node.module.partition(".")[0])
-    return found
+    return frozenset(found)
 
 
 def name_of(path: Path) -> str:
@@ -122,7 +134,7 @@ def test_functions_are_short() -> None:
     lengths = {
         f"{name_of(path)}:{node.name}": (node.end_lineno or 0) - node.body[0].lineno + 1
         for path in MODULES
-        for node in ast.walk(tree_of(path))
+        for node in nodes_of(path)
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     }
     assert {name: n for name, n in lengths.items() if n > MAX_FUNCTION_LINES} == {}
@@ -147,7 +159,7 @@ def test_only_the_command_line_prints() -> None:
         name_of(path)
         for path in MODULES
         if layer_of(path) != "cli"
-        for node in ast.walk(tree_of(path))
+        for node in nodes_of(path)
         if isinstance(node, ast.Call)
         and isinstance(node.func, ast.Name)
         and node.func.id == "print"
@@ -157,7 +169,7 @@ def test_only_the_command_line_prints() -> None:
 
 def test_no_global_state() -> None:
     kinds = (ast.Global, ast.Nonlocal)
-    users = [name_of(p) for p in MODULES for n in ast.walk(tree_of(p)) if isinstance(n, kinds)]
+    users = [name_of(p) for p in MODULES for n in nodes_of(p) if isinstance(n, kinds)]
     assert users == []
 
 

@@ -157,7 +157,9 @@ def test_list_of_one_kind() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [("list",), ("list", "--json"), ("schema",), ("explain", "quickstart")]
+    "arguments",
+    [("list",), ("schema",)],
+    ids=["table", "JSON"],
 )
 def test_a_reader_that_closes_the_pipe_is_no_failure(arguments: tuple[str, ...]) -> None:
     """As in `simpod list | head`."""

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cli_runs import DATA, ROOT, call, real, tiny
+from cli_runs import DATA, ROOT, call, tiny
 
 from simpod.errors import ConfigError, PolicyError
 from simpod.sweep.bootstrap import critical_value, half_widths
@@ -245,22 +245,21 @@ def test_jobs_pair_seeds_across_variants() -> None:
     ]
 
 
-def test_summaries_do_not_depend_on_the_number_of_processes(tmp_path: Path) -> None:
+def test_summaries_and_errors_cross_the_border_of_a_process(tmp_path: Path) -> None:
+    """Summaries do not depend on the number of processes; an error of a policy says its run."""
     file = str(tiny(tmp_path))
     jobs = [Job(experiment=file, overrides=(f"seed={seed}",)) for seed in (2, 1)]
     done: list[int] = []
-    with Runner(2) as two, Runner(1) as one:
-        in_two = two.map(Job.summary, jobs, lambda: done.append(1))
-        assert in_two == one.map(Job.summary, jobs)
-    assert [summary["seed"] for summary in in_two] == [2, 1]
-    assert len(done) == 2
-
-
-def test_a_policy_error_crosses_the_border_of_a_process(tmp_path: Path) -> None:
+    with Runner(1) as one:
+        in_one = one.map(Job.summary, jobs)
     use = f"policies.batching.use={DATA / 'bad_policies.py'}:over_budget"
-    job = Job(experiment=str(tiny(tmp_path)), overrides=(use,))
-    with Runner(2) as runner, pytest.raises(PolicyError, match="over_budget") as caught:
-        runner.map(Job.summary, [job, job])
+    wrong = Job(experiment=file, overrides=(use,))
+    with Runner(2) as two:
+        assert two.map(Job.summary, jobs, lambda: done.append(1)) == in_one
+        with pytest.raises(PolicyError, match="over_budget") as caught:
+            two.map(Job.summary, [wrong, wrong])
+    assert [summary["seed"] for summary in in_one] == [2, 1]
+    assert len(done) == 2
     assert any("seed 0" in note for note in caught.value.__notes__)
 
 
@@ -356,29 +355,45 @@ def test_mistakes_come_before_the_first_run(tmp_path: Path) -> None:
     assert call("compare", tiny(tmp_path), "--vary", "seed=1,2").exit_code == 2
 
 
-def test_a_users_scheduler_is_compared_in_processes(tmp_path: Path) -> None:
+def test_a_users_scheduler_is_compared_in_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "my_edf.py").write_text((DATA / "my_edf.py").read_text())
     tiny(tmp_path)
+    monkeypatch.chdir(tmp_path)
     vary = "policies.batching.use=fcfs,./my_edf.py:EarliestDeadline"
-    done = real(
-        "compare", "tiny.yaml", "--vary", vary, "--seeds", 2, "-j", 2, "--json", cwd=tmp_path
-    )
-    assert done.returncode == 0, done.stderr
+    done = call("compare", "tiny.yaml", "--vary", vary, "--seeds", 2, "-j", 2, "--json")
+    assert done.exit_code == 0, done.stderr
     assert len(json.loads(done.stdout)["metrics"]["mean_ttft_ms"]) == 2
 
 
+TELLS = '''\
+"""A router that says when it is first asked."""
+
+from pathlib import Path
+
+
+def first(request, view):
+    (Path(__file__).parent / "begun").touch()
+    return 0
+'''
+
+
 def test_ctrl_c_ends_all_processes_at_once(tmp_path: Path) -> None:
+    """Of runs that take minutes, once the first has begun."""
     file = tiny(tmp_path, ("num_requests: 40", "num_requests: 2000000"))
+    (tmp_path / "tells.py").write_text(TELLS)
     command = [sys.executable, "-m", "simpod", "compare", str(file), "-j", "2"]
     with subprocess.Popen(
-        [*command, "--vary", "policies.router.use=random,round_robin", "--seeds", "2"],
+        [*command, "--vary", "policies.router.use=./tells.py:first,round_robin", "--seeds", "2"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     ) as running:
-        time.sleep(2.5)
+        while running.poll() is None and not (tmp_path / "begun").exists():
+            time.sleep(0.02)
         running.send_signal(signal.SIGINT)
-        stdout, stderr = running.communicate(timeout=20)  # the runs take minutes
+        stdout, stderr = running.communicate(timeout=20)
     assert running.returncode == 130
     assert (stdout, stderr) == ("", "interrupted\n")

@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simpod.config.nodes import Place, from_plain
@@ -153,6 +153,7 @@ plain_data = st.recursive(
 )
 
 
+@settings(max_examples=30)
 @given(plain_data)
 def test_from_plain_and_back(data):
     assert from_plain(data, Place("here")).plain() == data

@@ -4,11 +4,20 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from cost_examples import GPU_NODES, LLAMA_70B, SMALL_MOE, decode_batch
+from cost_examples import (
+    GPU_NODES,
+    LLAMA_70B,
+    SMALL_MOE,
+    add_prompts,
+    decode_batch,
+    ep_layout,
+)
 
-from simpod.config import load_experiment
+from simpod.config import load_experiment, load_hardware
 from simpod.cost import Batch, Layout, StepPricer
-from simpod.cost.graphs import SGLANG_GRAPHS, TRTLLM_GRAPHS, VLLM_GRAPHS
+from simpod.cost.graphs import EACH_BATCH, SGLANG_GRAPHS, TRTLLM_GRAPHS, VLLM_GRAPHS
+from simpod.cost.operators import step_kernels
+from simpod.cost.pricer import step_pricer
 from simpod.cost.semantics import SEMANTICS
 from simpod.records.columns import STEP_PARTS
 
@@ -144,7 +153,33 @@ def test_pieces_are_captured_where_they_are_asked_for():
 def test_an_experiment_says_how_large_graphs_are():
     few = ["workload.num_requests=5", "engine.max_graph_tokens=64"]
     assert load_experiment("llama70b-h100-colocated", few).semantics.graphs.max_tokens == 64
-    assert load_experiment("quickstart", few).semantics.graphs is None
     pieces = [*few, "engine.semantics=trtllm", "engine.max_piece_tokens=4096"]
     graphs = load_experiment("llama70b-h100-colocated", pieces).semantics.graphs
     assert (graphs.max_tokens, graphs.prompts.most) == (64, 4096)
+    each = load_experiment("quickstart", few).semantics.graphs
+    assert each.sizes.tolist() == list(range(1, 65))
+    assert load_experiment("quickstart", few[:1]).semantics.graphs is None
+
+
+@pytest.mark.parametrize("semantics", ["vllm-v1", "flowserve"])
+def test_without_graphs_every_step_is_launched(semantics):
+    none = replace(SEMANTICS[semantics], graphs=EACH_BATCH.up_to(0), eager_launch_s=1e-3)
+    pricer = StepPricer(LLAMA_70B, GPU_NODES, TP8, none)
+    assert pricer.price(decode_batch(1, 500)).base_s == pytest.approx(pricer._eager_s, rel=1e-12)
+
+
+@pytest.mark.parametrize("micro_batches", [1, 2])
+def test_on_ascend_prompts_are_launched_kernel_by_kernel(micro_batches):
+    """xDeepServe 4.4: decodes are one graph, prompts operator by operator."""
+    hardware = load_hardware("cloudmatrix384")
+    layout = ep_layout(8, micro_batches=micro_batches)
+    slow = replace(SEMANTICS["flowserve"], eager_launch_s=1.0)
+    pricer = step_pricer(SMALL_MOE, hardware, layout, slow)
+    decodes = decode_batch([40] * 8, 20_000)
+    assert pricer.price(decodes).base_s < 1.0
+    launches = micro_batches * step_kernels(SMALL_MOE, layout)
+    for batch in (decodes.without_decodes(), decodes):
+        prices = pricer.price(add_prompts(batch, 500))
+        assert prices.base_s == pytest.approx(launches, rel=1e-12)
+        assert prices.parts().sum() == pytest.approx(launches, rel=1e-9)
+        assert prices.parts()[HOST_GAP] > 0.9 * launches

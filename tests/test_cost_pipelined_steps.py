@@ -21,7 +21,7 @@ from simpod.cost.memory_rules import MemoryLimits
 from simpod.cost.micro_batches import MicroBatches
 from simpod.cost.parts import COMBINE_WAIT, DISPATCH_WAIT, EXPERTS, PartCosts
 from simpod.cost.semantics import SEMANTICS
-from simpod.cost.split_step import ExpertSide, exposed
+from simpod.cost.split_step import ExpertSide, SplitStepPricer, exposed
 from simpod.cost.stragglers import slowest_of, wait_for_slow_experts
 from simpod.errors import ConfigError
 from simpod.records.columns import STEP_PARTS
@@ -117,7 +117,32 @@ def test_micro_batches_share_the_batch_out() -> None:
     assert found.tokens[:, :4].tolist() == [[6, 0, 2, 2], [4, 0, 0, 2]]  # two a sequence
     assert found.rows == 10
     whole = MicroBatches(costs, 32, 1).price(batch)
-    assert (found.busy_s.sum(axis=0) >= whole.busy_s[0]).all()  # weights are read twice
+    assert (found.busy_s >= whole.busy_s).all()  # weights are read twice
+
+
+def test_dense_layers_have_a_feed_forward_of_their_own() -> None:
+    """Of 61 layers 3 are dense; with the layer of MTP 62 are gone through."""
+    costs = PartCosts(DEEPSEEK_R1, HARDWARE, COLOCATED, SEMANTICS["flowserve"])
+    found = MicroBatches(costs, 32, 1).price(batch_of(32, seqs=40, context=3000))
+    tokens = np.array([80.0])
+    ffn_s = costs.dense_more(tokens).sum()
+    assert ffn_s > 0.0
+    assert found.dense_s[0] - found.sparse_s[0] == pytest.approx(ffn_s)
+    attention_s = costs.decode_attention_s(np.array([40.0]), np.array([3000.0]))
+    own_s = costs.tokens(tokens).sum() + attention_s.item()
+    assert found.busy_s == pytest.approx(own_s, rel=1e-2)  # attention is of a table
+
+
+def test_a_dense_layer_more_costs_what_its_own_dies_take() -> None:
+    """Experts have nothing to do in it: attention and the feed-forward of all micro-batches."""
+    fewer = replace(DEEPSEEK_R1, num_layers=60)
+    prices = [
+        SplitStepPricer(each, EVEN, SPLIT).price(batch_of(12)) for each in (DEEPSEEK_R1, fewer)
+    ]
+    costs = PartCosts(DEEPSEEK_R1, EVEN, SPLIT, SEMANTICS["flowserve"])
+    dense_s = MicroBatches(costs, 12, 2).price(batch_of(12)).dense_s[:, 0].sum()
+    more_s = prices[0].base_s - prices[1].base_s
+    assert more_s == pytest.approx(dense_s, rel=1e-3)  # the embedding is spread over all layers
 
 
 def test_one_micro_batch_on_all_cores_is_the_plain_price() -> None:
@@ -131,7 +156,7 @@ def test_streams_beat_their_stages_one_after_the_other() -> None:
     flowserve, fewer = SEMANTICS["flowserve"], share_of_cores(HARDWARE, 2 / 3)
     first = PartCosts(DEEPSEEK_R1, fewer, layout, flowserve, is_gate_apart=True)
     second = PartCosts(DEEPSEEK_R1, share_of_cores(HARDWARE, 1 / 3), layout, SEMANTICS["flowserve"])
-    one = MicroBatches(first, 32, 2).price(batch_of(32)).busy_s.sum(axis=0).max()
+    one = MicroBatches(first, 32, 2).price(batch_of(32)).busy_s.max()
     tokens = np.array([40.0])
     other = 2 * (second.gate(tokens) + second.experts(32 * tokens)).sum()
     assert max(one, other) < prices.base_s < one + other

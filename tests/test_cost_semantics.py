@@ -22,7 +22,7 @@ def test_every_semantics_is_named_sourced_and_possible():
         assert each.name == name
         assert len(each.source) > 10
         assert each.batching in BUILT_IN["batching"]
-        assert 0.0 < each.launch_frac <= 1.0
+        assert 0.0 <= each.launch_frac <= 1.0
         seconds = [f.name for f in fields(each) if f.name.endswith(("_s", "_per_token"))]
         assert len(seconds) >= 3
         assert all(0.0 <= getattr(each, field) < 0.1 for field in seconds)

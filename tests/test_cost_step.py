@@ -286,9 +286,9 @@ def test_drafts_cost_one_layer_each_and_more_tokens():
 
 def test_a_chunk_costs_more_behind_a_long_context():
     pricer = PRICERS["dense"]
-    first = add_prompts(decode_batch(4, 4000), 512)
-    later = add_prompts(decode_batch(4, 4000), 512)
-    later.prefill_pairs += 512.0 * 8192
+    first = add_prompts(decode_batch(4, 4000), 4096)
+    later = add_prompts(decode_batch(4, 4000), 4096)
+    later.prefill_pairs += 4096.0 * 8192
     later.prefill_context += 8192
     assert price_s(pricer, later) > price_s(pricer, first)
 

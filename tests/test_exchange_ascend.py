@@ -1,8 +1,9 @@
 """Exchange on a SuperPod: push, pull, trampolines, point to point, buffers."""
 
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from simpod.config.references import load_hardware
@@ -25,6 +26,8 @@ from simpod.hardware.kernels.exchange import (
     PullConstants,
     PushConstants,
 )
+from tests.measured_tables import table
+from tests.published_exchange import fitted, published, simulated_s
 
 US = 1e-6
 POD = Fabric.of(load_hardware("cloudmatrix384"))
@@ -240,6 +243,18 @@ def test_the_busiest_rank_binds() -> None:
         assert twice.quantise_s == time.quantise_s
 
 
+def test_a_trampoline_carries_the_sum_of_two_loads() -> None:
+    """288 expert dies behind 160: two unlike dies are less unlike together, by sqrt(2)."""
+    even = split()
+    skewed = replace(even, imbalance=1.5)
+    alone = skewed.copies_per_expert_dies(1) / even.copies_per_expert_dies(1)
+    two = skewed.copies_per_expert_dies(2) / even.copies_per_expert_dies(2)
+    assert alone == pytest.approx(1.5)
+    assert two == pytest.approx(1.0 + 0.5 / np.sqrt(2.0))
+    times = [trampoline_s(POD, PULL, each, to_experts=False) for each in (even, skewed)]
+    assert times[1].bytes_s == pytest.approx(two * np.asarray(times[0].bytes_s))
+
+
 def test_buffers_of_the_printed_example() -> None:
     """CloudMatrix-Infer 4.2.1: 320 x 96 x 7.5 KB ~ 225 MB and x 14 KB ~ 420 MB, 645 MB a die."""
     held = push_buffers(320, 96, 1, 7680.0, 14336.0)
@@ -261,3 +276,18 @@ def test_distinct_places_by_hand() -> None:
     assert distinct(2, 4, 2) == pytest.approx(5 / 3)  # both on one place with 1 / 3
     assert distinct(1, 256, 8) == pytest.approx(1.0)
     assert distinct(np.array([8.0, 64.0]), 256, 8) == pytest.approx([5.295, 7.676], rel=1e-3)
+
+
+def test_shipped_constants_are_those_that_published_points_give() -> None:
+    shipped = load_hardware("cloudmatrix384").kernels.exchange
+    points = published(pd.read_csv(table("measured/collectives.csv")))
+    assert set(points) == {key for key in shipped if key.startswith(("fused_push", "hixl/"))}
+    for key, groups in points.items():
+        constants = shipped[key].constants
+        found = fitted(POD, key, groups)
+        assert asdict(found) == pytest.approx(asdict(constants), rel=2e-3), key
+        measured_s = np.concatenate([group.measured_s for group in groups])
+        assert len(measured_s) == shipped[key].rows
+        errors = np.abs(simulated_s(POD, groups, constants) / measured_s - 1.0)
+        median_frac = shipped[key].median_abs_error_frac
+        assert np.median(errors) == pytest.approx(median_frac, abs=2e-3), key

@@ -5,7 +5,7 @@ from functools import lru_cache
 
 import numpy as np
 import pytest
-from expert_cases import SMALL
+from expert_cases import FEW_LAYERS, SMALL
 
 from simpod.config import load_experiment
 from simpod.errors import ConfigError
@@ -107,7 +107,12 @@ def test_modes_agree_on_where_the_time_goes(case: str) -> None:
 
 
 def test_each_step_is_drawn_and_the_seed_says_how() -> None:
-    short = (*COLOCATED, "workload.num_requests=128", "workload.output_tokens.value=40")
+    short = (
+        *COLOCATED,
+        *FEW_LAYERS,
+        "workload.num_requests=128",
+        "workload.output_tokens.value=40",
+    )
     first = records_of(*short, EXACT)
     again = run(load_experiment(short[0], (*short[1:], EXACT))).records
     assert np.array_equal(first.steps.end_s, again.steps.end_s)
@@ -119,9 +124,9 @@ def test_each_step_is_drawn_and_the_seed_says_how() -> None:
 
 def test_skipping_ahead_does_not_matter() -> None:
     """Also where placements change while steps are drawn."""
-    drift = "expert_routing={kind: correlated, log_scale: 0.8, drift_s: 5, epoch_s: 2}"
-    eplb = "policies.experts={use: eplb, redundant_slots: 32, every_s: 2}"
-    short = ("workload.num_requests=128", "workload.output_tokens.value=80")
+    drift = "expert_routing={kind: correlated, log_scale: 0.8, drift_s: 0.5, epoch_s: 0.2}"
+    eplb = "policies.experts={use: eplb, redundant_slots: 32, every_s: 0.2}"
+    short = (*FEW_LAYERS, "workload.num_requests=128", "workload.output_tokens.value=80")
     moving = load_experiment(COLOCATED[0], (*COLOCATED[1:], *short, drift, eplb, EXACT))
     first, again = run(moving).records, run(replace(moving, skip_ahead=False)).records
     np.testing.assert_allclose(first.steps.end_s, again.steps.end_s, rtol=1e-9)

@@ -252,7 +252,7 @@ def test_causes_come_before_effects_on_the_fabric(case: Case) -> None:
     )
 
 
-@settings(max_examples=40)
+@law
 @given(cases)
 @example(case_of(320))  # prompts are announced at the very boundary of a decode step
 @example(case_of(116449))
@@ -265,13 +265,16 @@ def test_same_bytes_and_skip_ahead_on_the_fabric(case: Case) -> None:
 def test_random_runs_meet_every_kind_of_transfer() -> None:
     seen = set()
     waits = contended = 0
+    wanted = {"kv", "cache_read", "write_back", "demotion", "scale_up", "vpc"}
     for number in range(36):
+        if wanted <= seen and waits and contended > 20:
+            break
         moved = run(case_of(number))[1].transfers
         seen |= {TRANSFER_KINDS[kind] for kind in moved.kind.tolist()}
         seen |= {moved.plane_names[plane] for plane in moved.plane.tolist()}
         waits += int((moved.wait_s > 0).sum())
         contended += int((moved.end_s - moved.start_s > 1.001 * moved.alone_s).sum())
-    assert {"kv", "cache_read", "write_back", "demotion", "scale_up", "vpc"} <= seen
+    assert wanted <= seen
     assert waits > 0
     assert contended > 20
 

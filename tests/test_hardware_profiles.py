@@ -1,5 +1,6 @@
 """The shipped profiles: valid, sourced, and saying what vendors and papers say."""
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +29,13 @@ GPUS = (
 RACKS = ("gb200", "gb300")  # a tray of 4, and a rack of trays
 
 
+@cache
 def document(name: str) -> dict[str, Any]:
     own: dict[str, Any] = yaml.safe_load((FOLDER / f"{name}.yaml").read_text())
     return merge_base(own, document(own["base"]) if "base" in own else {})
 
 
+@cache
 def profile(name: str) -> HardwareProfile:
     return TypeAdapter(HardwareProfile).validate_python(document(name))
 
@@ -151,8 +154,14 @@ def test_a_rack_is_one_domain_of_18_trays(rack: str) -> None:
     assert 72 * whole.die.hbm_bytes_per_s == pytest.approx(576e12)
 
 
+@cache
+def loaded(name: str) -> HardwareProfile:
+    """With the kernels of another profile, where one is named."""
+    return load_hardware(name)
+
+
 def statuses(name: str) -> dict[str, int]:
-    spec = load_hardware(name)  # with the kernels of another profile, where one is named
+    spec = loaded(name)
     return dict(spec.kernels.statuses(spec.die.name, spec.family))
 
 
@@ -168,7 +177,7 @@ def test_relatives_share_constants_but_do_not_claim_their_own_fit() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_fit_says_where_it_is_from(name: str) -> None:
-    spec = load_hardware(name)
+    spec = loaded(name)
     for operator, variant, fit in spec.kernels.each():
         assert fit.source, (operator, variant)
         assert fit.device, (operator, variant)
@@ -185,5 +194,5 @@ SERVED += ("decode_mla",)
 
 @pytest.mark.parametrize("name", NAMES)
 def test_profile_prices_every_operator_that_is_served(name: str) -> None:
-    kernels = load_hardware(name).kernels
+    kernels = loaded(name).kernels
     assert [operator for operator in SERVED if not getattr(kernels, operator)] == []

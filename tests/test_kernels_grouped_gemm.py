@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from simpod.config.references import load_hardware
 from simpod.cost.kernels.expert_load import (
-    even_loads,
+    ExpertLoads,
     hottest_loads,
     loads_of,
     summarised,
@@ -35,7 +35,6 @@ from simpod.validate.tables.grouped_gemm import (
     fallbacks,
     price,
     read_grouped_gemm,
-    read_products,
     start_of,
 )
 from simpod.validate.tables.moe_routing import balanced_choices, limited
@@ -61,6 +60,14 @@ IDEAL = GroupedGemmConstants(
 @pytest.fixture(scope="module")
 def h100() -> DieSpec:
     return load_hardware("h100").die
+
+
+def even_loads(pairs: object, slots: int) -> ExpertLoads:
+    """`pairs` [...] spread evenly over the experts of a die."""
+    total = np.asarray(pairs, dtype=np.float64)
+    return ExpertLoads(
+        tokens=(total / slots)[..., None], experts=np.full((*total.shape, 1), float(slots))
+    )
 
 
 def even_shape(tokens: object, slots: int = 8, **changes: object) -> GroupedGemmShape:
@@ -219,7 +226,7 @@ def test_hot_expert_costs_more_tiles_but_no_more_weights(h100: DieSpec) -> None:
     assert 1.0 <= slower < 2.0
 
 
-@pytest.mark.parametrize("policy", ["tuned", "mean", "fixed"])
+@pytest.mark.parametrize("policy", ["tuned", "warp_group", "mean", "fixed"])
 @pytest.mark.parametrize("dtype", sorted(FORMATS))
 def test_every_format_and_policy_is_finite_and_grows(
     h100: DieSpec, dtype: str, policy: str
@@ -331,23 +338,6 @@ def test_names_of_the_tables(source: str, dtype: str, variant: str, h100: DieSpe
         assert np.isfinite(price(h100, variant, start_of(variant), group.shape)).all()
     assert fallbacks(variant)[0] == variant
     assert {"bf16/cutlass", "bf16/triton"} <= set(fallbacks(variant))
-
-
-def test_products_of_a_benchmark_without_the_rest() -> None:
-    frame = pd.DataFrame(
-        {
-            "num_local_experts": [32],
-            "tokens_per_expert": [8],
-            "topk": [8],
-            "hidden_size": [7168],
-            "intermediate_size": [2048],
-            "up_proj_us": [325.0],
-            "down_proj_us": [176.0],
-        }
-    )
-    (group,) = read_products(frame)
-    assert group.measured_s == pytest.approx([501e-6])
-    assert group.shape.loads.pairs == pytest.approx([256.0])
 
 
 def test_fit_recovers_prices_in_spite_of_a_bad_run(h100: DieSpec) -> None:

@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from pause_laws import expected_max_s, quantile_s
 
 from simpod.config import load_experiment
-from simpod.cost.pipeline.jitter import UNMITIGATED, expected_max_s, left, quantile_s
+from simpod.cost.pipeline.jitter import UNMITIGATED, left
 from simpod.engine.pauses import StepPauses
 from simpod.errors import ConfigError
 from simpod.records.columns import STEP_PARTS

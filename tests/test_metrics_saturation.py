@@ -145,9 +145,11 @@ def shipped(name: str, rate_per_s: float, *changes: str) -> dict[str, Any]:
     return limit
 
 
-def errors(name: str, overload_per_s: float, *rates_per_s: float) -> list[tuple[str, str, float]]:
+def errors(
+    name: str, overload_per_s: float, *rates_per_s: float, num_requests: int = 3000
+) -> list[tuple[str, str, float]]:
     """Kind, resource, and capacity against the departures under overload, 1 too high, at rates."""
-    many = "workload.num_requests=5000"
+    many = f"workload.num_requests={num_requests}"
     overload = shipped(name, overload_per_s, many)
     assert overload["capacity_kind"] == "measured"
     limits = [shipped(name, rate, many) for rate in rates_per_s]
@@ -160,7 +162,7 @@ def errors(name: str, overload_per_s: float, *rates_per_s: float) -> list[tuple[
 
 
 def test_quickstart_is_bounded_by_its_prefill_pool() -> None:
-    for kind, resource, error in errors("quickstart", 120, 10, 25, 34):
+    for kind, resource, error in errors("quickstart", 120, 10, 34, num_requests=5000):
         assert (kind, resource) == ("lower_bound", "prefill")
         assert -0.21 < error < 0.08
 
@@ -172,7 +174,7 @@ def test_quickstart_ends_in_a_steady_state() -> None:
 
 def test_chunked_prefill_on_two_servers_is_estimated() -> None:
     """18 % too high at a tenth of the load, 13 % too low at half of it."""
-    for kind, resource, error in errors("llama70b-h100-colocated", 60, 3, 10, 14, 20):
+    for kind, resource, error in errors("llama70b-h100-colocated", 60, 3, 14, 20):
         assert (kind, resource) == ("estimate", "slots")
         assert abs(error) < 0.2
 
@@ -180,7 +182,7 @@ def test_chunked_prefill_on_two_servers_is_estimated() -> None:
 def test_chunked_prefill_on_one_gpu_is_estimated(tmp_path: Path) -> None:
     path = tmp_path / "one.yaml"
     path.write_text(ONE_GPU, encoding="utf-8")
-    for kind, resource, error in errors(str(path), 150, 5, 25, 40):
+    for kind, resource, error in errors(str(path), 150, 5, 40):
         assert (kind, resource) == ("estimate", "slots")
         assert abs(error) < 0.1
 

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+from cost_examples import DEEPSEEK_R1
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
@@ -65,38 +66,6 @@ def sparse() -> ModelSpec:
         has_router_bias=True,
     )
     return replace(dense(mla()), num_moe_layers=2, moe=moe, num_mtp_layers=1)
-
-
-DEEPSEEK_V3 = ModelSpec(
-    name="deepseek-v3",
-    hidden_size=7168,
-    num_layers=61,
-    num_moe_layers=58,
-    intermediate_size=18432,
-    vocab_size=129280,
-    attention=AttentionSpec(
-        kind="mla",
-        num_heads=128,
-        num_kv_heads=128,
-        head_dim=192,
-        q_lora_rank=1536,
-        kv_lora_rank=512,
-        qk_nope_head_dim=128,
-        qk_rope_head_dim=64,
-        v_head_dim=128,
-    ),
-    moe=MoeSpec(
-        num_experts=256,
-        experts_per_token=8,
-        expert_intermediate_size=2048,
-        shared_intermediate_size=2048,
-        has_router_bias=True,
-    ),
-    num_mtp_layers=1,
-    tie_word_embeddings=False,
-    max_position_tokens=163840,
-    weight_dtype="fp8",
-)
 
 
 def test_gqa_attention_by_hand() -> None:
@@ -169,7 +138,7 @@ def test_sparse_model_by_hand() -> None:
 
 
 def test_deepseek_v3_parts_are_those_of_its_checkpoint() -> None:
-    model = DEEPSEEK_V3
+    model = DEEPSEEK_R1
     assert model.attention_parameters == 187_107_328  # the shapes of model.layers.0.self_attn
     assert model.expert_parameters == 3 * 7168 * 2048
     assert model.parameters == 671_026_419_200
@@ -181,11 +150,11 @@ def test_deepseek_v3_parts_are_those_of_its_checkpoint() -> None:
 def test_weight_bytes_of_deepseek_v3() -> None:
     """FP8 holds linear layers in 1 byte; embedding, head, router and norms keep 2."""
     kept = 2 * 129280 * 7168 + 58 * 257 * 7168  # upper bound: with a little for the bias
-    one_byte = weight_bytes(DEEPSEEK_V3) - DEEPSEEK_V3.parameters
+    one_byte = weight_bytes(DEEPSEEK_R1) - DEEPSEEK_R1.parameters
     assert one_byte == pytest.approx(kept, rel=0.01)
-    assert weight_bytes(DEEPSEEK_V3, "bf16") == 2 * DEEPSEEK_V3.parameters
-    with_mtp = weight_bytes(DEEPSEEK_V3, "bf16", mtp_layers=1)
-    assert with_mtp - weight_bytes(DEEPSEEK_V3, "bf16") == 2 * DEEPSEEK_V3.mtp_parameters
+    assert weight_bytes(DEEPSEEK_R1, "bf16") == 2 * DEEPSEEK_R1.parameters
+    with_mtp = weight_bytes(DEEPSEEK_R1, "bf16", mtp_layers=1)
+    assert with_mtp - weight_bytes(DEEPSEEK_R1, "bf16") == 2 * DEEPSEEK_R1.mtp_parameters
 
 
 def test_parts_that_are_kept_in_bf16_keep_their_bytes() -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from cli_runs import call
+from expert_cases import FEW_LAYERS
 from report_cases import DRIFT, apart, crowded, uneven
 
 from simpod.config import load_experiment
@@ -41,19 +42,17 @@ def check_parts(result, runs) -> None:
 
 
 JITTER = "deployment.decode.launch_jitter={}"
+SHORT = (*FEW_LAYERS, "workload.output_tokens.value=4")
 
 
 @pytest.mark.parametrize(
     "folder",
     [
         apart,
-        lambda: uneven("workload.output_tokens.value=4"),
-        lambda: uneven("workload.output_tokens.value=4", JITTER),
-        lambda: uneven("workload.output_tokens.value=4", "expert_routing.sampling=exact"),
-        pytest.param(
-            lambda: uneven(*DRIFT, "workload.output_tokens.value=12", "expert_routing.epoch_s=0.1"),
-            marks=pytest.mark.slow,
-        ),
+        lambda: uneven(*SHORT),
+        lambda: uneven(*SHORT, JITTER),
+        lambda: uneven(*SHORT, "expert_routing.sampling=exact"),
+        pytest.param(lambda: uneven(*DRIFT, "expert_routing.epoch_s=0.1"), marks=pytest.mark.slow),
     ],
     ids=["mtp", "uneven", "jitter", "exact", "drift"],
 )
@@ -97,9 +96,9 @@ def test_steps_of_a_prefill_pool() -> None:
 
 
 def test_drawn_loads_are_those_of_the_step() -> None:
-    result = result_of(uneven("workload.output_tokens.value=4", "expert_routing.sampling=exact"))
+    result = result_of(uneven(*SHORT, "expert_routing.sampling=exact"))
     found = [one_step(result, step).layer_imbalance for step in (2, 3)]
-    assert found[0].shape == (58,)
+    assert found[0].shape == (3,)
     assert not np.array_equal(found[0], found[1])
 
 
@@ -175,7 +174,7 @@ def test_stages_of_attention_are_shown() -> None:
     """Latents are gathered, heads exchanged, and nothing is all-reduced."""
     split = ("dp=8", "tp=4", "attention_parallelism=sp_tp_sp")
     changes = [f"deployment.decode.{each}" for each in split]
-    shown = call("explain", uneven("workload.output_tokens.value=4", *changes), "--step", 2).output
+    shown = call("explain", uneven(*SHORT, *changes), "--step", 2).output
     assert "latent gather" in shown
     assert "head exchange" in shown
     assert "all reduce" not in shown

@@ -381,7 +381,7 @@ SHORT = ("-s", "workload.num_requests=150", "--seeds", 2, "-j", 1)
 def test_a_search_along_a_key(tmp_path: Path) -> None:
     done = call(
         "search", tiny(tmp_path), "--along", "slo.ttft_s=0.1,0.5", "--attainment", 0.9,
-        "--tolerance", 0.1, "--json", *SHORT,
+        "--tolerance", 0.1, "--most-seeds", 2, "--json", *SHORT,
     )  # fmt: skip
     assert done.exit_code == 0, done.stderr
     found = json.loads(done.stdout)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from cli_runs import call, tiny
 from sweep_runs import made, start, sweep_file
@@ -245,7 +246,7 @@ def test_a_run_out_of_time_fails_and_the_others_go_on(tmp_path: Path) -> None:
         time_limit_s=1.0,
         retries=1,
     )
-    tally, table = made(path, tmp_path / "out")
+    tally, table = made(path, tmp_path / "out", ("local", 1))
     assert table["status"].tolist() == ["failed", "ok"]
     assert "its limit of 1 s" in table["error"].iloc[0]
     lines = [record for _, record in lines_of(tmp_path / "out" / JOURNAL)]
@@ -273,7 +274,7 @@ def test_a_run_that_kills_its_worker_is_found_out_and_given_up(tmp_path: Path) -
         seeds=1,
         retries=1,
     )
-    tally, table = made(path, tmp_path / "out")
+    tally, table = made(path, tmp_path / "out", ("local", 1))
     assert table["status"].tolist() == ["ok", "failed", "ok"]
     assert tally.errors == {"WorkerDiedError": 1}
     assert tally.lost_workers == 3  # once among others, then twice alone
@@ -307,14 +308,16 @@ def _wait_for_lines(path: Path, more: int) -> None:
 
 
 def test_ctrl_c_keeps_a_partial_sweep(tmp_path: Path) -> None:
-    path = sweep_file(tmp_path, grid={"workload.arrivals.rate_per_s": list(range(1, 300))})
+    """The last run would take minutes."""
+    requests = {"workload.num_requests": [40, 50, 2_000_000]}
+    path = sweep_file(tmp_path, grid=requests, seeds=1)
     with start(path.name, "--out", "out", "-j", 1, cwd=tmp_path) as running:
-        _wait_for_lines(tmp_path / "out" / JOURNAL, 5)
+        _wait_for_lines(tmp_path / "out" / JOURNAL, 2)
         running.send_signal(signal.SIGINT)
         _, stderr = running.communicate(timeout=30)
     assert running.returncode == 130
     assert stderr.endswith("interrupted\n")
-    assert (tmp_path / "out" / "runs.parquet").exists()
+    assert len(pd.read_parquet(tmp_path / "out" / "runs.parquet")) == 2
 
 
 # --- the journal -------------------------------------------------------------------------------

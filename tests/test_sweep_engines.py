@@ -44,7 +44,7 @@ def test_a_cluster_gives_the_same_table_also_when_a_worker_is_killed(
     tally, _ = made(path, tmp_path / engine, (engine, 2))
     assert (tally.ok, tally.failed) == (16, 0)
     assert (tmp_path / "marker").exists()  # a process did die
-    local, _ = made(path, tmp_path / "local")
+    local, _ = made(path, tmp_path / "local", ("local", 1))
     assert local.ok == 16
     tables = [(tmp_path / each / "runs.parquet").read_bytes() for each in (engine, "local")]
     assert tables[0] == tables[1]

@@ -45,7 +45,7 @@ def _parts(found: "OneStep", total_s: float) -> None:
     for place, part in enumerate(STEP_PARTS):
         seconds = float(found.parts_s[place])
         if seconds > 0.0:
-            layers = (f"{1e6 * parts_s[place]:,.1f}" for _, parts_s in found.layers_s.values())
+            layers = (f"{1e6 * parts_s[place]:z,.1f}" for _, parts_s in found.layers_s.values())
             share = f"{seconds / total_s:.1%}"
             rows.append((part.replace("_", " "), f"{1e3 * seconds:.3f}", share, *layers))
     sums = (f"{1e6 * parts_s.sum():,.1f}" for _, parts_s in found.layers_s.values())

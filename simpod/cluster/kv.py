@@ -187,11 +187,6 @@ class KvBlocks:
         self.clock += tokens
         self._slack -= self._most * (tokens // self.block_tokens + 1)
 
-    @property
-    def num_growing(self) -> int:
-        """Sequences that grow with the clock."""
-        return int(self.growing.sum())
-
     # --- prefix units ---------------------------------------------------------------------------
 
     def match(self, rank: int, ids: Sequence[int]) -> int:
@@ -223,13 +218,6 @@ class KvBlocks:
         blocks = self.unit_blocks * self._caches[rank].unpin(ids)
         self._held[rank] -= blocks
         self.tokens_beside -= blocks * self.block_tokens
-
-    def idle_blocks(self, rank: int) -> int:
-        """Blocks of prefix units that nobody uses: free for the taking."""
-        if not self._caches:
-            return 0
-        self._evict(rank)
-        return self._caches[rank].num_idle * self.unit_blocks
 
     def forget_prefixes(self, rank: int) -> None:
         """Drop every unit that nobody uses."""

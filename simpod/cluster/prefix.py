@@ -20,11 +20,6 @@ class PrefixCache:
         """Units that nobody uses: they can be evicted."""
         return len(self._idle)
 
-    @property
-    def num_units(self) -> int:
-        """All resident units."""
-        return len(self._users)
-
     def match(self, ids: Sequence[int]) -> int:
         """Count the leading `ids` that are resident."""
         users = self._users

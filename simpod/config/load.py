@@ -30,6 +30,7 @@ from simpod.config.scaling import resolve_scaling
 from simpod.config.schema import Experiment
 from simpod.config.strict_yaml import read_yaml
 from simpod.config.validate import validate
+from simpod.cost.graphs import EACH_BATCH
 from simpod.cost.semantics import Semantics, semantics_of
 from simpod.errors import ConfigError, InvariantError
 from simpod.hardware.spec import HardwareProfile
@@ -166,8 +167,8 @@ def _with_libraries(
 def _semantics(experiment: Experiment) -> Semantics:
     found = semantics_of(experiment.engine.semantics, experiment.hardware.family)
     graphs, engine = found.graphs, experiment.engine
-    if graphs is not None and engine.max_graph_tokens is not None:
-        graphs = graphs.up_to(engine.max_graph_tokens)
+    if engine.max_graph_tokens is not None:
+        graphs = (graphs or EACH_BATCH).up_to(engine.max_graph_tokens)
     if graphs is not None and engine.max_piece_tokens is not None:
         graphs = graphs.with_pieces(engine.max_piece_tokens)
     return found if graphs is found.graphs else replace(found, graphs=graphs)

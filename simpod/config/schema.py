@@ -282,16 +282,24 @@ class Engine(_Section):
     skip_ahead: bool = True
     """Take steps in which nothing joins or leaves in one go; the records are the same without."""
     semantics: (
-        Literal["vllm-v1", "sglang", "trtllm", "flowserve", "cloudmatrix-infer", "vllm-ascend"]
+        Literal[
+            "vllm-v1",
+            "sglang",
+            "trtllm",
+            "flowserve",
+            "cloudmatrix-infer",
+            "cann-recipes",
+            "vllm-ascend",
+        ]
         | None
     ) = None
     """Whose rules a step follows; default: flowserve on Ascend, vllm-v1 elsewhere."""
     samples_s: Positive | None = None
     """Record the load of every pool at this interval, in timeseries.parquet; default: never, with
     policies.scaling at its sample_s."""
-    max_graph_tokens: Count | None = None
-    """Largest batch that is captured as a CUDA graph: of requests with trtllm and sglang, of tokens
-    with vllm-v1; default: that of the semantics."""
+    max_graph_tokens: Index | None = None
+    """Largest batch that is captured as a graph, 0: none is. Of requests with trtllm and sglang,
+    else of tokens; default: that of the semantics."""
     max_piece_tokens: Count | None = None
     """Largest step with prompts that runs as pieces of CUDA graphs, cut at each attention; default:
     none, with vllm-v1 up to the largest batch."""

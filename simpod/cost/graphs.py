@@ -1,4 +1,4 @@
-"""CUDA graphs: which batches an engine has captured, and so how far a batch is padded.
+"""Graphs of launches: which batches an engine has captured, and so how far a batch is padded.
 
 A decode batch runs as the smallest graph that holds it, its missing rows filled with dummy tokens;
 a batch beyond the largest graph is launched kernel by kernel. Ranks in lock step run graphs of one
@@ -129,3 +129,10 @@ TRTLLM_GRAPHS = Graphs(
     counts_requests=True,
     pieces=NO_PIECES,
 )
+EACH_BATCH = Graphs(
+    source="xDeepServe 4.4: a decode batch is compiled as it is; prompts are launched",
+    batches=Sizes(few=(), strides=((1, 1),), most=1),
+    counts_requests=False,
+    pieces=NO_PIECES,
+)
+"""Where semantics bound no graph, but an experiment does: every size up to that bound."""

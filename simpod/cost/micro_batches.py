@@ -16,14 +16,25 @@ class RankCosts:
 
     tokens: Ints
     """[micro_batches, num_ranks]"""
-    busy_s: Floats
-    """[micro_batches, num_ranks]: seconds, attention over the cache included."""
+    sparse_s: Floats
+    """[micro_batches, num_ranks]: of one sparse layer, attention over the cache included."""
+    dense_s: Floats
+    """[micro_batches, num_ranks]: of one dense layer, which has its feed-forward here."""
+    num_layers: int
+    dense_layers: int
     attention_s: float
     """Attention over the cache: mean over ranks, all micro-batches."""
     parts_s: Floats
     """[NUM_PARTS]: the rest, mean over ranks, all micro-batches."""
     rows: int
     """Of the fullest rank, that are sampled."""
+
+    @property
+    def busy_s(self) -> Floats:
+        """[num_ranks]: all layers, all micro-batches."""
+        sparse_layers = self.num_layers - self.dense_layers
+        both_s = sparse_layers * self.sparse_s + self.dense_layers * self.dense_s
+        return np.asarray(both_s.sum(axis=0))
 
 
 class MicroBatches:
@@ -34,6 +45,8 @@ class MicroBatches:
 
     def __init__(self, costs: PartCosts, num_ranks: int, micro_batches: int) -> None:
         self._rank = Table(costs.tokens)
+        self._dense_more = Table(costs.dense_more)
+        self._num_layers, self._dense_layers = costs.num_layers, costs.model.num_dense_layers
         self._attention = ContextTable(costs.decode_attention_s)
         self._prompts = PromptTable(costs.prefill_attention_s)
         self._tokens_per_decode = costs.layout.tokens_per_decode
@@ -43,7 +56,7 @@ class MicroBatches:
     def price(self, batch: Batch) -> RankCosts:
         """Of all ranks."""
         context = batch.context_tokens + batch.decode_seqs * batch.gained_tokens
-        busy, tokens = [], []
+        sparse, dense, tokens = [], [], []
         parts, attention_mean_s = 0.0 * self._mean[0], 0.0
         for index in range(self._count):
             seqs = (batch.decode_seqs + self._count - 1 - index) // self._count
@@ -56,14 +69,20 @@ class MicroBatches:
             resident = np.rint(context * share).astype(np.int64)
             attention_s = self._attention.many(seqs, resident)[0] + chunks_s
             base_s, mean_parts = self._rank.means(own, self._mean)
-            busy.append(base_s + attention_s)
+            more_s = self._dense_more.means(own, self._mean)[0]
+            layer_s = (base_s + attention_s - self._dense_layers * more_s) / self._num_layers
+            sparse.append(layer_s)
+            dense.append(layer_s + more_s)
             tokens.append(own)
             parts = parts + mean_parts
             attention_mean_s += float(self._mean @ attention_s)
         rows = batch.decode_seqs * self._tokens_per_decode + batch.num_chunks
         return RankCosts(
             tokens=np.stack(tokens),
-            busy_s=np.stack(busy),
+            sparse_s=np.stack(sparse),
+            dense_s=np.stack(dense),
+            num_layers=self._num_layers,
+            dense_layers=self._dense_layers,
             attention_s=attention_mean_s,
             parts_s=np.asarray(parts),
             rows=int(rows.max()),

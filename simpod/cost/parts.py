@@ -205,6 +205,17 @@ class PartCosts:
             mtp=self.mtp * draft_s,
         )
 
+    def dense_more(self, tokens: Floats) -> Floats:
+        """What a dense layer takes longer than `tokens` takes for a sparse one."""
+        t = np.maximum(tokens, 1.0)
+        gate_s = 0.0 if self._is_gate_apart else self._gate_s(t)
+        dense_reduce_s, sparse_reduce_s = self._of_rank.all_reduces_s(t)
+        return by_part(
+            len(t),
+            ffn=self._price(op.dense_ffn(self.model, self.layout, t)) - gate_s,
+            all_reduce=dense_reduce_s - sparse_reduce_s,
+        )
+
     def _gate_s(self, tokens: Floats) -> Amount:
         """Of one sparse layer: a rank's gate, and its shared experts where it has them itself."""
         shared = op.shared_experts(self.model, self.layout, tokens)

@@ -16,7 +16,7 @@ from simpod.cost.exchange.trampoline import SplitShape, sending_s, trampoline_s
 from simpod.cost.expert_imbalance import ExpertSite, LoadModel, slowest_experts_s
 from simpod.cost.kernels.pricer import KernelPricer
 from simpod.cost.layout import Layout
-from simpod.cost.micro_batches import MicroBatches
+from simpod.cost.micro_batches import MicroBatches, RankCosts
 from simpod.cost.parts import A2E, DISPATCH_WAIT, E2A, EXPERTS, PartCosts, by_part
 from simpod.cost.pipeline.disaggregated import SplitStages, alike_domain_s, split_times
 from simpod.cost.semantics import Semantics, semantics_of
@@ -175,19 +175,19 @@ class SplitStepPricer:
     def price(self, batch: Batch) -> StepPrices:
         """The next step."""
         costs = self._micro.price(batch)
-        by_domain = costs.busy_s.reshape(len(costs.busy_s), self._domains, -1).max(axis=2).T
-        tokens = costs.tokens.reshape(len(costs.tokens), self._domains, -1).sum(axis=2).T
+        micro = len(costs.tokens)
+        tokens = costs.tokens.reshape(micro, self._domains, -1).sum(axis=2).T
         served = self._served(tokens)
         sending_s = self._side.sending_s(tokens)
         served[..., A2E] -= sending_s[..., np.newaxis]
         stages = SplitStages(
-            attention_s=(by_domain / self._num_layers)[..., np.newaxis],
+            attention_s=self._attention_s(costs),
             sending_s=sending_s[..., np.newaxis],
             a2e_s=served[..., A2E],
             experts_s=served[..., EXPERTS],
             e2a_s=served[..., E2A],
             num_domains=self._domains,
-            micro_batches=len(costs.busy_s),
+            micro_batches=micro,
             num_layers=self._num_layers,
             dense_layers=self._dense_layers,
         )
@@ -199,7 +199,7 @@ class SplitStepPricer:
         own_s = costs.parts_s.copy()
         own_s[A2E] += sent_s.mean()
         exposed_s = layers_s - float(own_s.sum()) - costs.attention_s
-        rank_sent_s = np.repeat(sent_s, costs.busy_s.shape[1] // self._domains)
+        rank_sent_s = np.repeat(sent_s, costs.tokens.shape[1] // self._domains)
         return StepPrices(
             base_s=layers_s + head_s,
             slope_s=0.0,
@@ -207,10 +207,18 @@ class SplitStepPricer:
             attention_s=costs.attention_s,
             attention_slope_s=0.0,
             mtp_share=self.mtp_share,
-            rank_busy_s=costs.busy_s.sum(axis=0) + rank_sent_s,
-            rank_slope_s=np.zeros(costs.busy_s.shape[1]),
+            rank_busy_s=costs.busy_s + rank_sent_s,
+            rank_slope_s=np.zeros(costs.tokens.shape[1]),
             room_tokens=0,
         )
+
+    def _attention_s(self, costs: RankCosts) -> Floats:
+        """[domains, micro_batches, layers]: of the slowest die of each domain."""
+
+        by_layer_s = np.stack([costs.dense_s, costs.sparse_s])
+        counts = [self._dense_layers, self._num_layers - self._dense_layers]
+        of_dies = by_layer_s.reshape(*by_layer_s.shape[:2], self._domains, -1)
+        return np.repeat(of_dies.max(axis=3).T, counts, axis=2)
 
     def _served(self, tokens: Ints) -> Floats:
         """[domains, micro_batches, 1 or all layers, NUM_PARTS] of the experts' side.

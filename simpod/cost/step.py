@@ -148,6 +148,7 @@ class _Meeting(NamedTuple):
     base_s: Floats | float  # [num_ranks] until dispatch, or the same for all
     rest_s: float  # from dispatch on
     parts_s: Floats  # [NUM_PARTS] means over ranks
+    least_s: float = 0.0  # what the host takes to launch the step
 
 
 def _largest(counts: Ints) -> int:
@@ -308,10 +309,7 @@ class StepPricer:
         base_s = self._rank.seconds(padded)
         rest_s, parts = self._after_meeting(padded * self.num_ranks, padded, fullest)
         parts += self._rank.parts[padded]
-        if base_s + rest_s < least_s:
-            parts = _host_bound(parts, least_s - base_s - rest_s)
-            rest_s = least_s - base_s
-        return _Meeting(base_s, rest_s, parts)
+        return _Meeting(base_s, rest_s, parts, least_s)
 
     def _mixed_meeting(self, batch: Batch) -> _Meeting:
         """Some ranks have prompt chunks."""
@@ -327,11 +325,7 @@ class StepPricer:
         group_tokens = tokens.dot(self._ones).item()
         rest_s, parts = self._after_meeting(group_tokens, _largest(tokens), rows)
         parts += mean_parts
-        host_s = self._as_pieces(_largest(tokens))[1] - float(base_s.max()) - rest_s
-        if host_s > 0.0:
-            parts = _host_bound(parts, host_s)
-            rest_s += host_s
-        return _Meeting(base_s, rest_s, parts)
+        return _Meeting(base_s, rest_s, parts, self._as_pieces(_largest(tokens))[1])
 
     def _meet(self, batch: Batch, meeting: _Meeting) -> StepPrices:
         """Add attention over the cache, and let the slowest rank decide."""
@@ -341,10 +335,15 @@ class StepPricer:
         busy_s = attention_s + meeting.base_s
         slowest = busy_s.argmax()
         late_s = self._late_frac * attention_s.item(slowest)
+        total_s = busy_s.item(slowest) + late_s + meeting.rest_s
+        fixed_s = meeting.parts_s
+        if total_s < meeting.least_s:
+            fixed_s = _host_bound(fixed_s, meeting.least_s - total_s)
+            total_s = meeting.least_s
         return StepPrices(
-            base_s=busy_s.item(slowest) + late_s + meeting.rest_s,
+            base_s=total_s,
             slope_s=(1.0 + self._late_frac) * slope_s.item(slowest),
-            fixed_s=meeting.parts_s,
+            fixed_s=fixed_s,
             attention_s=self._mean.dot(attention_s).item(),
             attention_slope_s=self._mean.dot(slope_s).item(),
             mtp_share=self.mtp_share,

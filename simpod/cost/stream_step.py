@@ -4,13 +4,15 @@ The attention stream has two thirds of the cores (16 of 24 on a 910C die), the e
 rest; both see all of the memory's and the links' bandwidth.
 """
 
+from dataclasses import replace
+
 import numpy as np
 
 from simpod.cost.core_split import share_of_cores
 from simpod.cost.expert_imbalance import LoadModel
 from simpod.cost.layout import Layout
 from simpod.cost.micro_batches import MicroBatches
-from simpod.cost.parts import PartCosts
+from simpod.cost.parts import HOST_GAP, PartCosts
 from simpod.cost.pipeline.streams import CoreSplit, StreamTimes, alike_s
 from simpod.cost.prompt_streams import PromptStreams
 from simpod.cost.semantics import Semantics, semantics_of
@@ -51,6 +53,7 @@ class StreamStepPricer:
             else None
         )
         self._num_layers = costs.num_layers
+        self._launches_s = self._count * whole.eager_s
         self.mtp_share = costs.mtp / costs.num_layers  # of attention
 
     def renew(self, loads: LoadModel) -> None:
@@ -65,23 +68,23 @@ class StreamStepPricer:
         gate = self._served.gate(group_tokens / self._num_ranks)
         return gate + self._served.experts(group_tokens)
 
-    def _alike(self, attention_s: float, group_tokens: Ints) -> tuple[float, Floats]:
+    def _alike(self, layers_s: Floats, group_tokens: Ints) -> tuple[float, Floats]:
         """Sparse layers alike, and all micro-batches: seconds, and parts of the second stream.
 
-        Dense layers come first and have nothing for the second stream.
+        layers_s [layers]: of the first. Dense layers come first and have nothing for the second.
         """
         self._experts.grow(int(group_tokens.max()))
         sparse = self._served.num_moe_layers
         sparse_s = alike_s(
-            attention_s,
+            layers_s[-1],
             self._experts.total[group_tokens].max() / sparse,
             micro_batches=self._count,
             layers=sparse,
         )
-        dense_s = (self._num_layers - sparse) * self._count * attention_s
-        return dense_s + float(sparse_s), self._experts.parts[group_tokens].sum(axis=0)
+        dense_s = self._count * layers_s[:-sparse].sum()
+        return float(dense_s + sparse_s), self._experts.parts[group_tokens].sum(axis=0)
 
-    def _drawn(self, attention_s: float, group_tokens: Ints) -> tuple[float, Floats]:
+    def _drawn(self, layers_s: Floats, group_tokens: Ints) -> tuple[float, Floats]:
         """The same with loads drawn for every sparse layer of every micro-batch."""
         gate = self._served.gate(group_tokens / self._num_ranks)
         expert_s = np.zeros((self._count, self._num_layers))
@@ -92,18 +95,25 @@ class StreamStepPricer:
             sparse_s, own_parts = self._served.drawn_experts(tokens)
             own_s[-len(sparse_s) :] = sparse_s + gate_s / len(sparse_s)
             parts += own_parts
-        times = StreamTimes.of(np.full((1, 1), attention_s), expert_s)
+        times = StreamTimes.of(layers_s[np.newaxis], expert_s)
         return float(times.total_s), parts
 
     def price(self, batch: Batch) -> StepPrices:
         """The next step; of unlike micro-batches the longest stands for all."""
-        if self._prompts is not None and not batch.decode_seqs.any():
-            return self._prompts.price(batch)
+        if not batch.prefill_tokens.any():
+            return self._price(batch)
+        alone = self._prompts if not batch.decode_seqs.any() else None
+        prices = alone.price(batch) if alone is not None else self._price(batch)
+        return _launched(prices, self._launches_s)
+
+    def _price(self, batch: Batch) -> StepPrices:
+        """Of decodes, alone or beside prompts."""
         costs = self._micro.price(batch)
         group_tokens = costs.tokens.sum(axis=1)
-        attention_s = float(costs.busy_s.max()) / self._num_layers
+        first_s = np.full(costs.num_layers, costs.sparse_s.max())
+        first_s[: costs.dense_layers] = costs.dense_s.max()
         together = self._drawn if self._served.draws_loads else self._alike
-        layers_s, served = together(attention_s, group_tokens)
+        layers_s, served = together(first_s, group_tokens)
         head_s = self._head.seconds(costs.rows)
         shown = exposed(served, layers_s - float(costs.parts_s.sum()) - costs.attention_s)
         return StepPrices(
@@ -113,7 +123,17 @@ class StreamStepPricer:
             attention_s=costs.attention_s,
             attention_slope_s=0.0,
             mtp_share=self.mtp_share,
-            rank_busy_s=costs.busy_s.sum(axis=0),
-            rank_slope_s=np.zeros(costs.busy_s.shape[1]),
+            rank_busy_s=costs.busy_s,
+            rank_slope_s=np.zeros(self._num_ranks),
             room_tokens=0,
         )
+
+
+def _launched(prices: StepPrices, least_s: float) -> StepPrices:
+    """The same step, if the host takes `least_s` to launch its kernels."""
+    waits_s = least_s - prices.base_s
+    if waits_s <= 0.0:
+        return prices
+    fixed_s = prices.fixed_s.copy()
+    fixed_s[HOST_GAP] += waits_s
+    return replace(prices, base_s=least_s, fixed_s=fixed_s)

@@ -107,7 +107,7 @@ def _shape_rows(shape: Any, mask: Mask) -> Any:
     columns = {each.name: getattr(shape, each.name) for each in fields(kind)}
 
     def chosen(value: Any) -> Any:
-        if isinstance(value, np.ndarray) and value.shape == mask.shape:
+        if isinstance(value, np.ndarray) and value.shape[:1] == mask.shape:
             return value[mask]
         return _shape_rows(value, mask) if is_dataclass(value) else value
 

@@ -40,12 +40,6 @@ class WeightTransfers:
         """All of them."""
         return len(self.source_die) * self.expert_bytes
 
-    @property
-    def busiest_bytes(self) -> float:
-        """Of the die that gives or takes most: on a fabric without contention it is the last."""
-        ends = (np.bincount(die).max(initial=0) for die in (self.source_die, self.destination_die))
-        return float(max(ends)) * self.expert_bytes
-
     def by_pair(self) -> Iterator[tuple[int, int, float]]:
         """Source, destination and bytes of each pair of dies: the transfers for a fabric."""
         pairs = np.stack([self.source_die, self.destination_die], axis=1)

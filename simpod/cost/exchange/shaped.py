@@ -111,8 +111,8 @@ def buffers_of(request: Request, constants: Constants) -> PinnedBuffers | None:
         carried = behind if r.kernel == "trampoline" else 1
         attention, expert = (
             float(np.max(copies))
-            for copies in (shape.copies_per_attention_die, shape.copies_per_expert_die)
+            for copies in (shape.copies_per_attention_die, shape.copies_per_expert_dies(carried))
         )
         dies = r.num_ranks + r.num_attention_dies * r.num_domains
-        return split_buffers(dies, attention, expert * carried * r.num_domains, out, back)
+        return split_buffers(dies, attention, expert * r.num_domains, out, back)
     return None

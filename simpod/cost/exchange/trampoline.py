@@ -11,7 +11,7 @@ busier hop bind.
 """
 
 from dataclasses import dataclass, replace
-from math import ceil
+from math import ceil, sqrt
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -42,11 +42,15 @@ class SplitShape:
         """Messages that one attention die sends (A2E) or gets back (E2A)."""
         return np.asarray(self.tokens, dtype=np.float64) * self.top_k
 
-    @property
-    def copies_per_expert_die(self) -> Floats:
-        """The same, of the busiest expert die."""
-        dies = self.num_attention_dies / self.num_expert_dies
-        return self.copies_per_attention_die * (dies * np.asarray(self.imbalance))
+    def copies_per_expert_dies(self, count: int) -> Floats:
+        """The same, of the busiest `count` expert dies that get theirs through one of them.
+
+        Loads of dies are independent: the fullest sum of n exceeds the mean by 1 / sqrt(n) of what
+        the fullest die does.
+        """
+        dies = count * self.num_attention_dies / self.num_expert_dies
+        fullest = 1.0 + (np.asarray(self.imbalance) - 1.0) / sqrt(count)
+        return self.copies_per_attention_die * (dies * fullest)
 
 
 def casting_s(constants: PullConstants, shape: SplitShape) -> Floats:
@@ -86,7 +90,7 @@ def naive_s(
     targets, sources = shape.num_expert_dies, shape.num_attention_dies
     if not to_experts:
         targets, sources = sources, targets
-    busiest = np.maximum(shape.copies_per_attention_die, shape.copies_per_expert_die)
+    busiest = np.maximum(shape.copies_per_attention_die, shape.copies_per_expert_dies(1))
     rate = constants.read_frac * fabric.up_bytes_per_s
     return replace(
         hop_s(constants, targets, sources),
@@ -109,7 +113,7 @@ def trampoline_s(
         return naive_s(fabric, constants, shape, to_experts=to_experts)
     across = shape.num_attention_dies
     hops = hop_s(constants, across, across) + hop_s(constants, behind, behind)
-    carried = shape.copies_per_expert_die * (1 + behind)
+    carried = shape.copies_per_expert_dies(1 + behind)
     busiest = np.maximum(shape.copies_per_attention_die, carried)
     rate = constants.read_frac * fabric.up_bytes_per_s
     return replace(

@@ -2,7 +2,6 @@
 
 Loads are `levels` (token counts) with the number of experts at each level. The models of routing:
 
-* even: every expert the same;
 * uniform random: each token draws `topk` of `num_experts` experts, all equally popular;
 * power law: AIConfigurator's convention of expert popularity, on the hottest die of the group;
 * a load vector that was measured or planned (`loads_of`).
@@ -65,14 +64,6 @@ def loads_of(tokens: ArrayLike) -> ExpertLoads:
     """Histogram of load vectors [..., experts]: one expert a level."""
     vector = np.asarray(tokens, dtype=np.float64)
     return ExpertLoads(tokens=vector, experts=np.ones_like(vector))
-
-
-def even_loads(pairs: ArrayLike, num_slots: ArrayLike) -> ExpertLoads:
-    """`pairs` [...] spread evenly over `num_slots` [...] experts."""
-    total, slots = np.broadcast_arrays(np.asarray(pairs, np.float64), np.asarray(num_slots))
-    return ExpertLoads(
-        tokens=(total / slots)[..., None], experts=slots[..., None].astype(np.float64)
-    )
 
 
 def uniform_loads(

@@ -16,10 +16,11 @@ from simpod.hardware.spec import DieSpec
 Floats = NDArray[np.float64]
 Amount = float | Floats
 
-TilePolicy = Literal["tuned", "mean", "fixed"]
+TilePolicy = Literal["tuned", "warp_group", "mean", "fixed"]
 """How a library chooses the tokens of a tile; see `tile_choices`."""
 
 TUNED_TOKENS: Final = (16, 32, 64, 128)
+WARP_GROUP_TOKENS: Final = (64, 128)
 MEAN_TOKENS: Final = (8, 16, 32, 64, 128, 256)
 TILE_COLUMNS: Final = 128
 FULL_TILE_TOKENS: Final = 128
@@ -223,13 +224,15 @@ def tile_choices(
 ) -> Iterator[tuple[tuple[int, int], Floats | None]]:
     """Tiles (tokens, columns) that a library would use, and where [n] (None: if it is fastest).
 
-    tuned: the fastest of several (CUTLASS and Marlin, autotuned; DeepGEMM; CANN). mean: tokens as
-    the power of two above num_tokens * topk / num_slots, which in an expert group that sees all
+    tuned: the fastest of several (CUTLASS and Marlin, autotuned; CANN). warp_group: the faster of
+    one and two warp groups of 64 rows (DeepGEMM, sm90.hpp: BLOCK_M of masked groups). mean: tokens
+    as the power of two above num_tokens * topk / num_slots, which in an expert group that sees all
     tokens is `ep_size` times the mean load (the TensorRT-LLM generated kernels). fixed: 16 x 32
     below one token an expert, else 64 x 64 (vLLM's and SGLang's Triton kernel untuned).
     """
-    if policy == "tuned":
-        yield from (((tokens, TILE_COLUMNS), None) for tokens in TUNED_TOKENS)
+    if policy in ("tuned", "warp_group"):
+        sizes = TUNED_TOKENS if policy == "tuned" else WARP_GROUP_TOKENS
+        yield from (((tokens, TILE_COLUMNS), None) for tokens in sizes)
     elif policy == "fixed":
         small = np.asarray(np.asarray(shape.num_tokens) <= shape.num_slots, dtype=np.float64)
         yield (16, 32), small
@@ -259,9 +262,9 @@ def products_s(
             (tiled_s(rates, constants, shape, product, tile, dtype), where)
             for tile, where in choices
         ]
-        if policy == "tuned":
-            return reduce(np.minimum, (price for price, _ in found))
         parts = [price * where for price, where in found if where is not None]
+        if not parts:
+            return reduce(np.minimum, (price for price, _ in found))
         return np.asarray(np.sum(parts, axis=0), dtype=np.float64)
 
     up, down = products_of(shape)

@@ -81,16 +81,6 @@ class SplitTimes:
         """Until the last domain is done."""
         return float(self.domain_s.max())
 
-    @property
-    def attention_wait_s(self) -> Floats:
-        """[domains]: attention dies idle, for lack of what experts return."""
-        return self.domain_s - self.attention_busy_s
-
-    @property
-    def experts_wait_s(self) -> float:
-        """Expert kernel idle, for lack of what attention sends."""
-        return self.total_s - self.experts_busy_s
-
 
 class _Clocks:
     """When everything is free or back, at one layer."""
@@ -154,14 +144,15 @@ def split_times(stages: SplitStages) -> SplitTimes:
 def alike_domain_s(stages: SplitStages) -> Floats:
     """[domains]: `split_times(stages).domain_s` for sparse layers that are all alike, sooner.
 
-    Stages are those of a sparse layer, [domains, micro_batches] but for attention of the dense
-    layers, which is taken to be the same. The recurrence commutes with a shift of all clocks: as
-    soon as a layer moves them all by the same, so does every layer after it.
+    Stages are those of the last layer, but for attention of the dense layers: that of the first.
+    The recurrence commutes with a shift of all clocks: as soon as a layer moves them all by the
+    same, so does every layer after it.
     """
-    one = [stage[:, :, -1].tolist() for stage in stages.arrays()]
+    arrays = stages.arrays()
+    one = [stage[:, :, -1].tolist() for stage in arrays]
     clocks = _Clocks(stages.num_domains, stages.micro_batches)
     for _ in range(stages.dense_layers):
-        clocks.dense(one[0])
+        clocks.dense(arrays[0][:, :, 0].tolist())
     before = clocks.now()
     left = stages.num_layers - stages.dense_layers
     while left:

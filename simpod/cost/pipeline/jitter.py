@@ -16,10 +16,6 @@ from simpod.fields import STRICT, Frac, Positive
 
 Floats = NDArray[np.float64]
 
-POINTS: Final = 2049
-TAIL: Final = 30.0
-"""Means beyond the last one expected, to which the integral goes."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostPause:
@@ -45,43 +41,10 @@ hand; loss of the core for a time slice of the kernel's scheduler; guards that a
 graph is reused. Orders of magnitude of the mechanisms, not measurements: xDeepServe publishes only
 that the sum exceeds 100 ms at the first dispatch."""
 
-MITIGATIONS: Final = ("gc", "pinning", "graph_cache")
-
 
 def left(causes: Sequence[HostPause], mitigations: Sequence[str]) -> tuple[HostPause, ...]:
     """Causes that the mitigations do not take away."""
     return tuple(cause for cause in causes if cause.mitigated_by not in mitigations)
-
-
-def expected_max_s(causes: Sequence[HostPause], num_dies: int) -> float:
-    """Mean of the longest pause of `num_dies` dies: integral of P(M > x)."""
-    if not causes:
-        return 0.0
-    slowest = max(cause.mean_s for cause in causes)
-    end = slowest * (np.log(num_dies + 1.0) + TAIL)
-    x = end * np.linspace(0.0, 1.0, POINTS) ** 3  # most points where the short pauses are
-    return float(np.trapezoid(1.0 - below_frac(causes, num_dies, x), x))
-
-
-def below_frac(causes: Sequence[HostPause], num_dies: int, x_s: Floats) -> Floats:
-    """P(M <= x) [...] for x [...]."""
-    found = np.ones(np.shape(x_s))
-    for cause in causes:
-        found = found * (1.0 - cause.frac * np.exp(-x_s / cause.mean_s)) ** num_dies
-    return found
-
-
-def quantile_s(causes: Sequence[HostPause], num_dies: int, share: float) -> float:
-    """x with P(M <= x) = share, by bisection."""
-    low, high = 0.0, max((cause.mean_s for cause in causes), default=0.0)
-    high *= np.log(num_dies + 1.0) - np.log1p(-share) + 1.0
-    if not causes or below_frac(causes, num_dies, np.zeros(())) >= share:
-        return 0.0
-    for _ in range(64):
-        middle = 0.5 * (low + high)
-        is_below = below_frac(causes, num_dies, np.asarray(middle)) < share
-        low, high = (middle, high) if is_below else (low, middle)
-    return float(high)
 
 
 def sample_max_s(

@@ -4,25 +4,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, runtime_checkable
 
+from simpod.policies.roles.route import RouteRequest
+
 Pause = Literal["recompute", "swap", "keep"]
 """How a decoding sequence is preempted: its KV is dropped (and recomputed later), copied to the
 host's memory (and back), or kept where it is, so that only the slot comes free."""
 
 
-class SequenceView(Protocol):
-    """A request as one scheduler sees it."""
-
-    @property
-    def seq_id(self) -> int:
-        """Identity within the run, ascending in order of submission."""
+class SequenceView(RouteRequest, Protocol):
+    """A request as one scheduler sees it: what a router knows, and how far it is."""
 
     @property
     def arrival_s(self) -> float:
         """When the client sent it."""
-
-    @property
-    def prompt_tokens(self) -> int:
-        """Length of the prompt."""
 
     @property
     def uncached_tokens(self) -> int:
@@ -32,31 +26,6 @@ class SequenceView(Protocol):
     @property
     def is_running(self) -> bool:
         """Has KV blocks already: a prompt that is computed in part."""
-
-    @property
-    def ttft_deadline_s(self) -> float:
-        """Arrival plus the TTFT target; infinity without one."""
-
-    @property
-    def tenant(self) -> int:
-        """Who pays for it, 0, 1, ...; 0 where the workload names nobody."""
-
-    @property
-    def priority(self) -> int:
-        """Importance; larger is more urgent, 0 where the workload says nothing."""
-
-    @property
-    def session_id(self) -> int:
-        """Conversation that it belongs to, or -1."""
-
-    @property
-    def prefix_hashes(self) -> Sequence[int]:
-        """Ids of the prompt's prefix blocks, first block first; empty if unknown."""
-
-    @property
-    def predicted_tokens(self) -> float:
-        """Output length (or score that grows with it) that the length predictor gave; NaN without
-        a predictor."""
 
     @property
     def max_tokens(self) -> int:

@@ -15,7 +15,7 @@ class RouteRequest(Protocol):
 
     @property
     def seq_id(self) -> int:
-        """Identity within the run."""
+        """Identity within the run, ascending in order of submission."""
 
     @property
     def prompt_tokens(self) -> int:

@@ -1,7 +1,6 @@
-"""Measured expert exchange and point-to-point transfer: DeepEP, NVL72 all-to-all, CloudMatrix384.
+"""Measured expert exchange: tables of DeepEP, and of all-to-all within an NVLink domain.
 
-An operator is `system/kernel/operation`, a variant a data type or a plane. Constants belong to an
-operator and variant; those of Ascend kernels to the kernel, whatever the operation.
+An operator is `system/kernel/operation`, a variant a data type. Constants belong to both.
 """
 
 import numpy as np
@@ -9,16 +8,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from simpod.cost.exchange.deepep import NormalShape
-from simpod.cost.exchange.price import BulkShape, Shape
-from simpod.cost.exchange.requests import NOMINAL_EXPERTS, SPLIT_ATTENTION_DIES
+from simpod.cost.exchange.price import Shape
 from simpod.cost.exchange.shapes import (
     QUANTISED,
     ExchangeShape,
-    ascend_message_bytes,
     nvidia_message_bytes,
 )
-from simpod.cost.exchange.trampoline import SplitShape
-from simpod.units import GB, MS, US
+from simpod.units import MS, US
 from simpod.validate.tables.group import Group
 
 Floats = NDArray[np.float64]
@@ -123,78 +119,6 @@ def read_domain(frame: pd.DataFrame, system: str) -> list[ExchangeGroup]:
                     if "latency_us" in rows
                     else column(rows, "latency") * MS
                 ),
-            )
-        )
-    return groups
-
-
-def measured_s(rows: pd.DataFrame) -> Floats:
-    """Seconds, from either metric of `collectives.csv`."""
-    value = column(rows, "measured")
-    size = column(rows, "message_bytes")
-    is_latency = (rows["metric"] == "latency_us").to_numpy()
-    return np.where(is_latency, value * US, size / (value * GB))
-
-
-def bulk_shape(rows: pd.DataFrame) -> BulkShape:
-    """Blocks of the HIXL rows."""
-    return BulkShape(
-        size_bytes=column(rows, "message_bytes"), is_inter_node=column(rows, "nodes") > 1
-    )
-
-
-def exchange_shape(rows: pd.DataFrame, dtype: str, *, is_ascend: bool) -> ExchangeShape:
-    """Dispatch and combine rows, all of one hidden size (messages are padded on Ascend)."""
-    hidden = column(rows, "hidden")
-    sizes = nvidia_message_bytes(hidden, dtype)
-    if is_ascend:
-        sizes = np.array([ascend_message_bytes(int(size), dtype) for size in hidden])
-    return ExchangeShape(
-        tokens=column(rows, "tokens_per_rank"),
-        num_ranks=column(rows, "ep"),
-        hidden_size=hidden,
-        top_k=column(rows, "topk"),
-        num_experts=np.maximum(column(rows, "ep"), NOMINAL_EXPERTS),
-        message_bytes=sizes,
-        is_quantised=dtype in QUANTISED,
-    )
-
-
-def split_shape(rows: pd.DataFrame, dtype: str) -> SplitShape:
-    """A2E and E2A rows of one deployment."""
-    first = rows.iloc[0]
-    return SplitShape(
-        tokens=column(rows, "tokens_per_rank"),
-        num_attention_dies=SPLIT_ATTENTION_DIES,
-        num_expert_dies=int(first["ep"]),
-        hidden_size=int(first["hidden"]),
-        top_k=int(first["topk"]),
-        message_bytes=ascend_message_bytes(int(first["hidden"]), dtype),
-        is_quantised=dtype in QUANTISED,
-    )
-
-
-def read_published(frame: pd.DataFrame) -> list[ExchangeGroup]:
-    """`collectives.csv`: one group a system, kernel, operation and plane."""
-    groups: list[ExchangeGroup] = []
-    keys = ["system", "kernel", "operation", "plane"]
-    for (system, kernel, operation, plane), rows in frame.groupby(keys, sort=True):
-        outbound = operation in ("dispatch", "a2e")
-        dtype = str(rows["dispatch_dtype" if outbound else "combine_dtype"].iloc[0])
-        shape: Shape
-        if str(operation).startswith("p2p"):
-            shape, variant = bulk_shape(rows), str(plane)
-        elif kernel == "trampoline":
-            shape, variant = split_shape(rows, dtype), dtype
-        else:
-            is_ascend = system == "cloudmatrix384"
-            shape, variant = exchange_shape(rows, dtype, is_ascend=is_ascend), dtype
-        groups.append(
-            Group(
-                operator=f"{system}/{kernel}/{operation}",
-                variant=variant,
-                shape=shape,
-                measured_s=measured_s(rows),
             )
         )
     return groups

@@ -131,9 +131,9 @@ def fallbacks(variant: str) -> tuple[str, ...]:
 
 def calibrate(hardware: HardwareProfile, group: Group[Any]) -> Any:
     """Constants of one variant; those that no row depends on (other nodes) stay as they are."""
-    operator, _, dtype = group.variant.rpartition("/")
+    operator, _, _ = group.variant.rpartition("/")
     known = hardware.kernels.exchange.get(group.variant)
-    start = exchange_fit.start_of(f"any/{operator}", dtype) if known is None else known.constants
+    start = exchange_fit.start_of(f"any/{operator}") if known is None else known.constants
     return fit_free(
         lambda constants: price(hardware, group.variant, constants, group.shape),
         group.measured_s,

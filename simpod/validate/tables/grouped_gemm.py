@@ -1,4 +1,4 @@
-"""Measured tables of routed experts: `moe` of AIConfigurator, grouped GEMMs of InferSim."""
+"""Measured tables of routed experts: `moe` of AIConfigurator."""
 
 from dataclasses import replace
 
@@ -6,19 +6,20 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from simpod.cost.kernels.expert_load import ExpertLoads, even_loads, summarised
+from simpod.cost.kernels.expert_load import ExpertLoads, summarised
 from simpod.cost.kernels.grouped_gemm import (
     FORMATS,
     Amount,
     GroupedGemmShape,
     TilePolicy,
     grouped_gemm_s,
-    products_s,
 )
+from simpod.cost.kernels.grouped_of_dense import grouped_of_dense
 from simpod.hardware.kernels.grouped_gemm import GroupedGemmConstants
-from simpod.hardware.spec import DieSpec
+from simpod.hardware.spec import DieSpec, HardwareProfile
 from simpod.units import US
 from simpod.validate.fit import fit
+from simpod.validate.tables.gemm import VLLM
 from simpod.validate.tables.group import Group
 from simpod.validate.tables.moe_routing import Layout, Router, table_loads
 
@@ -29,8 +30,15 @@ OPERATOR = "grouped_gemm"
 DTYPES = {"bfloat16": "bf16", "float16": "bf16", "int4_wo": "int4", "int8_wo": "int8"}
 """Names of the tables that differ from ours."""
 
-POLICIES: dict[str, TilePolicy] = {"triton": "fixed", "generated": "mean"}
-"""Of libraries that don't choose the fastest tile; see `tile_choices`."""
+POLICIES: dict[str, TilePolicy] = {
+    "triton": "fixed",
+    "generated": "mean",
+    "deepgemm": "warp_group",
+}
+"""Of libraries that don't choose the fastest of all tiles; see `tile_choices`."""
+
+ONE_KERNEL = ("deepgemm",)
+"""Libraries whose kernel for one product is that for groups, too; see `grouped_of_dense`."""
 
 FAR_LIBRARIES = ("triton", "marlin")
 """Libraries whose kernels are so far from a die's best that they decide the rates themselves."""
@@ -110,9 +118,28 @@ def fallbacks(variant: str) -> tuple[str, ...]:
     return tuple(f"{each}/{kernel}" for each in dtypes for kernel in libraries)
 
 
+def from_dense(
+    hardware: HardwareProfile, variant: str, other: GroupedGemmConstants
+) -> GroupedGemmConstants | None:
+    """`other` with the products of a library whose dense ones were timed, alone or inside vLLM.
+
+    None: its kernels for groups are others, or nobody timed its dense ones on this family of dies;
+    that of another family is another kernel.
+    """
+    dtype, library = variant.split("/")
+    if library not in ONE_KERNEL:
+        return None
+    fits = hardware.kernels.gemm
+    names = (f"{dtype}/{library}", f"{dtype}/{VLLM}_{library}")
+    dense = next((fits[name] for name in names if name in fits), None)
+    if dense is None or dense.family != hardware.family:
+        return None
+    return grouped_of_dense(hardware.die, dense.constants, other, dtype)
+
+
 def start_of(variant: str) -> GroupedGemmConstants:
-    """Where a fit starts: libraries with a tile rule of their own run one tile a core and time."""
-    return START if policy_of(variant) == "tuned" else replace(START, wave_frac=0.99)
+    """Where a fit starts: a library that takes its tile from the load runs one a core and time."""
+    return replace(START, wave_frac=0.99) if policy_of(variant) in ("mean", "fixed") else START
 
 
 def is_far(variant: str) -> bool:
@@ -132,16 +159,6 @@ def price(
     return grouped_gemm_s(
         die, constants, shape, dtype=variant.split("/", maxsplit=1)[0], policy=policy_of(variant)
     )
-
-
-def price_products(
-    die: DieSpec, variant: str, constants: GroupedGemmConstants, shape: GroupedGemmShape
-) -> Floats:
-    """Seconds [n] of the two GEMMs alone."""
-    up, down = products_s(
-        die, constants, shape, dtype=variant.split("/", maxsplit=1)[0], policy=policy_of(variant)
-    )
-    return up + down
 
 
 def rows_of(shape: GroupedGemmShape, rows: NDArray[np.int64]) -> GroupedGemmShape:
@@ -241,24 +258,3 @@ def read_grouped_gemm(frame: pd.DataFrame) -> list[Group[GroupedGemmShape]]:
             Group(operator=OPERATOR, variant=str(variant), shape=shape, measured_s=measured)
         )
     return groups
-
-
-def read_products(frame: pd.DataFrame) -> list[Group[GroupedGemmShape]]:
-    """Rows of InferSim's DeepGEMM benchmark: both products of fp8 experts, nothing around them.
-
-    `tokens_per_expert` is taken for every local expert.
-    """
-    slots = frame["num_local_experts"].to_numpy(np.float64)
-    pairs = frame["tokens_per_expert"].to_numpy(np.float64) * slots
-    topk = frame["topk"].to_numpy(np.float64)
-    shape = GroupedGemmShape(
-        loads=even_loads(pairs, slots),
-        num_tokens=pairs / topk,
-        topk=topk,
-        num_slots=slots,
-        hidden_size=frame["hidden_size"].to_numpy(np.float64),
-        inter_size=frame["intermediate_size"].to_numpy(np.float64),
-    )
-    measured = (frame["up_proj_us"] + frame["down_proj_us"]).to_numpy(np.float64) * US
-    variant = "fp8_block/deepgemm"
-    return [Group(operator=OPERATOR, variant=variant, shape=shape, measured_s=measured)]

@@ -19,6 +19,7 @@ from simpod.validate.tables import (
     exchange_kinds,
     gemm,
     grouped_gemm,
+    grouped_products,
     prefill_attention,
     prefill_mla,
 )
@@ -37,7 +38,9 @@ class Kind:
     read(frame) gives its groups; price(hardware, variant, constants, shape) seconds [n];
     fit(hardware, group) the constants, None if such rows can't tell them; fallbacks(variant) the
     variants that may stand in, nearest first; num_dies(frame) how many dies the hardware must have;
-    is_far(variant) whether its library is so far from any die's best that its rates are its own.
+    is_far(variant) whether its library is so far from any die's best that its rates are its own;
+    derived(hardware, variant, constants) the constants with all that fits of another operator tell
+    of the variant, None if that is nothing.
     """
 
     operator: str
@@ -47,6 +50,7 @@ class Kind:
     fallbacks: Callable[[str], tuple[str, ...]]
     num_dies: Callable[["pd.DataFrame"], int] = lambda _: 1
     is_far: Callable[[str], bool] = lambda _: False
+    derived: Callable[[HardwareProfile, str, Any], Any | None] = lambda *_: None
 
     def constants_for(
         self, hardware: HardwareProfile, variant: str, libraries: Sequence[KernelFits]
@@ -54,7 +58,8 @@ class Kind:
         """The constants of a profile for a variant; None: it has none of the operator.
 
         Without a fit of the variant those of the nearest one, with what belongs to the library
-        (`transfer`) from the first of `libraries` that has it, or all of that if it is far.
+        (`transfer`) from the first of `libraries` that has it, or all of that if it is far. What
+        the profile's own fits of another operator tell (`derived`) goes before both.
         """
         fits: Mapping[str, Fit[Any]] = getattr(hardware.kernels, self.operator)
         names = (variant, *self.fallbacks(variant))
@@ -66,11 +71,10 @@ class Kind:
             return own
         known = (getattr(each, self.operator).get(variant) for each in libraries)
         measured: Fit[Any] | None = next((fit for fit in known if fit is not None), None)
-        if measured is None:
-            return own
-        if self.is_far(variant):
+        if measured is not None and self.is_far(variant):
             return measured.constants
-        return with_library(own, measured.constants)
+        joined = own if measured is None else with_library(own, measured.constants)
+        return self.derived(hardware, variant, joined) or joined
 
     def seconds(
         self, hardware: HardwareProfile, group: Group[Any], libraries: Sequence[KernelFits] = ()
@@ -158,6 +162,7 @@ def _of_exchange(table: exchange_kinds.ExchangeTable) -> Kind:
 GROUPED_GEMM: Final = replace(
     _of_die("grouped_gemm", grouped_gemm, grouped_gemm.read_grouped_gemm, grouped_gemm.calibrated),
     is_far=grouped_gemm.is_far,
+    derived=grouped_gemm.from_dense,
 )
 DECODE_ATTENTION: Final = _of_die(
     "decode_attention",
@@ -178,15 +183,19 @@ PREFILL_MLA: Final = _of_die(
     "prefill_mla", prefill_mla, prefill_mla.read_prefill_mla, _fit_prefill_mla
 )
 DECODE_MLA: Final = _of_die("decode_mla", decode_mla, decode_mla.read_decode_mla, _fit_decode_mla)
-PRODUCTS: Final = replace(
-    GROUPED_GEMM,
-    read=grouped_gemm.read_products,
-    price=lambda hardware, variant, constants, shape: grouped_gemm.price_products(
-        hardware.die, variant, constants, shape
-    ),
-    fit=None,
-)
-"""Both products of experts alone, without what surrounds them."""
+
+
+def _of_products(read: Callable[["pd.DataFrame"], list[Group[Any]]]) -> Kind:
+    """Both products of experts alone, without what surrounds them."""
+    return replace(
+        GROUPED_GEMM,
+        read=read,
+        price=lambda hardware, variant, constants, shape: grouped_products.price(
+            hardware.die, variant, constants, shape
+        ),
+        fit=None,
+    )
+
 
 KINDS: Final[Mapping[str, Kind]] = {
     "gemm": _of_die("gemm", gemm, gemm.read_gemm, _fit_gemm),
@@ -204,8 +213,8 @@ KINDS: Final[Mapping[str, Kind]] = {
     "nccl": COLLECTIVE,
     "allreduce": COLLECTIVE,
     **{name: _of_exchange(table) for name, table in exchange_kinds.TABLES.items()},
-    "grouped_gemm/prefill": PRODUCTS,
-    "grouped_gemm/decode": PRODUCTS,
+    "grouped_gemm/prefill": _of_products(grouped_products.read_contiguous),
+    "grouped_gemm/decode": _of_products(grouped_products.read_masked),
     "mha/decode": replace(DECODE_ATTENTION, read=decode_attention.read_decode_by_heads),
     "mla/prefill": replace(PREFILL_MLA, read=prefill_mla.read_prefill_mla_by_length),
     "mla/decode": replace(DECODE_MLA, read=decode_mla.read_decode_mla_by_length),
