@@ -5,7 +5,8 @@ from simpod.cost.launches import PromptLaunches
 from simpod.cost.layout import Layout
 from simpod.cost.memory import MemoryPlan, plan_memory
 from simpod.cost.pricer import Pricer, step_pricer
-from simpod.cost.step import Batch, StepPricer, StepPrices, complete_breakdown
+from simpod.cost.step import StepPricer
+from simpod.cost.step_prices import Batch, StepPrices, complete_breakdown
 from simpod.cost.step_traffic import StepTraffic
 from simpod.cost.traffic import ExchangeTraffic, MovingPricer
 from simpod.cost.work import Pass, Product

@@ -3,7 +3,7 @@
 from simpod.cost import operators as op
 from simpod.cost.layout import Layout
 from simpod.cost.semantics import Semantics
-from simpod.cost.step import Batch
+from simpod.cost.step_prices import Batch
 from simpod.model.spec import ModelSpec
 
 
@@ -11,9 +11,8 @@ class PromptLaunches:
     """Of one lock-step group; the fullest rank is waited for."""
 
     def __init__(self, model: ModelSpec, layout: Layout, semantics: Semantics) -> None:
-        pieces = model.num_layers * (op.ATTENTION_KERNELS + 1)
         self._eager_s = semantics.eager_launch_s * op.step_kernels(model, layout)
-        self._pieces_s = semantics.eager_launch_s * pieces
+        self._pieces_s = semantics.eager_launch_s * op.step_pieces(model)
         self._most_tokens = semantics.graphs.prompts.most if semantics.graphs else 0
         self._tokens_per_decode = layout.tokens_per_decode
 

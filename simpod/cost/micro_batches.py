@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from simpod.cost.parts import PartCosts
-from simpod.cost.step import Batch
+from simpod.cost.step_prices import Batch
 from simpod.cost.table import ContextTable, PromptTable, Table
 from simpod.cost.work import Floats, Ints
 

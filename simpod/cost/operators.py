@@ -314,6 +314,11 @@ ATTENTION_KERNELS = 2  # write into the cache, attend
 MLA_KERNELS = 8  # split, rotate and join queries and latents; quantise the input of each product
 
 
+def step_pieces(model: ModelSpec) -> int:
+    """What is launched of a step that runs as graphs between attentions: those, and attention."""
+    return model.num_layers * (ATTENTION_KERNELS + 1)
+
+
 def step_kernels(model: ModelSpec, layout: Layout) -> int:
     """Kernels that a step of the main model launches on each die."""
     passes = layer_elementwise(model, layout, 1.0).kernels

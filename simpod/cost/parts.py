@@ -100,8 +100,7 @@ class PartCosts:
         self._full_layers = model.num_full_layers + self.mtp
         self.num_moe_layers = model.num_moe_layers + (self.mtp if model.moe else 0)
         self.eager_s = semantics.eager_launch_s * op.step_kernels(model, layout)
-        pieces = model.num_layers * (op.ATTENTION_KERNELS + 1)
-        self.pieces_s = semantics.eager_launch_s * pieces
+        self.pieces_s = semantics.eager_launch_s * op.step_pieces(model)
         self._exchange = exchange_of(model, hardware, layout, semantics) if self.meets else None
         self._uneven: UnevenExperts | None = None
         if loads is not None:

@@ -8,7 +8,8 @@ from simpod.cost.expert_imbalance import LoadModel
 from simpod.cost.layout import Layout
 from simpod.cost.semantics import Semantics
 from simpod.cost.split_step import SplitStepPricer
-from simpod.cost.step import Batch, StepPricer, StepPrices
+from simpod.cost.step import StepPricer
+from simpod.cost.step_prices import Batch, StepPrices
 from simpod.cost.stream_step import StreamStepPricer
 from simpod.hardware.spec import HardwareProfile
 from simpod.model.spec import ModelSpec

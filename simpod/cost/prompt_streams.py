@@ -24,7 +24,7 @@ from simpod.cost.layout import Layout
 from simpod.cost.parts import ELEMENTWISE, HEAD_EXCHANGE, LATENT_GATHER, PartCosts, by_part
 from simpod.cost.pipeline.engines import EngineTimes, alike_layers_s
 from simpod.cost.split_step import exposed
-from simpod.cost.step import Batch, StepPrices
+from simpod.cost.step_prices import Batch, StepPrices
 from simpod.cost.table import PromptTable, Table
 from simpod.cost.work import Floats
 from simpod.hardware.spec import HardwareProfile

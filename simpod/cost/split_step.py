@@ -20,7 +20,7 @@ from simpod.cost.micro_batches import MicroBatches, RankCosts
 from simpod.cost.parts import A2E, DISPATCH_WAIT, E2A, EXPERTS, PartCosts, by_part
 from simpod.cost.pipeline.disaggregated import SplitStages, alike_domain_s, split_times
 from simpod.cost.semantics import Semantics, semantics_of
-from simpod.cost.step import Batch, StepPrices
+from simpod.cost.step_prices import Batch, StepPrices
 from simpod.cost.table import Table
 from simpod.cost.uneven import chosen_points
 from simpod.cost.work import Floats, Ints

@@ -17,7 +17,7 @@ from simpod.cost.pipeline.streams import CoreSplit, StreamTimes, alike_s
 from simpod.cost.prompt_streams import PromptStreams
 from simpod.cost.semantics import Semantics, semantics_of
 from simpod.cost.split_step import exposed
-from simpod.cost.step import Batch, StepPrices
+from simpod.cost.step_prices import Batch, StepPrices
 from simpod.cost.table import Table
 from simpod.cost.work import Floats, Ints
 from simpod.hardware.spec import HardwareProfile

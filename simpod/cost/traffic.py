@@ -24,7 +24,8 @@ from simpod.cost.layout import Layout
 from simpod.cost.pricer import Pricer
 from simpod.cost.semantics import Semantics, semantics_of
 from simpod.cost.split_step import ExpertSide
-from simpod.cost.step import MAX_GROUP_TABLE_TOKENS, Batch, StepPrices
+from simpod.cost.step import MAX_GROUP_TABLE_TOKENS
+from simpod.cost.step_prices import Batch, StepPrices
 from simpod.cost.step_traffic import StepTraffic
 from simpod.cost.table import Table
 from simpod.cost.work import Floats
