@@ -135,8 +135,8 @@ def _blocks_to_go_on(seq: SequenceView, view: BatchView, *, is_paused: bool) -> 
     """Blocks that a paused sequence lacks for its next step, or a prompt to be complete."""
     block_tokens = view.block_tokens
     if is_paused:
-        tokens = seq.context_tokens + view.tokens_per_decode
-        return max(0, -(-tokens // block_tokens) - seq.held_blocks)
+        there = -(-seq.context_tokens // block_tokens) if seq.is_running else 0  # else on the host
+        return -(-(seq.context_tokens + view.tokens_per_decode) // block_tokens) - there
     if seq.is_running:
         return -(-seq.uncached_tokens // block_tokens)
     return -(-(seq.prompt_tokens + seq.emitted_tokens) // block_tokens)  # as if nothing were cached
