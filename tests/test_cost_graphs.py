@@ -168,11 +168,11 @@ def test_without_graphs_every_step_is_launched(semantics):
     assert pricer.price(decode_batch(1, 500)).base_s == pytest.approx(pricer._eager_s, rel=1e-12)
 
 
-@pytest.mark.parametrize("micro_batches", [1, 2])
-def test_on_ascend_prompts_are_launched_kernel_by_kernel(micro_batches):
+@pytest.mark.parametrize(("micro_batches", "expert_dies"), [(1, 0), (2, 0), (2, 8)])
+def test_on_ascend_prompts_are_launched_kernel_by_kernel(micro_batches, expert_dies):
     """xDeepServe 4.4: decodes are one graph, prompts operator by operator."""
     hardware = load_hardware("cloudmatrix384")
-    layout = ep_layout(8, micro_batches=micro_batches)
+    layout = ep_layout(8, micro_batches=micro_batches, expert_dies=expert_dies)
     slow = replace(SEMANTICS["flowserve"], eager_launch_s=1.0)
     pricer = step_pricer(SMALL_MOE, hardware, layout, slow)
     decodes = decode_batch([40] * 8, 20_000)

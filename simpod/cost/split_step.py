@@ -165,6 +165,7 @@ class SplitStepPricer:
         self._head = Table(costs.head)
         self._domains = layout.domains
         self._num_layers, self._dense_layers = costs.num_layers, model.num_dense_layers
+        self._launches_s = layout.micro_batches * costs.eager_s  # as on dies that have the experts
         self.mtp_share = costs.mtp / costs.num_layers  # of attention
 
     def renew(self, loads: LoadModel) -> None:
@@ -173,7 +174,11 @@ class SplitStepPricer:
         self._expert_side = Table(self._side.fill)
 
     def price(self, batch: Batch) -> StepPrices:
-        """The next step."""
+        """The next step; one with prompts takes at least its launches."""
+        prices = self._price(batch)
+        return prices.launched(self._launches_s) if batch.prefill_tokens.any() else prices
+
+    def _price(self, batch: Batch) -> StepPrices:
         costs = self._micro.price(batch)
         micro = len(costs.tokens)
         tokens = costs.tokens.reshape(micro, self._domains, -1).sum(axis=2).T
@@ -214,7 +219,6 @@ class SplitStepPricer:
 
     def _attention_s(self, costs: RankCosts) -> Floats:
         """[domains, micro_batches, layers]: of the slowest die of each domain."""
-
         by_layer_s = np.stack([costs.dense_s, costs.sparse_s])
         counts = [self._dense_layers, self._num_layers - self._dense_layers]
         of_dies = by_layer_s.reshape(*by_layer_s.shape[:2], self._domains, -1)
