@@ -4,12 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path as FilePath
 
+from simpod.cluster import PoolSpec
 from simpod.config import library
 from simpod.config.aliases import POLICY_KEYS, SETTINGS_OF, canonicalise
 from simpod.config.document import build_document, origins_of
 from simpod.config.halves import join_halves
 from simpod.config.layouts import Derived
-from simpod.config.libraries import with_libraries
+from simpod.config.libraries import require_library, with_libraries
 from simpod.config.links import (
     DEFAULT_POLICIES,
     OPTIONAL_POLICIES,
@@ -114,7 +115,7 @@ def _resolve(experiment: Experiment, root: Node, problems: Problems) -> Resolved
         seed=experiment.seed,
         model=experiment.model,
         pools=specs,
-        hardware=_with_libraries(experiment, order, hardware, semantics),
+        hardware=_with_libraries(experiment, specs, hardware, semantics, problems),
         workload=experiment.workload,
         policies=policies,
         expert_routing=experiment.expert_routing,
@@ -156,12 +157,20 @@ def _derived(
 
 def _with_libraries(
     experiment: Experiment,
-    order: Sequence[str],
+    specs: Sequence[PoolSpec],
     hardware: Mapping[str, HardwareProfile],
     semantics: Semantics,
+    problems: Problems,
 ) -> dict[str, HardwareProfile]:
     told = experiment.engine.experts_library
-    return {name: with_libraries(hardware[name], semantics, told) for name in order}
+    found = {}
+    for spec in specs:
+        with problems.below(("engine", "experts_library")):
+            found[spec.name] = own = with_libraries(hardware[spec.name], semantics, told)
+            if told is not None:
+                require_library(own, told, experiment.model, spec.layout.weight_dtype)
+    problems.stop()
+    return found
 
 
 def _semantics(experiment: Experiment) -> Semantics:

@@ -10,6 +10,7 @@ from annotated_types import Ge, Le, Lt
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from simpod.cluster.experts.routing import RoutingSpec
+from simpod.config.libraries import Library
 from simpod.cost.layout import AttentionParallelism
 from simpod.cost.pipeline.jitter import UNMITIGATED, HostPause
 from simpod.fields import Count, Index, NonNegative, Positive
@@ -303,7 +304,7 @@ class Engine(_Section):
     max_piece_tokens: Count | None = None
     """Largest step with prompts that runs as pieces of graphs, cut at each attention; default:
     none, with vllm-v1 up to the largest batch."""
-    experts_library: Literal["cutlass", "generated", "deepgemm", "triton", "marlin"] | None = None
+    experts_library: Library | None = None
     """Whose kernels run the experts, where the hardware profile has several of their format:
     TensorRT-LLM's moe_config.backend (generated: TRTLLM); default: the usual."""
     link_samples_s: Positive | None = None
