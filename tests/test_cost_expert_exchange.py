@@ -11,6 +11,7 @@ from simpod.cost import Layout
 from simpod.cost import operators as op
 from simpod.cost.collectives import dispatch_message_bytes, expert_exchange
 from simpod.cost.expert_exchange import ExpertExchange
+from simpod.cost.semantics import SEMANTICS
 from simpod.cost.statuses import part_statuses, worst
 from simpod.hardware.kernels.fits import KernelFits
 from simpod.records.columns import STEP_PARTS
@@ -86,22 +87,32 @@ def test_without_copies_at_home_messages_are_more_uneven_than_loads(name):
 
 
 def test_statuses_are_those_of_the_kernels_that_price_a_part():
-    h100 = load_hardware("h100")
-    found = part_statuses(SMALL_MOE, h100, Layout(dies=8, tp=8), "mixed")
+    h100, vllm = load_hardware("h100"), SEMANTICS["vllm-v1"]
+    found = part_statuses(SMALL_MOE, h100, Layout(dies=8, tp=8), "mixed", vllm)
     assert list(found) == list(STEP_PARTS)
     assert {found[part] for part in ("attention", "projections", "ffn", "experts", "head")} == {
         "calibrated"
     }
     assert found["elementwise"] == found["sampling"] == found["host_gap"] == "assumed"
-    relative = part_statuses(SMALL_MOE, load_hardware("h200"), Layout(dies=8, tp=8), "mixed")
+    h200 = load_hardware("h200")
+    relative = part_statuses(SMALL_MOE, h200, Layout(dies=8, tp=8), "mixed", vllm)
     assert relative["attention"] == relative["experts"] == "family"
-    bare = part_statuses(
-        SMALL_MOE, replace(h100, kernels=KernelFits()), Layout(dies=8, tp=8), "mixed"
-    )
+    none = replace(h100, kernels=KernelFits())
+    bare = part_statuses(SMALL_MOE, none, Layout(dies=8, tp=8), "mixed", vllm)
     assert set(bare.values()) == {"assumed"}
     assert found["a2e"] == found["e2a"] == "assumed"  # DeepEP has no such exchange
-    pod = part_statuses(DEEPSEEK_R1, load_hardware("cloudmatrix384"), ep_layout(32), "decode")
+    ascend = load_hardware("cloudmatrix384")
+    pod = part_statuses(DEEPSEEK_R1, ascend, ep_layout(32), "decode", SEMANTICS["flowserve"])
     assert pod["a2e"] == pod["e2a"] == "calibrated"
+
+
+def test_tokens_that_are_gathered_have_the_status_of_collectives():
+    """Here nobody has measured the exchange."""
+    b200 = load_hardware("b200")
+    b200 = replace(b200, kernels=replace(b200.kernels, exchange={}))
+    for engine, status in (("vllm-v1", "assumed"), ("trtllm", "calibrated")):
+        found = part_statuses(DEEPSEEK_R1, b200, ep_layout(8), "mixed", SEMANTICS[engine])
+        assert {found[part] for part in ("dispatch", "combine", "combine_wait")} == {status}
 
 
 def test_the_worst_status_counts():

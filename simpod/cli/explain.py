@@ -238,7 +238,7 @@ def _part_lines(resolved: "ResolvedExperiment") -> Iterator[str]:
 
     for pool in resolved.pools:
         hardware = resolved.hardware[pool.name]
-        known = part_statuses(resolved.model, hardware, pool.layout, pool.role)
+        known = part_statuses(resolved.model, hardware, pool.layout, pool.role, resolved.semantics)
         groups = [
             f"{status}: {', '.join(part.replace('_', ' ') for part in parts)}"
             for status in STATUSES

@@ -3,9 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from simpod.cost.gather_exchange import gathers_tokens
+from simpod.cost.kernels.pricer import KernelPricer
 from simpod.cost.kernels.variants import (
     GEMM,
     GROUPED_GEMM,
+    collective_variants,
     decode_variants,
     find,
     gemm_format,
@@ -15,6 +18,7 @@ from simpod.cost.kernels.variants import (
 )
 from simpod.cost.layout import Layout
 from simpod.cost.operators import part_dtype
+from simpod.cost.semantics import Semantics
 from simpod.hardware.kernels.fits import Fit, Status
 from simpod.hardware.spec import HardwareProfile
 from simpod.model.spec import ModelSpec
@@ -27,7 +31,7 @@ STATUSES: tuple[Status, ...] = ("calibrated", "family", "assumed")
 
 
 def part_statuses(
-    model: ModelSpec, hardware: HardwareProfile, layout: Layout, role: str
+    model: ModelSpec, hardware: HardwareProfile, layout: Layout, role: str, semantics: Semantics
 ) -> dict[str, Status]:
     """Status of each part of a step.
 
@@ -49,7 +53,11 @@ def part_statuses(
             if role in (phase, "mixed")
         ]
     )
-    exchange = "assumed" if not hardware.kernels.exchange else of("exchange", ())
+    dispatch = combine = "assumed" if not hardware.kernels.exchange else of("exchange", ())
+    kernels = KernelPricer(hardware, semantics.launch_frac)
+    if semantics.gathers_few and gathers_tokens(model, hardware, layout, kernels):
+        dispatch = of("collective", collective_variants("all_gather")[0])
+        combine = of("collective", collective_variants("reduce_scatter")[0])
     split = of("exchange", (SPLIT,)) if SPLIT in hardware.kernels.exchange else "assumed"
     known: dict[str, Status] = {
         "attention": attention,
@@ -58,10 +66,10 @@ def part_statuses(
         "experts": of("grouped_gemm", GROUPED_GEMM[grouped_format(hardware, dtype)]),
         "all_reduce": of("collective", ("custom_graph/all_reduce", "hccl/all_reduce")),
         "latent_gather": of("collective", ("hccl/all_gather", "nccl/all_gather")),
-        "dispatch": exchange,
+        "dispatch": dispatch,
         "dispatch_wait": attention,
-        "combine": exchange,
-        "combine_wait": exchange,
+        "combine": combine,
+        "combine_wait": combine,
         "a2e": split,
         "e2a": split,
         "head": dense,
