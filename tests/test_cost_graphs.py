@@ -16,9 +16,10 @@ from cost_examples import (
 from simpod.config import load_experiment, load_hardware
 from simpod.cost import Batch, Layout, StepPricer
 from simpod.cost.graphs import EACH_BATCH, SGLANG_GRAPHS, TRTLLM_GRAPHS, VLLM_GRAPHS
-from simpod.cost.operators import step_kernels
+from simpod.cost.operators import step_kernels, step_pieces
 from simpod.cost.pricer import step_pricer
 from simpod.cost.semantics import SEMANTICS
+from simpod.errors import ConfigError
 from simpod.records.columns import STEP_PARTS
 
 ATTENTION, HOST_GAP = STEP_PARTS.index("attention"), STEP_PARTS.index("host_gap")
@@ -159,6 +160,24 @@ def test_an_experiment_says_how_large_graphs_are():
     pieces = [*few, "engine.semantics=trtllm", "engine.max_piece_tokens=4096"]
     graphs = load_experiment("llama70b-h100-colocated", pieces).semantics.graphs
     assert (graphs.max_tokens, graphs.prompts.most) == (64, 4096)
+
+
+@pytest.mark.parametrize("name", ["cloudmatrix-infer-decode", "xdeepserve-disaggregated-768"])
+def test_pipelined_decodes_have_no_largest_graph(name):
+    with pytest.raises(ConfigError, match="decode steps with micro_batches or expert_dies"):
+        load_experiment(name, ["engine.max_graph_tokens=64"])
+    plain = ["deployment.decode.micro_batches=1", "engine.max_graph_tokens=64"]
+    assert load_experiment("cloudmatrix-infer-decode", plain).semantics.graphs.max_tokens == 64
+
+
+@pytest.mark.parametrize("expert_dies", [0, 8])
+def test_micro_batches_with_prompts_run_as_pieces_where_there_are_some(expert_dies):
+    layout = ep_layout(8, micro_batches=2, expert_dies=expert_dies)
+    slow = replace(SEMANTICS["vllm-v1"], eager_launch_s=1.0)
+    pricer = step_pricer(SMALL_MOE, load_hardware("cloudmatrix384"), layout, slow)
+    for tokens, launches in ((500, step_pieces(SMALL_MOE)), (600, step_kernels(SMALL_MOE, layout))):
+        base_s = pricer.price(add_prompts(decode_batch([0] * 8, 0), tokens)).base_s
+        assert 2 * launches <= base_s < 2 * launches + 1e-3
 
 
 @pytest.mark.parametrize("semantics", ["vllm-v1", "flowserve"])

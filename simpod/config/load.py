@@ -103,8 +103,8 @@ def _resolve(experiment: Experiment, root: Node, problems: Problems) -> Resolved
     network = resolve_network(experiment, specs, hardware, problems, links)
     scaling = resolve_scaling(experiment, specs, hardware, problems)
     frontend = resolve_output(experiment, problems, links)
+    semantics, balancer = _semantics(experiment, specs, problems), experiment.policies.experts
     problems.stop()
-    semantics, balancer = _semantics(experiment), experiment.policies.experts
     policies = _policies(experiment, (*policy_keys(len(order)), *OPTIONAL_POLICIES), semantics)
     derived = _derived(experiment, pools, policies, plane) | links
     if experiment.engine.semantics is None:
@@ -173,10 +173,18 @@ def _with_libraries(
     return found
 
 
-def _semantics(experiment: Experiment) -> Semantics:
+def _semantics(experiment: Experiment, specs: Sequence[PoolSpec], problems: Problems) -> Semantics:
+    """Whose rules a step follows; decodes of micro-batches have graphs of any size."""
     found = semantics_of(experiment.engine.semantics, experiment.hardware.family)
     graphs, engine = found.graphs, experiment.engine
+    layouts = [spec.layout for spec in specs if spec.role != "prefill"]
     if engine.max_graph_tokens is not None:
+        if any(each.micro_batches > 1 or each.expert_dies for each in layouts):
+            problems.at(
+                ("engine", "max_graph_tokens"),
+                "decode steps with micro_batches or expert_dies are graphs of any size",
+                hint="leave it out, or decode in one batch",
+            )
         graphs = (graphs or EACH_BATCH).up_to(engine.max_graph_tokens)
     if engine.max_piece_tokens is not None:
         graphs = (graphs or EACH_BATCH).with_pieces(engine.max_piece_tokens)

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from simpod.cost.expert_imbalance import LoadModel
+from simpod.cost.launches import PromptLaunches
 from simpod.cost.layout import Layout
 from simpod.cost.parts import (
     ATTENTION,
@@ -100,7 +101,8 @@ class StepPricer:
         self._attention = ContextTable(costs.decode_attention_s)
         self._prompts = PromptTable(costs.prefill_attention_s)
         self._prompt_s = lru_cache(MAX_COMPOSITIONS)(self._prompts.one)
-        self._eager_s, self._pieces_s = costs.eager_s, costs.pieces_s
+        launches = PromptLaunches(model, layout, chosen)
+        self._eager_s, self._pieces_s = launches.eager_s, launches.pieces_s
         graphs = chosen.graphs
         self._padded = graphs.padded_tokens(layout.tokens_per_decode) if graphs else None
         self._max_graph_tokens = len(self._padded) - 1 if self._padded else 0

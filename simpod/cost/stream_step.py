@@ -8,6 +8,7 @@ import numpy as np
 
 from simpod.cost.core_split import share_of_cores
 from simpod.cost.expert_imbalance import LoadModel
+from simpod.cost.launches import PromptLaunches
 from simpod.cost.layout import Layout
 from simpod.cost.micro_batches import MicroBatches
 from simpod.cost.parts import PartCosts
@@ -51,7 +52,7 @@ class StreamStepPricer:
             else None
         )
         self._num_layers = costs.num_layers
-        self._launches_s = self._count * whole.eager_s
+        self._launches = PromptLaunches(model, layout, chosen)
         self.mtp_share = costs.mtp / costs.num_layers  # of attention
 
     def renew(self, loads: LoadModel) -> None:
@@ -102,7 +103,7 @@ class StreamStepPricer:
             return self._price(batch)
         alone = self._prompts if not batch.decode_seqs.any() else None
         prices = alone.price(batch) if alone is not None else self._price(batch)
-        return prices.launched(self._launches_s)
+        return prices.launched(self._count * self._launches.seconds(batch))
 
     def _price(self, batch: Batch) -> StepPrices:
         """Of decodes, alone or beside prompts."""
