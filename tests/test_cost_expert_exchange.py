@@ -4,15 +4,24 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from cost_examples import DEEPSEEK_R1, NPU_POD, SMALL_MOE, ep_layout
+from cost_examples import (
+    DEEPSEEK_R1,
+    LLAMA_70B,
+    NPU_POD,
+    SMALL_MOE,
+    add_prompts,
+    decode_batch,
+    ep_layout,
+)
 
 from simpod.config import load_hardware
 from simpod.cost import Layout
 from simpod.cost import operators as op
 from simpod.cost.collectives import dispatch_message_bytes, expert_exchange
 from simpod.cost.expert_exchange import ExpertExchange
+from simpod.cost.pricer import step_pricer
 from simpod.cost.semantics import SEMANTICS
-from simpod.cost.statuses import part_statuses, worst
+from simpod.cost.statuses import part_statuses, parts_of, worst
 from simpod.hardware.kernels.fits import KernelFits
 from simpod.records.columns import STEP_PARTS
 
@@ -104,6 +113,25 @@ def test_statuses_are_those_of_the_kernels_that_price_a_part():
     ascend = load_hardware("cloudmatrix384")
     pod = part_statuses(DEEPSEEK_R1, ascend, ep_layout(32), "decode", SEMANTICS["flowserve"])
     assert pod["a2e"] == pod["e2a"] == "calibrated"
+
+
+@pytest.mark.parametrize(
+    ("model", "layout", "absent"),
+    [
+        (LLAMA_70B, Layout(dies=8, tp=8), {"experts", "dispatch", "dispatch_wait", "a2e", "mtp"}),
+        (SMALL_MOE, Layout(dies=8, tp=8), {"dispatch", "combine", "latent_gather"}),
+        (SMALL_MOE, ep_layout(8, micro_batches=2), {"a2e", "e2a", "all_reduce"}),
+        (SMALL_MOE, ep_layout(8, expert_dies=8), {"dispatch", "combine", "combine_wait"}),
+    ],
+)
+def test_parts_of_a_step_are_those_that_take_time(model, layout, absent):
+    counts = [40] * layout.dp
+    batch = add_prompts(decode_batch(counts, 20_000), 300)
+    batch.prefill_tokens[0] += 500
+    prices = step_pricer(model, load_hardware("cloudmatrix384"), layout).price(batch)
+    found = set(parts_of(model, layout))
+    assert {part for part, s in zip(STEP_PARTS, prices.parts(), strict=True) if s > 0.0} <= found
+    assert absent.isdisjoint(found)
 
 
 def test_tokens_that_are_gathered_have_the_status_of_collectives():

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from simpod.cost.collectives import meets_in_layers
 from simpod.cost.gather_exchange import gathers_tokens
 from simpod.cost.kernels.pricer import KernelPricer
 from simpod.cost.kernels.variants import (
@@ -76,6 +77,25 @@ def part_statuses(
         "mtp": dense,
     }
     return {part: known.get(part, "assumed") for part in STEP_PARTS}
+
+
+def parts_of(model: ModelSpec, layout: Layout) -> tuple[str, ...]:
+    """Those of `STEP_PARTS` that a step of a group can have, in that order."""
+    is_apart, meets = layout.expert_dies > 0, meets_in_layers(model, layout)
+    is_there = {
+        "experts": model.moe is not None,
+        "all_reduce": layout.tp > 1 and not layout.is_staged,
+        "latent_gather": layout.is_staged,
+        "head_exchange": layout.is_staged,
+        "dispatch": meets and not is_apart,
+        "dispatch_wait": layout.has_tokens_apart,
+        "combine": meets and not is_apart,
+        "combine_wait": meets and not is_apart,
+        "a2e": is_apart,
+        "e2a": is_apart,
+        "mtp": layout.mtp_layers > 0,
+    }
+    return tuple(part for part in STEP_PARTS if is_there.get(part, True))
 
 
 def worst(statuses: Sequence[Status]) -> Status:
