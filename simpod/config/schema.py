@@ -298,10 +298,10 @@ class Engine(_Section):
     samples_s: Positive | None = None
     """Record the load of every pool at this interval, in timeseries.parquet; default: never, with
     policies.scaling at its sample_s."""
-    max_graph_tokens: Index | None = None
+    max_graph_tokens: Annotated[int, Ge(0), Le(1_000_000)] | None = None
     """Largest batch that is captured as a graph, 0: none is; of requests with trtllm and sglang, of
-    tokens with others; default: that of the semantics."""
-    max_piece_tokens: Count | None = None
+    tokens with others; default: that of the semantics. Not with micro_batches or expert_dies."""
+    max_piece_tokens: Annotated[int, Ge(1), Le(1_000_000)] | None = None
     """Largest step with prompts that runs as pieces of graphs, cut at each attention; default:
     none, with vllm-v1 up to the largest batch."""
     experts_library: Library | None = None
