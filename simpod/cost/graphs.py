@@ -63,21 +63,6 @@ class Graphs:
     """Of steps with prompts, in tokens; None: the same as of batches."""
 
     @property
-    def sizes(self) -> Ints:
-        """Of batches of decodes, ascending."""
-        return self.batches.all
-
-    @property
-    def padded(self) -> list[int]:
-        """What a batch of 0, 1, 2, ... runs as."""
-        return self.batches.padded
-
-    @property
-    def max_tokens(self) -> int:
-        """The largest batch, of requests where those are counted."""
-        return self.batches.most
-
-    @property
     def prompts(self) -> Sizes:
         """Of steps with prompts."""
         return self.batches if self.pieces is None else self.pieces
@@ -85,9 +70,9 @@ class Graphs:
     def padded_tokens(self, tokens_per_decode: int) -> list[int]:
         """Tokens that a batch of 0, 1, 2, ... tokens runs as, each request having so many."""
         if tokens_per_decode == 1 or not self.counts_requests:
-            return self.padded
-        tokens = np.arange(self.max_tokens * tokens_per_decode + 1)
-        requests = np.array(self.padded)[-(-tokens // tokens_per_decode)]
+            return self.batches.padded
+        tokens = np.arange(self.batches.most * tokens_per_decode + 1)
+        requests = np.array(self.batches.padded)[-(-tokens // tokens_per_decode)]
         found: list[int] = (requests * tokens_per_decode).tolist()
         return found
 
