@@ -216,7 +216,8 @@ class StepPricer:
         """All ranks run the graph of the fullest one, which has `fullest` tokens."""
         padded, least_s = self._as_graph(fullest)
         base_s = self._rank.seconds(padded)
-        rest_s, parts = self._after_meeting(padded * self.num_ranks, padded, fullest)
+        group_tokens = padded * self.num_ranks
+        rest_s, parts = self._after_meeting(group_tokens, padded, fullest, self._late_frac)
         parts = parts + self._rank.parts[padded]
         return _launched(_Meeting(base_s, rest_s, parts), base_s, least_s)
 
