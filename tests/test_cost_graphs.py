@@ -15,7 +15,7 @@ from cost_examples import (
 
 from simpod.config import load_experiment, load_hardware
 from simpod.cost import Batch, Layout, StepPricer
-from simpod.cost.graphs import EACH_BATCH, SGLANG_GRAPHS, TRTLLM_GRAPHS, VLLM_GRAPHS
+from simpod.cost.graphs import ANY_BATCH, SGLANG_GRAPHS, TRTLLM_GRAPHS, VLLM_GRAPHS
 from simpod.cost.operators import step_kernels, step_pieces
 from simpod.cost.pricer import step_pricer
 from simpod.cost.semantics import SEMANTICS
@@ -65,7 +65,7 @@ def test_padded_rows_cost_what_rows_cost_but_for_attention_head_and_sampling():
     """9 sequences run as 16: what is padded costs as 16 of them, attention as of 9."""
     names = ("projections", "ffn", "elementwise", "all_reduce")
     nine, sixteen = parts(9), parts(16)
-    plain = replace(SEMANTICS["vllm-v1"], graphs=None)
+    plain = replace(SEMANTICS["vllm-v1"], graphs=ANY_BATCH)
     unpadded = parts(9, semantics=plain)
     for name in names:
         index = STEP_PARTS.index(name)
@@ -156,7 +156,9 @@ def test_an_experiment_says_how_large_graphs_are():
     assert load_experiment("llama70b-h100-colocated", few).semantics.graphs.batches.most == 64
     each = load_experiment("quickstart", few).semantics.graphs
     assert each.batches.all.tolist() == list(range(1, 65))
-    assert load_experiment("quickstart", few[:1]).semantics.graphs is None
+    assert load_experiment("quickstart", few[:1]).semantics.graphs.batches is None
+    alone = [few[0], "engine.max_piece_tokens=4096"]
+    assert load_experiment("quickstart", alone).semantics.graphs.batches is None
     pieces = [*few, "engine.semantics=trtllm", "engine.max_piece_tokens=4096"]
     graphs = load_experiment("llama70b-h100-colocated", pieces).semantics.graphs
     assert (graphs.batches.most, graphs.prompts.most) == (64, 4096)
@@ -182,7 +184,7 @@ def test_micro_batches_with_prompts_run_as_pieces_where_there_are_some(expert_di
 
 @pytest.mark.parametrize("semantics", ["vllm-v1", "flowserve"])
 def test_without_graphs_every_step_is_launched(semantics):
-    none = replace(SEMANTICS[semantics], graphs=EACH_BATCH.up_to(0), eager_launch_s=1e-3)
+    none = replace(SEMANTICS[semantics], graphs=ANY_BATCH.up_to(0), eager_launch_s=1e-3)
     pricer = StepPricer(LLAMA_70B, GPU_NODES, TP8, none)
     assert pricer.price(decode_batch(1, 500)).base_s == pytest.approx(pricer._eager_s, rel=1e-12)
 

@@ -17,7 +17,7 @@ from simpod.cluster.experts.routing import (
 from simpod.config import load_hardware
 from simpod.cost import Batch, Layout, StepPricer, StepPrices, plan_memory, step_pricer
 from simpod.cost.core_split import share_of_cores
-from simpod.cost.graphs import EACH_BATCH
+from simpod.cost.graphs import ANY_BATCH
 from simpod.cost.memory_rules import MemoryLimits
 from simpod.cost.micro_batches import MicroBatches
 from simpod.cost.parts import COMBINE_WAIT, DISPATCH_WAIT, EXPERTS, PartCosts
@@ -322,7 +322,7 @@ def test_ranks_wait_for_slow_kernels_and_the_law_still_holds() -> None:
 def test_graphs_of_every_size_cost_what_no_bound_does() -> None:
     """Ranks alike, a load on every die: slow kernels of experts are waited for in either case."""
     flowserve = SEMANTICS["flowserve"]
-    bound = replace(flowserve, graphs=EACH_BATCH)
+    bound = replace(flowserve, graphs=ANY_BATCH.up_to(4096))
     free, bounded = (
         StepPricer(DEEPSEEK_R1, HARDWARE, COLOCATED, each, loads_of(BalancedRouting()))
         for each in (flowserve, bound)

@@ -31,7 +31,6 @@ from simpod.config.scaling import resolve_scaling
 from simpod.config.schema import Experiment
 from simpod.config.strict_yaml import read_yaml
 from simpod.config.validate import validate
-from simpod.cost.graphs import EACH_BATCH
 from simpod.cost.semantics import Semantics, semantics_of
 from simpod.errors import ConfigError, InvariantError
 from simpod.hardware.spec import HardwareProfile
@@ -185,9 +184,9 @@ def _semantics(experiment: Experiment, specs: Sequence[PoolSpec], problems: Prob
                 "decode steps with micro_batches or expert_dies are graphs of any size",
                 hint="leave it out, or decode in one batch",
             )
-        graphs = (graphs or EACH_BATCH).up_to(engine.max_graph_tokens)
+        graphs = graphs.up_to(engine.max_graph_tokens)
     if engine.max_piece_tokens is not None:
-        graphs = (graphs or EACH_BATCH).with_pieces(engine.max_piece_tokens)
+        graphs = graphs.with_pieces(engine.max_piece_tokens)
     return found if graphs is found.graphs else replace(found, graphs=graphs)
 
 

@@ -13,7 +13,7 @@ class PromptLaunches:
     def __init__(self, model: ModelSpec, layout: Layout, semantics: Semantics) -> None:
         self.eager_s = semantics.eager_launch_s * op.step_kernels(model, layout)
         self.pieces_s = semantics.eager_launch_s * op.step_pieces(model)
-        self._most_tokens = semantics.graphs.prompts.most if semantics.graphs else 0
+        self._most_tokens = semantics.graphs.prompts.most
         self._tokens_per_decode = layout.tokens_per_decode
 
     def seconds(self, batch: Batch) -> float:

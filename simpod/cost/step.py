@@ -103,10 +103,9 @@ class StepPricer:
         self._prompt_s = lru_cache(MAX_COMPOSITIONS)(self._prompts.one)
         launches = PromptLaunches(model, layout, chosen)
         self._eager_s, self._pieces_s = launches.eager_s, launches.pieces_s
-        graphs = chosen.graphs
-        self._padded = graphs.padded_tokens(layout.tokens_per_decode) if graphs else None
+        self._padded = chosen.graphs.padded_tokens(layout.tokens_per_decode)
         self._max_graph_tokens = len(self._padded) - 1 if self._padded else 0
-        self._pieces = graphs.prompts.padded if graphs else [0]
+        self._pieces = chosen.graphs.prompts.padded
         self._rank = Table(costs.tokens)
         late_frac = hardware.calibration.decode_kernel_spread_frac * slowest_of(layout.dp)
         self._late_frac = late_frac if costs.meets else 0.0
