@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from policy_cases import chunks_of, decoding, make, prompt, rank
 
-from simpod.errors import ConfigError
+from simpod.errors import ConfigError, PolicyError
 from simpod.policies import BatchPlan, resolve
 from simpod.policies.batching.token_reserve import TokenReserve
 from simpod.policies.roles import PolicyRef
@@ -271,3 +271,25 @@ def test_who_has_come_and_gone_is_not_on_its_way():
     served = pulled("sglang", at([0.0, 0.0, 0.0], 16, 3), blocks=40)
     assert served.transfer_start_s[1:].tolist() == served.finish_s[:-1].tolist()
     assert not np.isnan(served.finish_s).any()
+
+
+class Refusing:
+    """Pulls nothing, ever; or does not say so."""
+
+    def __init__(self, answer):
+        self.answer = answer
+
+    def __call__(self, view):
+        return BatchPlan({seq.seq_id: seq.uncached_tokens for seq in view.prefilling})
+
+    def may_pull(self, view, coming, seq):
+        return self.answer
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [(False, "may_pull refuses for ever while 1 prompts wait"), ("no", "may_pull returned 'no'")],
+)
+def test_a_scheduler_that_starves_a_decode_rank_is_blamed(answer, said):
+    with pytest.raises(PolicyError, match=said):
+        pulled(lambda: Refusing(answer), at([0.0], 16, 3), blocks=40)

@@ -94,7 +94,9 @@ def test_an_experiment_counts_its_kernel_constants_and_has_them_in_json(tmp_path
     assert "hardware.kernels" not in table
     assert "Kernels of a100, with the libraries of vllm-v1: 17 calibrated" in table
     rests_on = " ".join(table.split())
-    assert "Parts of a step of pool server: calibrated: attention, projections" in rests_on
+    assert (
+        "Parts of a step of pool server: calibrated: attention, projections, ffn, head" in rests_on
+    )
     document = json.loads(call("explain", file, "--json").stdout)["document"]
     assert document["hardware"]["kernels"]["gemm"]["bf16"]["constants"]["hbm_frac"] > 0.5
 

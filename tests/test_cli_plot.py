@@ -1,11 +1,13 @@
 """`simpod plot topology`: a picture of any profile, or a reason why not."""
 
+import os
 import sys
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+from simpod.cli.files import new_file
 from simpod.cli.main import app
 
 
@@ -66,6 +68,22 @@ def test_the_folder_of_a_picture_is_made_and_what_cannot_be_written_is_told(tmp_
         done = plot("h100", "-o", wrong)
         assert done.exit_code == 2
         assert message in done.output
+
+
+def test_a_bug_while_a_file_is_made_is_no_mistake_of_the_user(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="a bug"), new_file(tmp_path / "x", overwrite=False):
+        raise RuntimeError("a bug")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_pipe_can_be_written_to() -> None:
+    """What `--out /dev/stdout --overwrite | less` does."""
+    reading, writing = os.pipe()
+    with new_file(Path(f"/dev/fd/{writing}"), overwrite=True) as draft:
+        draft.write_text("page")
+    assert os.read(reading, 10) == b"page"
+    os.close(reading)
+    os.close(writing)
 
 
 @pytest.mark.parametrize(

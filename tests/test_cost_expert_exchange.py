@@ -4,14 +4,24 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from cost_examples import DEEPSEEK_R1, NPU_POD, SMALL_MOE, ep_layout
+from cost_examples import (
+    DEEPSEEK_R1,
+    LLAMA_70B,
+    NPU_POD,
+    SMALL_MOE,
+    add_prompts,
+    decode_batch,
+    ep_layout,
+)
 
 from simpod.config import load_hardware
 from simpod.cost import Layout
 from simpod.cost import operators as op
 from simpod.cost.collectives import dispatch_message_bytes, expert_exchange
 from simpod.cost.expert_exchange import ExpertExchange
-from simpod.cost.statuses import part_statuses, worst
+from simpod.cost.pricer import step_pricer
+from simpod.cost.semantics import SEMANTICS
+from simpod.cost.statuses import part_statuses, parts_of, worst
 from simpod.hardware.kernels.fits import KernelFits
 from simpod.records.columns import STEP_PARTS
 
@@ -86,22 +96,51 @@ def test_without_copies_at_home_messages_are_more_uneven_than_loads(name):
 
 
 def test_statuses_are_those_of_the_kernels_that_price_a_part():
-    h100 = load_hardware("h100")
-    found = part_statuses(SMALL_MOE, h100, Layout(dies=8, tp=8), "mixed")
+    h100, vllm = load_hardware("h100"), SEMANTICS["vllm-v1"]
+    found = part_statuses(SMALL_MOE, h100, Layout(dies=8, tp=8), "mixed", vllm)
     assert list(found) == list(STEP_PARTS)
     assert {found[part] for part in ("attention", "projections", "ffn", "experts", "head")} == {
         "calibrated"
     }
     assert found["elementwise"] == found["sampling"] == found["host_gap"] == "assumed"
-    relative = part_statuses(SMALL_MOE, load_hardware("h200"), Layout(dies=8, tp=8), "mixed")
+    h200 = load_hardware("h200")
+    relative = part_statuses(SMALL_MOE, h200, Layout(dies=8, tp=8), "mixed", vllm)
     assert relative["attention"] == relative["experts"] == "family"
-    bare = part_statuses(
-        SMALL_MOE, replace(h100, kernels=KernelFits()), Layout(dies=8, tp=8), "mixed"
-    )
+    none = replace(h100, kernels=KernelFits())
+    bare = part_statuses(SMALL_MOE, none, Layout(dies=8, tp=8), "mixed", vllm)
     assert set(bare.values()) == {"assumed"}
     assert found["a2e"] == found["e2a"] == "assumed"  # DeepEP has no such exchange
-    pod = part_statuses(DEEPSEEK_R1, load_hardware("cloudmatrix384"), ep_layout(32), "decode")
+    ascend = load_hardware("cloudmatrix384")
+    pod = part_statuses(DEEPSEEK_R1, ascend, ep_layout(32), "decode", SEMANTICS["flowserve"])
     assert pod["a2e"] == pod["e2a"] == "calibrated"
+
+
+@pytest.mark.parametrize(
+    ("model", "layout", "absent"),
+    [
+        (LLAMA_70B, Layout(dies=8, tp=8), {"experts", "dispatch", "dispatch_wait", "a2e", "mtp"}),
+        (SMALL_MOE, Layout(dies=8, tp=8), {"dispatch", "combine", "latent_gather"}),
+        (SMALL_MOE, ep_layout(8, micro_batches=2), {"a2e", "e2a", "all_reduce"}),
+        (SMALL_MOE, ep_layout(8, expert_dies=8), {"dispatch", "combine", "combine_wait"}),
+    ],
+)
+def test_parts_of_a_step_are_those_that_take_time(model, layout, absent):
+    counts = [40] * layout.dp
+    batch = add_prompts(decode_batch(counts, 20_000), 300)
+    batch.prefill_tokens[0] += 500
+    prices = step_pricer(model, load_hardware("cloudmatrix384"), layout).price(batch)
+    found = set(parts_of(model, layout))
+    assert {part for part, s in zip(STEP_PARTS, prices.parts(), strict=True) if s > 0.0} <= found
+    assert absent.isdisjoint(found)
+
+
+def test_tokens_that_are_gathered_have_the_status_of_collectives():
+    """Here nobody has measured the exchange."""
+    b200 = load_hardware("b200")
+    b200 = replace(b200, kernels=replace(b200.kernels, exchange={}))
+    for engine, status in (("vllm-v1", "assumed"), ("trtllm", "calibrated")):
+        found = part_statuses(DEEPSEEK_R1, b200, ep_layout(8), "mixed", SEMANTICS[engine])
+        assert {found[part] for part in ("dispatch", "combine", "combine_wait")} == {status}
 
 
 def test_the_worst_status_counts():

@@ -15,10 +15,11 @@ from cost_examples import (
 
 from simpod.config import load_experiment, load_hardware
 from simpod.cost import Batch, Layout, StepPricer
-from simpod.cost.graphs import EACH_BATCH, SGLANG_GRAPHS, TRTLLM_GRAPHS, VLLM_GRAPHS
-from simpod.cost.operators import step_kernels
+from simpod.cost.graphs import ANY_BATCH, SGLANG_GRAPHS, TRTLLM_GRAPHS, VLLM_GRAPHS
+from simpod.cost.operators import step_kernels, step_pieces
 from simpod.cost.pricer import step_pricer
 from simpod.cost.semantics import SEMANTICS
+from simpod.errors import ConfigError
 from simpod.records.columns import STEP_PARTS
 
 ATTENTION, HOST_GAP = STEP_PARTS.index("attention"), STEP_PARTS.index("host_gap")
@@ -26,33 +27,33 @@ TP8 = Layout(dies=8, tp=8)
 
 
 def test_sizes_of_engines():
-    assert VLLM_GRAPHS.sizes[:6].tolist() == [1, 2, 4, 8, 16, 24]
-    assert VLLM_GRAPHS.sizes[-3:].tolist() == [480, 496, 512]
-    assert len(VLLM_GRAPHS.sizes) == 3 + 31 + 17
-    assert SGLANG_GRAPHS.sizes[:7].tolist() == [1, 2, 4, 8, 12, 16, 24]
-    assert TRTLLM_GRAPHS.sizes[-5:].tolist() == [128, 256, 512, 1024, 2048]
+    assert VLLM_GRAPHS.batches.all[:6].tolist() == [1, 2, 4, 8, 16, 24]
+    assert VLLM_GRAPHS.batches.all[-3:].tolist() == [480, 496, 512]
+    assert len(VLLM_GRAPHS.batches.all) == 3 + 31 + 17
+    assert SGLANG_GRAPHS.batches.all[:7].tolist() == [1, 2, 4, 8, 12, 16, 24]
+    assert TRTLLM_GRAPHS.batches.all[-5:].tolist() == [128, 256, 512, 1024, 2048]
 
 
 @pytest.mark.parametrize("graphs", [VLLM_GRAPHS, SGLANG_GRAPHS, TRTLLM_GRAPHS])
 def test_a_batch_runs_as_the_smallest_graph_that_holds_it(graphs):
-    assert [graphs.padded[n] for n in (1, 3, 4, 9, 128)] == [
+    assert [graphs.batches.padded[n] for n in (1, 3, 4, 9, 128)] == [
         1,
         4,
         4,
         12 if graphs is SGLANG_GRAPHS else 16,
         128,
     ]
-    for tokens in range(1, graphs.max_tokens + 1):
-        padded = graphs.padded[tokens]
+    for tokens in range(1, graphs.batches.most + 1):
+        padded = graphs.batches.padded[tokens]
         assert padded >= tokens
-        assert graphs.padded[padded] == padded
+        assert graphs.batches.padded[padded] == padded
 
 
 def test_another_largest_batch_is_captured_too():
     few = VLLM_GRAPHS.up_to(37)
-    assert few.sizes.tolist() == [1, 2, 4, 8, 16, 24, 32, 37]
-    assert few.padded[33] == 37
-    assert VLLM_GRAPHS.up_to(2048).sizes[-1] == 2048
+    assert few.batches.all.tolist() == [1, 2, 4, 8, 16, 24, 32, 37]
+    assert few.batches.padded[33] == 37
+    assert VLLM_GRAPHS.up_to(2048).batches.all[-1] == 2048
 
 
 def parts(seqs, layout=TP8, model=LLAMA_70B, semantics="vllm-v1"):
@@ -64,7 +65,7 @@ def test_padded_rows_cost_what_rows_cost_but_for_attention_head_and_sampling():
     """9 sequences run as 16: what is padded costs as 16 of them, attention as of 9."""
     names = ("projections", "ffn", "elementwise", "all_reduce")
     nine, sixteen = parts(9), parts(16)
-    plain = replace(SEMANTICS["vllm-v1"], graphs=None)
+    plain = replace(SEMANTICS["vllm-v1"], graphs=ANY_BATCH)
     unpadded = parts(9, semantics=plain)
     for name in names:
         index = STEP_PARTS.index(name)
@@ -105,7 +106,7 @@ def test_graphs_of_requests_hold_all_of_their_drafts():
     assert TRTLLM_GRAPHS.padded_tokens(4)[33] == 64  # nine requests, the last not with all
     assert len(TRTLLM_GRAPHS.padded_tokens(4)) == 4 * 2048 + 1
     assert VLLM_GRAPHS.padded_tokens(4)[36] == 40
-    assert SGLANG_GRAPHS.padded_tokens(1) == SGLANG_GRAPHS.padded
+    assert SGLANG_GRAPHS.padded_tokens(1) == SGLANG_GRAPHS.batches.padded
     drafts = Layout(dies=8, tp=8, mtp_layers=3, mtp_acceptance=0.5)
     fits, beyond = (
         StepPricer(LLAMA_70B, GPU_NODES, drafts, replace(trtllm, graphs=graphs)).price(
@@ -141,7 +142,7 @@ def test_pieces_are_captured_where_they_are_asked_for():
     graphs = TRTLLM_GRAPHS.with_pieces(1100)
     assert graphs.prompts.all.tolist() == [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 768, 1024, 1100]
     assert [graphs.prompts.padded[n] for n in (100, 200, 986, 1030)] == [128, 256, 1024, 1100]
-    assert graphs.padded == TRTLLM_GRAPHS.padded
+    assert graphs.batches.padded == TRTLLM_GRAPHS.batches.padded
     trtllm = replace(SEMANTICS["trtllm"], eager_launch_s=1e-3, graphs=graphs)
     assert prompt_s(985, trtllm) == pytest.approx(80 * 3 * 1e-3, rel=1e-9)
     assert prompt_s(1100, trtllm) > 3 * prompt_s(985, trtllm)  # with a decode: 1,101 tokens
@@ -152,27 +153,47 @@ def test_pieces_are_captured_where_they_are_asked_for():
 
 def test_an_experiment_says_how_large_graphs_are():
     few = ["workload.num_requests=5", "engine.max_graph_tokens=64"]
-    assert load_experiment("llama70b-h100-colocated", few).semantics.graphs.max_tokens == 64
+    assert load_experiment("llama70b-h100-colocated", few).semantics.graphs.batches.most == 64
     each = load_experiment("quickstart", few).semantics.graphs
-    assert each.sizes.tolist() == list(range(1, 65))
-    assert load_experiment("quickstart", few[:1]).semantics.graphs is None
+    assert each.batches.all.tolist() == list(range(1, 65))
+    assert load_experiment("quickstart", few[:1]).semantics.graphs.batches is None
+    alone = [few[0], "engine.max_piece_tokens=4096"]
+    assert load_experiment("quickstart", alone).semantics.graphs.batches is None
     pieces = [*few, "engine.semantics=trtllm", "engine.max_piece_tokens=4096"]
     graphs = load_experiment("llama70b-h100-colocated", pieces).semantics.graphs
-    assert (graphs.max_tokens, graphs.prompts.most) == (64, 4096)
+    assert (graphs.batches.most, graphs.prompts.most) == (64, 4096)
+
+
+@pytest.mark.parametrize("name", ["cloudmatrix-infer-decode", "xdeepserve-disaggregated-768"])
+def test_pipelined_decodes_have_no_largest_graph(name):
+    with pytest.raises(ConfigError, match="decode steps with micro_batches or expert_dies"):
+        load_experiment(name, ["engine.max_graph_tokens=64"])
+    plain = ["deployment.decode.micro_batches=1", "engine.max_graph_tokens=64"]
+    assert load_experiment("cloudmatrix-infer-decode", plain).semantics.graphs.batches.most == 64
+
+
+@pytest.mark.parametrize("expert_dies", [0, 8])
+def test_micro_batches_with_prompts_run_as_pieces_where_there_are_some(expert_dies):
+    layout = ep_layout(8, micro_batches=2, expert_dies=expert_dies)
+    slow = replace(SEMANTICS["vllm-v1"], eager_launch_s=1.0)
+    pricer = step_pricer(SMALL_MOE, load_hardware("cloudmatrix384"), layout, slow)
+    for tokens, launches in ((500, step_pieces(SMALL_MOE)), (600, step_kernels(SMALL_MOE, layout))):
+        base_s = pricer.price(add_prompts(decode_batch([0] * 8, 0), tokens)).base_s
+        assert 2 * launches <= base_s < 2 * launches + 1e-3
 
 
 @pytest.mark.parametrize("semantics", ["vllm-v1", "flowserve"])
 def test_without_graphs_every_step_is_launched(semantics):
-    none = replace(SEMANTICS[semantics], graphs=EACH_BATCH.up_to(0), eager_launch_s=1e-3)
+    none = replace(SEMANTICS[semantics], graphs=ANY_BATCH.up_to(0), eager_launch_s=1e-3)
     pricer = StepPricer(LLAMA_70B, GPU_NODES, TP8, none)
     assert pricer.price(decode_batch(1, 500)).base_s == pytest.approx(pricer._eager_s, rel=1e-12)
 
 
-@pytest.mark.parametrize("micro_batches", [1, 2])
-def test_on_ascend_prompts_are_launched_kernel_by_kernel(micro_batches):
+@pytest.mark.parametrize(("micro_batches", "expert_dies"), [(1, 0), (2, 0), (2, 8)])
+def test_on_ascend_prompts_are_launched_kernel_by_kernel(micro_batches, expert_dies):
     """xDeepServe 4.4: decodes are one graph, prompts operator by operator."""
     hardware = load_hardware("cloudmatrix384")
-    layout = ep_layout(8, micro_batches=micro_batches)
+    layout = ep_layout(8, micro_batches=micro_batches, expert_dies=expert_dies)
     slow = replace(SEMANTICS["flowserve"], eager_launch_s=1.0)
     pricer = step_pricer(SMALL_MOE, hardware, layout, slow)
     decodes = decode_batch([40] * 8, 20_000)

@@ -17,6 +17,7 @@ from simpod.cluster.experts.routing import (
 from simpod.config import load_hardware
 from simpod.cost import Batch, Layout, StepPricer, StepPrices, plan_memory, step_pricer
 from simpod.cost.core_split import share_of_cores
+from simpod.cost.graphs import ANY_BATCH
 from simpod.cost.memory_rules import MemoryLimits
 from simpod.cost.micro_batches import MicroBatches
 from simpod.cost.parts import COMBINE_WAIT, DISPATCH_WAIT, EXPERTS, PartCosts
@@ -316,6 +317,19 @@ def test_ranks_wait_for_slow_kernels_and_the_law_still_holds() -> None:
     later = batch_of(32)
     later.gained_tokens = 10
     assert pricer.price(later).base_s == pytest.approx(found.base_s + 10 * found.slope_s)
+
+
+def test_graphs_of_every_size_cost_what_no_bound_does() -> None:
+    """Ranks alike, a load on every die: slow kernels of experts are waited for in either case."""
+    flowserve = SEMANTICS["flowserve"]
+    bound = replace(flowserve, graphs=ANY_BATCH.up_to(4096))
+    free, bounded = (
+        StepPricer(DEEPSEEK_R1, HARDWARE, COLOCATED, each, loads_of(BalancedRouting()))
+        for each in (flowserve, bound)
+    )
+    expected, found = free.price(batch_of(32)), bounded.price(batch_of(32))
+    assert found.base_s == pytest.approx(expected.base_s, rel=1e-12)
+    assert found.parts() == pytest.approx(expected.parts(), rel=1e-9)
 
 
 def test_one_rank_waits_for_nobody() -> None:

@@ -110,9 +110,10 @@ def test_products_are_priced_each_with_its_own_tokens() -> None:
 # --- constants from dense products ----------------------------------------------------------------
 
 
-def test_what_dense_products_say_of_grouped_ones() -> None:
+@pytest.mark.parametrize("exposed_frac", [0.0, 1e-17])
+def test_what_dense_products_say_of_grouped_ones(exposed_frac: float) -> None:
     """A core that multiplies at 80 % of its peak and waits for nothing else."""
-    ideal = replace(REAL_GEMM, compute_frac=0.8, load_bytes_per_flop=0.3, exposed_frac=0.0)
+    ideal = replace(REAL_GEMM, compute_frac=0.8, load_bytes_per_flop=0.3, exposed_frac=exposed_frac)
     found = grouped_of_dense(DIE, ideal, START, "fp8_block")
     assert found.compute_frac == pytest.approx(0.8)
     assert found.half_tokens == pytest.approx(0.0)

@@ -26,12 +26,13 @@ class HostTakes:
         return self.launch_s
 
 
-def first_tokens(launch_s, times_s=(0.0, 0.0, 0.0), outputs=20):
+def first_tokens(launch_s, times_s=(0.0, 0.0, 0.0), outputs=20, duration_s=None):
     """Prompts of 10 tokens, one a step of 1 s."""
     pool = pool_inputs(pool_spec(max_step_tokens=12))
     pool = replace(pool, late_launches=None if launch_s is None else HostTakes(launch_s))
     load = at(list(times_s), 10, outputs)
-    records = Simulation(run_inputs(load, pool, batching="in_flight")).run()
+    inputs = run_inputs(load, pool, batching="in_flight", duration_s=duration_s)
+    records = Simulation(inputs).run()
     return records.requests.first_token_s.tolist()
 
 
@@ -55,6 +56,10 @@ def test_a_step_of_decodes_between_leaves_the_host_free():
 
 def test_answers_of_one_token_are_over_before():
     assert first_tokens(0.75, outputs=1) == [1.0, 2.0, 3.0]
+
+
+def test_what_would_leave_after_the_end_of_a_run_is_not_there():
+    assert first_tokens(0.75, duration_s=2.1) == pytest.approx([1.5, np.nan, np.nan], nan_ok=True)
 
 
 def test_launches_are_of_all_kernels_or_of_pieces():

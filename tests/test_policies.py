@@ -89,6 +89,28 @@ def test_the_check_finds_a_scheduler_that_draws_lots() -> None:
     assert any("other plans" in p for p in CHECKS["batching"](lambda: moody, "moody"))
 
 
+class Pulls:
+    """`fcfs` that answers the same whenever a prompt could be pulled."""
+
+    def __init__(self, answer: Any) -> None:
+        self.plan, self.answer = make("batching", "fcfs"), answer
+
+    def __call__(self, view: FakeBatchView) -> BatchPlan:
+        return self.plan(view)
+
+    def may_pull(self, view: FakeBatchView, coming: Any, seq: Any) -> Any:
+        return self.answer
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [(False, "may_pull refuses sequence"), (None, "may_pull returned None"), (True, "")],
+)
+def test_the_check_finds_decode_ranks_that_starve(answer: Any, said: str) -> None:
+    problems = CHECKS["batching"](lambda: Pulls(answer), "mine")
+    assert any(said in problem for problem in problems) is bool(said)
+
+
 @pytest.mark.parametrize("choice", [-1, 1 << 20, 0.0, None, "0"])
 def test_the_check_finds_broken_routers(choice: Any) -> None:
     problems = CHECKS["router"](lambda: lambda view, request: choice, "mine", views=20)

@@ -259,6 +259,31 @@ def test_an_engine_runs_the_library_it_was_told_to():
         with_libraries(b200, SEMANTICS["trtllm"], "marlin")
 
 
+def test_a_lent_library_can_be_told_and_other_formats_keep_the_usual_one():
+    h200 = load_hardware("h200")
+    own = h200.kernels.grouped_gemm
+    for told, bf16 in (("triton", "triton"), ("cutlass", "cutlass"), ("generated", "triton")):
+        fits = with_libraries(h200, SEMANTICS["vllm-v1"], told).kernels.grouped_gemm
+        assert {"bf16/triton", "bf16/cutlass"} & set(fits) == {f"bf16/{bf16}"}
+        mxfp4 = "w4a16_mxfp4/generated"
+        assert fits.get(mxfp4) is (own[mxfp4] if told == "generated" else None)
+
+
+@pytest.mark.parametrize(
+    ("model", "library", "message"),
+    [
+        ("qwen3-30b-a3b", "generated", "generated has no kernels of the experts of qwen3-30b-a3b"),
+        ("qwen3-30b-a3b", "deepgemm", "no experts' kernels of deepgemm; it has those of cutlass"),
+        ("llama-3.1-70b", "cutlass", "has no experts; leave it out"),
+    ],
+)
+def test_a_library_that_would_run_no_experts_is_refused(model, library, message):
+    changes = [f"model={model}", "hardware=h100", f"engine.experts_library={library}"]
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_experiment(EXPERIMENT, changes)
+    assert str(caught.value).startswith(f"--set engine.experts_library={library}")
+
+
 def test_an_experiment_says_the_library():
     changes = ["model=qwen3-30b-a3b", "hardware=b200", "engine.experts_library=cutlass"]
     (hardware,) = load_experiment(EXPERIMENT, changes).hardware.values()

@@ -234,15 +234,16 @@ def _explain_experiment(name: str, overrides: Sequence[str], *, as_json: bool) -
 
 def _part_lines(resolved: "ResolvedExperiment") -> Iterator[str]:
     """For each pool, which parts of its steps have prices of which status."""
-    from simpod.cost.statuses import STATUSES, part_statuses
+    from simpod.cost.statuses import STATUSES, part_statuses, parts_of
 
     for pool in resolved.pools:
         hardware = resolved.hardware[pool.name]
-        known = part_statuses(resolved.model, hardware, pool.layout, pool.role)
+        known = part_statuses(resolved.model, hardware, pool.layout, pool.role, resolved.semantics)
+        own = parts_of(resolved.model, pool.layout)
         groups = [
             f"{status}: {', '.join(part.replace('_', ' ') for part in parts)}"
             for status in STATUSES
-            if (parts := [part for part, its in known.items() if its == status])
+            if (parts := [part for part in own if known[part] == status])
         ]
         yield f"Parts of a step of pool {pool.name}: {'; '.join(groups)}"
 

@@ -19,20 +19,31 @@ def new_file(out: Path, *, overwrite: bool) -> Iterator[Path]:
         raise ConfigError(f"{out} is a folder: give the name of a file")
     if out.exists() and not overwrite:
         raise ConfigError(f"{out} exists: choose another name or add --overwrite")
-    try:
-        target = out.resolve()
+    draft = target = _target(out)
+    if not target.exists() or target.is_file():  # else a device or a pipe, such as /dev/stdout
         draft = target.with_name(f".{os.getpid()}.{target.name}")
-        if target.exists() and not target.is_file():  # a device, such as /dev/stdout
-            draft = target
+    try:
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield draft
-            draft.replace(target)
+            if draft != target:
+                draft.replace(target)
         finally:
             if draft != target:
                 draft.unlink(missing_ok=True)
-    except (OSError, RuntimeError) as error:  # RuntimeError: a circle of links, until Python 3.12
-        reason = getattr(error, "strerror", None) or error
-        raise ConfigError(f"{out}: cannot be written: {reason}") from error
+    except OSError as error:
+        raise _unwritable(out, error.strerror or error) from error
     except ConfigError as error:
         raise ConfigError([each.replace(str(draft), str(out)) for each in error.problems]) from None
+
+
+def _target(out: Path) -> Path:
+    """What a symbolic link points to; a device or a pipe has no other name that can be opened."""
+    try:
+        return out if out.exists() and not out.is_file() else out.resolve()
+    except (OSError, RuntimeError) as error:  # RuntimeError: a circle of links, until Python 3.12
+        raise _unwritable(out, getattr(error, "strerror", None) or error) from error
+
+
+def _unwritable(out: Path, reason: object) -> ConfigError:
+    return ConfigError(f"{out}: cannot be written: {reason}")

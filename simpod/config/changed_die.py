@@ -26,16 +26,18 @@ def rename_changed_die(die: Node | None, name: object, below: object) -> None:
         die.children()[NAME] = from_plain(_changed(name), _place(die, changed[0]), NAME)
 
 
-def rename_overridden_die(segments: list[str], root: Node) -> None:
-    """The same for one key below `hardware.die`, before `--set` puts it there."""
+def rename_overridden_die(segments: list[str], value: Node, root: Node) -> None:
+    """The same for one key below `hardware.die`, before `--set` puts `value` there."""
     if "hardware" not in segments or "die" not in segments[:-1]:
         return
     start = segments.index("hardware")
     if segments[start + 1 : start + 2] != ["die"] or segments[-1] in _NO_RATE:
         return
-    die = root.find(tuple(segments[: start + 2]))
+    die, old = root.find(tuple(segments[: start + 2])), root.find(tuple(segments))
     name = None if die is None else die.child(NAME)
-    if die is not None and name is not None and isinstance(name.value, str):
+    if die is None or name is None or name.place.is_override or not isinstance(name.value, str):
+        return
+    if old is None or old.plain() != value.plain():
         place = Place(f"derived: --set changes {segments[-1]}")
         die.children()[NAME] = from_plain(_changed(name.value), place, NAME)
 

@@ -9,18 +9,24 @@ triton`, VLLM_MXFP4_USE_MARLIN=1). Both were measured on the A100; their constan
 a die's rates, so they are lent to the other devices, and a price says `assumed`: of another family.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import lru_cache
-from typing import Final
+from typing import Final, Literal, NoReturn, get_args
 
 from simpod.config.references import load_hardware
+from simpod.cost.kernels.variants import GROUPED_GEMM, find, grouped_format
+from simpod.cost.operators import part_dtype
 from simpod.cost.semantics import Semantics
 from simpod.errors import ConfigError
 from simpod.hardware.kernels.fits import Fit
 from simpod.hardware.kernels.grouped_gemm import GroupedGemmConstants
 from simpod.hardware.spec import HardwareProfile
+from simpod.model.spec import ModelSpec
 
+Library = Literal["cutlass", "generated", "deepgemm", "triton", "marlin"]
+LIBRARIES: Final = get_args(Library)
+"""Those that an engine can be told to run."""
 LENDER: Final = "a100"
 LENT: Final[Mapping[str, str]] = {
     "bf16/triton": "bf16/triton",
@@ -39,37 +45,53 @@ def with_libraries(
     """The profile with the libraries of an engine; itself where the tables have them.
 
     A device whose tables have a variant of their own of a lent one keeps it. told: the library that
-    an engine was told to run, whatever it is by itself.
+    an engine was told to run, of formats that it has; ConfigError if it has none.
     """
+    own = hardware.kernels.grouped_gemm
+    fits = known = own
+    if own and (semantics.name, hardware.family) in BORROWERS:
+        known = {**_lender(), **own}
+        fits = {name: fit for name, fit in known.items() if name not in REPLACED}
     if told is not None:
-        return _with_one(hardware, told)
-    if (semantics.name, hardware.family) not in BORROWERS:
+        asked = {name: fit for name, fit in known.items() if _library(name) == told}
+        if not asked:
+            _refuse(hardware, known, told)
+        formats = {_format(name) for name in asked}
+        fits = asked | {name: fit for name, fit in fits.items() if _format(name) not in formats}
+    if fits is own:
         return hardware
-    own = hardware.kernels.grouped_gemm
-    if not own:
-        return hardware
-    lent = {name: fit for name, fit in _lender().items() if name not in own}
-    kept = {name: fit for name, fit in own.items() if name not in REPLACED}
-    kernels = replace(hardware.kernels, grouped_gemm={**lent, **kept})
-    return replace(hardware, kernels=kernels)
+    return replace(hardware, kernels=replace(hardware.kernels, grouped_gemm=fits))
 
 
-def _with_one(hardware: HardwareProfile, told: str) -> HardwareProfile:
-    """Of formats that `told` has, only its variant; other formats keep theirs."""
-    own = hardware.kernels.grouped_gemm
-    formats = {name.split("/")[0] for name in own if name.split("/")[-1] == told}
-    if not formats:
-        libraries = sorted({name.split("/")[-1] for name in own})
+def require_library(hardware: HardwareProfile, told: str, model: ModelSpec, dtype: str) -> None:
+    """ConfigError unless the experts of `model`, with weights of `dtype`, run kernels of `told`."""
+    if model.moe is None:
+        raise ConfigError(f"{model.name} has no experts; leave it out")
+    dtype = part_dtype(model, "experts", dtype)
+    fits = hardware.kernels.grouped_gemm
+    found = find(fits, GROUPED_GEMM[grouped_format(hardware, dtype)])
+    name = next(name for name, fit in fits.items() if fit is found)
+    if _library(name) != told:
         raise ConfigError(
-            f"engine.experts_library: hardware {hardware.name} has no experts' kernels of {told};"
-            f" it has those of {', '.join(libraries)}"
+            f"{told} has no kernels of the experts of {model.name}, which are {dtype}, on hardware"
+            f" {hardware.name}; left out: {_library(name)}"
         )
-    kept = {
-        name: fit
-        for name, fit in own.items()
-        if name.split("/")[0] not in formats or name.split("/")[-1] == told
-    }
-    return replace(hardware, kernels=replace(hardware.kernels, grouped_gemm=kept))
+
+
+def _refuse(hardware: HardwareProfile, known: Iterable[str], told: str) -> NoReturn:
+    names = sorted({_library(name) for name in known if _library(name) in LIBRARIES})
+    raise ConfigError(
+        f"hardware {hardware.name} has no experts' kernels of {told}; it has those of"
+        f" {', '.join(names) or 'no library'}"
+    )
+
+
+def _format(variant: str) -> str:
+    return variant.partition("/")[0]
+
+
+def _library(variant: str) -> str:
+    return variant.rpartition("/")[2]
 
 
 @lru_cache(maxsize=1)

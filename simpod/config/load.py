@@ -4,12 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path as FilePath
 
+from simpod.cluster import PoolSpec
 from simpod.config import library
 from simpod.config.aliases import POLICY_KEYS, SETTINGS_OF, canonicalise
 from simpod.config.document import build_document, origins_of
 from simpod.config.halves import join_halves
 from simpod.config.layouts import Derived
-from simpod.config.libraries import with_libraries
+from simpod.config.libraries import require_library, with_libraries
 from simpod.config.links import (
     DEFAULT_POLICIES,
     OPTIONAL_POLICIES,
@@ -30,7 +31,6 @@ from simpod.config.scaling import resolve_scaling
 from simpod.config.schema import Experiment
 from simpod.config.strict_yaml import read_yaml
 from simpod.config.validate import validate
-from simpod.cost.graphs import EACH_BATCH
 from simpod.cost.semantics import Semantics, semantics_of
 from simpod.errors import ConfigError, InvariantError
 from simpod.hardware.spec import HardwareProfile
@@ -102,8 +102,8 @@ def _resolve(experiment: Experiment, root: Node, problems: Problems) -> Resolved
     network = resolve_network(experiment, specs, hardware, problems, links)
     scaling = resolve_scaling(experiment, specs, hardware, problems)
     frontend = resolve_output(experiment, problems, links)
+    semantics, balancer = _semantics(experiment, specs, problems), experiment.policies.experts
     problems.stop()
-    semantics, balancer = _semantics(experiment), experiment.policies.experts
     policies = _policies(experiment, (*policy_keys(len(order)), *OPTIONAL_POLICIES), semantics)
     derived = _derived(experiment, pools, policies, plane) | links
     if experiment.engine.semantics is None:
@@ -114,7 +114,7 @@ def _resolve(experiment: Experiment, root: Node, problems: Problems) -> Resolved
         seed=experiment.seed,
         model=experiment.model,
         pools=specs,
-        hardware=_with_libraries(experiment, order, hardware, semantics),
+        hardware=_with_libraries(experiment, specs, hardware, semantics, problems),
         workload=experiment.workload,
         policies=policies,
         expert_routing=experiment.expert_routing,
@@ -156,21 +156,37 @@ def _derived(
 
 def _with_libraries(
     experiment: Experiment,
-    order: Sequence[str],
+    specs: Sequence[PoolSpec],
     hardware: Mapping[str, HardwareProfile],
     semantics: Semantics,
+    problems: Problems,
 ) -> dict[str, HardwareProfile]:
     told = experiment.engine.experts_library
-    return {name: with_libraries(hardware[name], semantics, told) for name in order}
+    found = {}
+    for spec in specs:
+        with problems.below(("engine", "experts_library")):
+            found[spec.name] = own = with_libraries(hardware[spec.name], semantics, told)
+            if told is not None:
+                require_library(own, told, experiment.model, spec.layout.weight_dtype)
+    problems.stop()
+    return found
 
 
-def _semantics(experiment: Experiment) -> Semantics:
+def _semantics(experiment: Experiment, specs: Sequence[PoolSpec], problems: Problems) -> Semantics:
+    """Whose rules a step follows; decodes of micro-batches have graphs of any size."""
     found = semantics_of(experiment.engine.semantics, experiment.hardware.family)
     graphs, engine = found.graphs, experiment.engine
+    layouts = [spec.layout for spec in specs if spec.role != "prefill"]
     if engine.max_graph_tokens is not None:
-        graphs = (graphs or EACH_BATCH).up_to(engine.max_graph_tokens)
+        if any(each.micro_batches > 1 or each.expert_dies for each in layouts):
+            problems.at(
+                ("engine", "max_graph_tokens"),
+                "decode steps with micro_batches or expert_dies are graphs of any size",
+                hint="leave it out, or decode in one batch",
+            )
+        graphs = graphs.up_to(engine.max_graph_tokens)
     if engine.max_piece_tokens is not None:
-        graphs = (graphs or EACH_BATCH).with_pieces(engine.max_piece_tokens)
+        graphs = graphs.with_pieces(engine.max_piece_tokens)
     return found if graphs is found.graphs else replace(found, graphs=graphs)
 
 

@@ -36,7 +36,7 @@ def apply_override(root: Node, text: str, expand: Expand, problems: Problems) ->
         return
     parent = _parent(root, segments, expand, problems, place)
     if parent is not None:
-        rename_overridden_die(segments, root)
+        rename_overridden_die(segments, node, root)
         _put(parent, segments, node, problems)
 
 

@@ -10,6 +10,7 @@ from annotated_types import Ge, Le, Lt
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from simpod.cluster.experts.routing import RoutingSpec
+from simpod.config.libraries import Library
 from simpod.cost.layout import AttentionParallelism
 from simpod.cost.pipeline.jitter import UNMITIGATED, HostPause
 from simpod.fields import Count, Index, NonNegative, Positive
@@ -297,13 +298,13 @@ class Engine(_Section):
     samples_s: Positive | None = None
     """Record the load of every pool at this interval, in timeseries.parquet; default: never, with
     policies.scaling at its sample_s."""
-    max_graph_tokens: Index | None = None
+    max_graph_tokens: Annotated[int, Ge(0), Le(1_000_000)] | None = None
     """Largest batch that is captured as a graph, 0: none is; of requests with trtllm and sglang, of
-    tokens with others; default: that of the semantics."""
-    max_piece_tokens: Count | None = None
+    tokens with others; default: that of the semantics. Not with micro_batches or expert_dies."""
+    max_piece_tokens: Annotated[int, Ge(1), Le(1_000_000)] | None = None
     """Largest step with prompts that runs as pieces of graphs, cut at each attention; default:
     none, with vllm-v1 up to the largest batch."""
-    experts_library: Literal["cutlass", "generated", "deepgemm", "triton", "marlin"] | None = None
+    experts_library: Library | None = None
     """Whose kernels run the experts, where the hardware profile has several of their format:
     TensorRT-LLM's moe_config.backend (generated: TRTLLM); default: the usual."""
     link_samples_s: Positive | None = None

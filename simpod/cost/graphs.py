@@ -56,44 +56,36 @@ class Graphs:
     """The captured batches of decodes, and the pieces of steps with prompts."""
 
     source: str
-    batches: Sizes
+    batches: Sizes | None
+    """None: of any size, as they are."""
     counts_requests: bool
     """A graph of a batch holds so many requests with all of their draft tokens; else tokens."""
     pieces: Sizes | None
     """Of steps with prompts, in tokens; None: the same as of batches."""
 
     @property
-    def sizes(self) -> Ints:
-        """Of batches of decodes, ascending."""
-        return self.batches.all
-
-    @property
-    def padded(self) -> list[int]:
-        """What a batch of 0, 1, 2, ... runs as."""
-        return self.batches.padded
-
-    @property
-    def max_tokens(self) -> int:
-        """The largest batch, of requests where those are counted."""
-        return self.batches.most
-
-    @property
     def prompts(self) -> Sizes:
         """Of steps with prompts."""
-        return self.batches if self.pieces is None else self.pieces
+        return self.pieces or self.batches or NO_PIECES
 
-    def padded_tokens(self, tokens_per_decode: int) -> list[int]:
-        """Tokens that a batch of 0, 1, 2, ... tokens runs as, each request having so many."""
+    def padded_tokens(self, tokens_per_decode: int) -> list[int] | None:
+        """Tokens that a batch of 0, 1, 2, ... tokens runs as, each request having so many.
+
+        None: as many as it has, however many.
+        """
+        if self.batches is None:
+            return None
+        padded = self.batches.padded
         if tokens_per_decode == 1 or not self.counts_requests:
-            return self.padded
-        tokens = np.arange(self.max_tokens * tokens_per_decode + 1)
-        requests = np.array(self.padded)[-(-tokens // tokens_per_decode)]
+            return padded
+        tokens = np.arange(self.batches.most * tokens_per_decode + 1)
+        requests = np.array(padded)[-(-tokens // tokens_per_decode)]
         found: list[int] = (requests * tokens_per_decode).tolist()
         return found
 
     def up_to(self, most: int) -> "Graphs":
-        """The same with another largest batch."""
-        return replace(self, batches=replace(self.batches, most=most))
+        """The same with a largest batch, or another one."""
+        return replace(self, batches=replace(self.batches or EVERY_SIZE, most=most))
 
     def with_pieces(self, most: int) -> "Graphs":
         """The same with pieces of steps with prompts up to so many tokens."""
@@ -103,6 +95,8 @@ class Graphs:
 NO_PIECES = Sizes(few=tuple(1 << power for power in range(8)), strides=((256, 256),), most=0)
 """Switched on, their sizes are those that TensorRT-LLM's users capture: powers of two up to 128,
 then every 256 (InferenceX, dsr1_fp8_b200_trt.sh, capture_num_tokens)."""
+EVERY_SIZE = Sizes(few=(), strides=((1, 1),), most=0)
+"""Where semantics bound no graph, but an experiment does."""
 VLLM_GRAPHS = Graphs(
     source="vLLM v1: 1, 2, 4, from 8 every 8, from 256 every 16; full graphs for decodes,"
     " pieces for the rest (cudagraph_mode FULL_AND_PIECEWISE)",
@@ -129,10 +123,9 @@ TRTLLM_GRAPHS = Graphs(
     counts_requests=True,
     pieces=NO_PIECES,
 )
-EACH_BATCH = Graphs(
+ANY_BATCH = Graphs(
     source="xDeepServe 4.4: a decode batch is compiled as it is; prompts are launched",
-    batches=Sizes(few=(), strides=((1, 1),), most=4096),
+    batches=None,
     counts_requests=False,
     pieces=NO_PIECES,
 )
-"""Where semantics bound no graph, but an experiment does: every size."""

@@ -11,12 +11,12 @@ class PromptLaunches:
     """Of one lock-step group; the fullest rank is waited for."""
 
     def __init__(self, model: ModelSpec, layout: Layout, semantics: Semantics) -> None:
-        self._eager_s = semantics.eager_launch_s * op.step_kernels(model, layout)
-        self._pieces_s = semantics.eager_launch_s * op.step_pieces(model)
-        self._most_tokens = semantics.graphs.prompts.most if semantics.graphs else 0
+        self.eager_s = semantics.eager_launch_s * op.step_kernels(model, layout)
+        self.pieces_s = semantics.eager_launch_s * op.step_pieces(model)
+        self._most_tokens = semantics.graphs.prompts.most
         self._tokens_per_decode = layout.tokens_per_decode
 
     def seconds(self, batch: Batch) -> float:
         """All kernels, or pieces of graphs and attention between them."""
         tokens = batch.decode_seqs * self._tokens_per_decode + batch.prefill_tokens
-        return self._pieces_s if tokens.max() <= self._most_tokens else self._eager_s
+        return self.pieces_s if tokens.max() <= self._most_tokens else self.eager_s

@@ -99,8 +99,6 @@ class PartCosts:
         self.window = model.attention.window_tokens or 0
         self._full_layers = model.num_full_layers + self.mtp
         self.num_moe_layers = model.num_moe_layers + (self.mtp if model.moe else 0)
-        self.eager_s = semantics.eager_launch_s * op.step_kernels(model, layout)
-        self.pieces_s = semantics.eager_launch_s * op.step_pieces(model)
         self._exchange = exchange_of(model, hardware, layout, semantics) if self.meets else None
         self._uneven: UnevenExperts | None = None
         if loads is not None:

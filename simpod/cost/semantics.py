@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-from simpod.cost.graphs import SGLANG_GRAPHS, TRTLLM_GRAPHS, VLLM_GRAPHS, Graphs
+from simpod.cost.graphs import ANY_BATCH, SGLANG_GRAPHS, TRTLLM_GRAPHS, VLLM_GRAPHS, Graphs
 from simpod.cost.memory_rules import SGLANG_MEMORY, TRTLLM_MEMORY, VLLM_MEMORY, MemoryRules
 
 
@@ -22,8 +22,8 @@ class Semantics:
     """Policy of `policies.batching` unless an experiment names one."""
     launch_frac: float
     """Of a kernel's stand-alone launch, what is left in a replayed graph with dependent launch."""
-    graphs: Graphs | None
-    """Batches that are captured as graphs; None: every batch is, as it is."""
+    graphs: Graphs
+    """Batches that are captured as graphs."""
     memory: MemoryRules
     """What is set aside before the KV cache."""
     steps_ahead: int
@@ -59,7 +59,7 @@ FLOWSERVE: Final = Semantics(
     " operator. A launch: 468 of Qwen3-8B on one die in 25.85 ms (vLLM Ascend's benchmark page)",
     batching="fcfs",
     launch_frac=1.0,
-    graphs=None,
+    graphs=ANY_BATCH,
     memory=MemoryRules(),
     steps_ahead=0,
     steps_ahead_apart=0,

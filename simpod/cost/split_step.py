@@ -15,6 +15,7 @@ from simpod.cost.exchange.shapes import Fabric
 from simpod.cost.exchange.trampoline import SplitShape, sending_s, trampoline_s
 from simpod.cost.expert_imbalance import ExpertSite, LoadModel, slowest_experts_s
 from simpod.cost.kernels.pricer import KernelPricer
+from simpod.cost.launches import PromptLaunches
 from simpod.cost.layout import Layout
 from simpod.cost.micro_batches import MicroBatches, RankCosts
 from simpod.cost.parts import A2E, DISPATCH_WAIT, E2A, EXPERTS, PartCosts, by_part
@@ -163,8 +164,9 @@ class SplitStepPricer:
         self._side = ExpertSide(model, hardware, layout, loads)
         self._expert_side = Table(self._side.fill)
         self._head = Table(costs.head)
-        self._domains = layout.domains
+        self._domains, self._count = layout.domains, layout.micro_batches
         self._num_layers, self._dense_layers = costs.num_layers, model.num_dense_layers
+        self._launches = PromptLaunches(model, layout, chosen)  # as on dies that have the experts
         self.mtp_share = costs.mtp / costs.num_layers  # of attention
 
     def renew(self, loads: LoadModel) -> None:
@@ -173,10 +175,15 @@ class SplitStepPricer:
         self._expert_side = Table(self._side.fill)
 
     def price(self, batch: Batch) -> StepPrices:
-        """The next step."""
+        """The next step; one with prompts takes at least its launches."""
+        prices = self._price(batch)
+        if not batch.prefill_tokens.any():
+            return prices
+        return prices.launched(self._count * self._launches.seconds(batch))
+
+    def _price(self, batch: Batch) -> StepPrices:
         costs = self._micro.price(batch)
-        micro = len(costs.tokens)
-        tokens = costs.tokens.reshape(micro, self._domains, -1).sum(axis=2).T
+        tokens = costs.tokens.reshape(self._count, self._domains, -1).sum(axis=2).T
         served = self._served(tokens)
         sending_s = self._side.sending_s(tokens)
         served[..., A2E] -= sending_s[..., np.newaxis]
@@ -187,7 +194,7 @@ class SplitStepPricer:
             experts_s=served[..., EXPERTS],
             e2a_s=served[..., E2A],
             num_domains=self._domains,
-            micro_batches=micro,
+            micro_batches=self._count,
             num_layers=self._num_layers,
             dense_layers=self._dense_layers,
         )
@@ -214,7 +221,6 @@ class SplitStepPricer:
 
     def _attention_s(self, costs: RankCosts) -> Floats:
         """[domains, micro_batches, layers]: of the slowest die of each domain."""
-
         by_layer_s = np.stack([costs.dense_s, costs.sparse_s])
         counts = [self._dense_layers, self._num_layers - self._dense_layers]
         of_dies = by_layer_s.reshape(*by_layer_s.shape[:2], self._domains, -1)

@@ -3,9 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from simpod.cost.collectives import meets_in_layers
+from simpod.cost.gather_exchange import gathers_tokens
+from simpod.cost.kernels.pricer import KernelPricer
 from simpod.cost.kernels.variants import (
     GEMM,
     GROUPED_GEMM,
+    collective_variants,
     decode_variants,
     find,
     gemm_format,
@@ -15,6 +19,7 @@ from simpod.cost.kernels.variants import (
 )
 from simpod.cost.layout import Layout
 from simpod.cost.operators import part_dtype
+from simpod.cost.semantics import Semantics
 from simpod.hardware.kernels.fits import Fit, Status
 from simpod.hardware.spec import HardwareProfile
 from simpod.model.spec import ModelSpec
@@ -27,7 +32,7 @@ STATUSES: tuple[Status, ...] = ("calibrated", "family", "assumed")
 
 
 def part_statuses(
-    model: ModelSpec, hardware: HardwareProfile, layout: Layout, role: str
+    model: ModelSpec, hardware: HardwareProfile, layout: Layout, role: str, semantics: Semantics
 ) -> dict[str, Status]:
     """Status of each part of a step.
 
@@ -49,7 +54,11 @@ def part_statuses(
             if role in (phase, "mixed")
         ]
     )
-    exchange = "assumed" if not hardware.kernels.exchange else of("exchange", ())
+    dispatch = combine = "assumed" if not hardware.kernels.exchange else of("exchange", ())
+    kernels = KernelPricer(hardware, semantics.launch_frac)
+    if semantics.gathers_few and gathers_tokens(model, hardware, layout, kernels):
+        dispatch = of("collective", collective_variants("all_gather")[0])
+        combine = of("collective", collective_variants("reduce_scatter")[0])
     split = of("exchange", (SPLIT,)) if SPLIT in hardware.kernels.exchange else "assumed"
     known: dict[str, Status] = {
         "attention": attention,
@@ -58,16 +67,35 @@ def part_statuses(
         "experts": of("grouped_gemm", GROUPED_GEMM[grouped_format(hardware, dtype)]),
         "all_reduce": of("collective", ("custom_graph/all_reduce", "hccl/all_reduce")),
         "latent_gather": of("collective", ("hccl/all_gather", "nccl/all_gather")),
-        "dispatch": exchange,
+        "dispatch": dispatch,
         "dispatch_wait": attention,
-        "combine": exchange,
-        "combine_wait": exchange,
+        "combine": combine,
+        "combine_wait": combine,
         "a2e": split,
         "e2a": split,
         "head": dense,
         "mtp": dense,
     }
     return {part: known.get(part, "assumed") for part in STEP_PARTS}
+
+
+def parts_of(model: ModelSpec, layout: Layout) -> tuple[str, ...]:
+    """Those of `STEP_PARTS` that a step of a group can have, in that order."""
+    is_apart, meets = layout.expert_dies > 0, meets_in_layers(model, layout)
+    is_there = {
+        "experts": model.moe is not None,
+        "all_reduce": layout.tp > 1 and not layout.is_staged,
+        "latent_gather": layout.is_staged,
+        "head_exchange": layout.is_staged,
+        "dispatch": meets and not is_apart,
+        "dispatch_wait": layout.has_tokens_apart,
+        "combine": meets and not is_apart,
+        "combine_wait": meets and not is_apart,
+        "a2e": is_apart,
+        "e2a": is_apart,
+        "mtp": layout.mtp_layers > 0,
+    }
+    return tuple(part for part in STEP_PARTS if is_there.get(part, True))
 
 
 def worst(statuses: Sequence[Status]) -> Status:

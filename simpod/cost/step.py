@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from simpod.cost.expert_imbalance import LoadModel
+from simpod.cost.launches import PromptLaunches
 from simpod.cost.layout import Layout
 from simpod.cost.parts import (
     ATTENTION,
@@ -100,11 +101,11 @@ class StepPricer:
         self._attention = ContextTable(costs.decode_attention_s)
         self._prompts = PromptTable(costs.prefill_attention_s)
         self._prompt_s = lru_cache(MAX_COMPOSITIONS)(self._prompts.one)
-        self._eager_s, self._pieces_s = costs.eager_s, costs.pieces_s
-        graphs = chosen.graphs
-        self._padded = graphs.padded_tokens(layout.tokens_per_decode) if graphs else None
+        launches = PromptLaunches(model, layout, chosen)
+        self._eager_s, self._pieces_s = launches.eager_s, launches.pieces_s
+        self._padded = chosen.graphs.padded_tokens(layout.tokens_per_decode)
         self._max_graph_tokens = len(self._padded) - 1 if self._padded else 0
-        self._pieces = graphs.prompts.padded if graphs else [0]
+        self._pieces = chosen.graphs.prompts.padded
         self._rank = Table(costs.tokens)
         late_frac = hardware.calibration.decode_kernel_spread_frac * slowest_of(layout.dp)
         self._late_frac = late_frac if costs.meets else 0.0
@@ -214,7 +215,8 @@ class StepPricer:
         """All ranks run the graph of the fullest one, which has `fullest` tokens."""
         padded, least_s = self._as_graph(fullest)
         base_s = self._rank.seconds(padded)
-        rest_s, parts = self._after_meeting(padded * self.num_ranks, padded, fullest)
+        group_tokens = padded * self.num_ranks
+        rest_s, parts = self._after_meeting(group_tokens, padded, fullest, self._late_frac)
         parts = parts + self._rank.parts[padded]
         return _launched(_Meeting(base_s, rest_s, parts), base_s, least_s)
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from simpod.cost.parts import ATTENTION, DISPATCH_WAIT, MTP
+from simpod.cost.parts import ATTENTION, DISPATCH_WAIT, HOST_GAP, MTP
 from simpod.cost.step_traffic import StepTraffic
 from simpod.cost.work import Floats, Ints
 
@@ -74,6 +74,15 @@ class StepPrices:
             mtp_share=self.mtp_share,
         )
         return parts_s.reshape(-1)
+
+    def launched(self, least_s: float) -> "StepPrices":
+        """The same for a step by itself, if the host takes `least_s` to launch its kernels."""
+        waits_s = least_s - self.base_s
+        if waits_s <= 0.0:
+            return self
+        fixed_s = self.fixed_s.copy()
+        fixed_s[HOST_GAP] += waits_s
+        return replace(self, base_s=least_s, fixed_s=fixed_s)
 
     def linear_tokens(self) -> int:
         """Largest g up to which the law holds: beyond it another rank is the slowest, say."""

@@ -4,15 +4,14 @@ The attention stream has two thirds of the cores (16 of 24 on a 910C die), the e
 rest; both see all of the memory's and the links' bandwidth.
 """
 
-from dataclasses import replace
-
 import numpy as np
 
 from simpod.cost.core_split import share_of_cores
 from simpod.cost.expert_imbalance import LoadModel
+from simpod.cost.launches import PromptLaunches
 from simpod.cost.layout import Layout
 from simpod.cost.micro_batches import MicroBatches
-from simpod.cost.parts import HOST_GAP, PartCosts
+from simpod.cost.parts import PartCosts
 from simpod.cost.pipeline.streams import CoreSplit, StreamTimes, alike_s
 from simpod.cost.prompt_streams import PromptStreams
 from simpod.cost.semantics import Semantics, semantics_of
@@ -53,7 +52,7 @@ class StreamStepPricer:
             else None
         )
         self._num_layers = costs.num_layers
-        self._launches_s = self._count * whole.eager_s
+        self._launches = PromptLaunches(model, layout, chosen)
         self.mtp_share = costs.mtp / costs.num_layers  # of attention
 
     def renew(self, loads: LoadModel) -> None:
@@ -104,7 +103,7 @@ class StreamStepPricer:
             return self._price(batch)
         alone = self._prompts if not batch.decode_seqs.any() else None
         prices = alone.price(batch) if alone is not None else self._price(batch)
-        return _launched(prices, self._launches_s)
+        return prices.launched(self._count * self._launches.seconds(batch))
 
     def _price(self, batch: Batch) -> StepPrices:
         """Of decodes, alone or beside prompts."""
@@ -127,13 +126,3 @@ class StreamStepPricer:
             rank_slope_s=np.zeros(self._num_ranks),
             room_tokens=0,
         )
-
-
-def _launched(prices: StepPrices, least_s: float) -> StepPrices:
-    """The same step, if the host takes `least_s` to launch its kernels."""
-    waits_s = least_s - prices.base_s
-    if waits_s <= 0.0:
-        return prices
-    fixed_s = prices.fixed_s.copy()
-    fixed_s[HOST_GAP] += waits_s
-    return replace(prices, base_s=least_s, fixed_s=fixed_s)

@@ -86,6 +86,9 @@ def _check_pauses(rank: "Rank", plan: BatchPlan) -> None:
 
 def blame_idleness(rank: "Rank") -> None:
     """Nothing will ever happen again: if the policy leaves requests waiting here, say so."""
+    first = next(iter(rank.inbox.values()), None)
+    if first is not None and rank.room is not None and not rank.room.admits(first):
+        blame(rank, f"may_pull refuses for ever while {len(rank.inbox)} prompts wait")
     if not (rank.waiting or rank.partial or rank.paused):
         return
     plan = ask(rank)

@@ -93,6 +93,7 @@ def _requests(sim: "Simulation") -> RequestRecords:
     pace = sim.inputs.decode_pace
     columns["decode_pace"] = np.ones(len(ids)) if pace is None else pace[ids]
     columns["engine_finish_s"] = columns["finish_s"]
+    columns["first_token_s"] = _in_time(sim, columns["first_token_s"].astype(np.float64))
     columns["engine_first_token_s"] = _first_tokens(
         sim, columns, lambda group: sim.groups[group].ledger.decode_end_s
     )
@@ -136,13 +137,19 @@ def _deliver(sim: "Simulation", deliveries: Deliveries, columns: dict[str, Float
     for index in np.unique(columns["ledger"][last_steps >= 0]).tolist():
         here = (last_steps >= 0) & (columns["ledger"] == index)
         finish_s[here] = deliveries.decode_left_s(index)[last_steps[here] - 1]
-    end_s = np.inf if sim.inputs.duration_s is None else sim.inputs.duration_s
-    has_all = (columns["status"] == FINISHED) & (finish_s < end_s)
+    finish_s = _in_time(sim, finish_s)
+    has_all = (columns["status"] == FINISHED) & ~np.isnan(finish_s)
     is_late = (columns["status"] == FINISHED) & ~has_all
-    columns["first_token_s"] = np.where(first_s < end_s, first_s, np.nan)
+    columns["first_token_s"] = _in_time(sim, first_s)
     columns["finish_s"] = np.where(has_all, finish_s, np.nan)
     columns["status"] = np.where(is_late, LIVE, columns["status"])
     columns["last_decode_step"] = np.where(is_late, -1, last_steps)
+
+
+def _in_time(sim: "Simulation", times_s: Floats) -> Floats:
+    """NaN for what would have come after this run's end."""
+    end_s = sim.inputs.duration_s
+    return times_s if end_s is None else np.where(times_s < end_s, times_s, np.nan)
 
 
 def _decode_times(sim: "Simulation", index: int) -> Floats:

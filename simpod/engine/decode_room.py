@@ -7,6 +7,9 @@ computed is not pulled either, and all behind it wait.
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from simpod.engine.asking import blame
 from simpod.engine.facades import SequenceFacade
 from simpod.engine.pull_order import PromptFacade
 from simpod.engine.sequence import Sequence
@@ -30,9 +33,11 @@ class DecodeRoom:
         coming = [ComingFacade(each) for each in self._coming.values()]
         with blaming(self._rank.group.sim.batching_name):
             is_let_in = self._policy.may_pull(self._rank.view, coming, PromptFacade(seq))
+        if not isinstance(is_let_in, (bool, np.bool_)):
+            blame(self._rank, f"may_pull returned {is_let_in!r}; allowed: True or False")
         if is_let_in:
             self._coming[seq.seq_id] = seq
-        return is_let_in
+        return bool(is_let_in)
 
     def begin(self, seq: Sequence) -> None:
         """It has come; one that migrates was never asked for."""

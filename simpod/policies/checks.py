@@ -23,7 +23,7 @@ from simpod.policies.fakes import (
     random_sequence,
     router_views,
 )
-from simpod.policies.roles import BatchPlan, Move, Pause, Prediction
+from simpod.policies.roles import BatchPlan, Move, Pause, Prediction, Reserving
 from simpod.policies.scaling_checks import check_scaling
 
 
@@ -33,6 +33,7 @@ def check_batch_scheduler(make: Callable[[], Any], name: str, *, views: int = 50
     A plan names prompts that are there, with chunks of 1 to their uncomputed tokens; keeps the
     token budget and the free slots; is the same when two fresh policies are asked alike; and does
     not idle while a prompt waits, with budget, slots and blocks to spare and nothing else to do.
+    `may_pull`, if there is one, says true or false, and true where nobody else is under way.
     """
     problems: list[str] = []
     first, second = make(), make()
@@ -42,7 +43,21 @@ def check_batch_scheduler(make: Callable[[], Any], name: str, *, views: int = 50
         problems += [f"view {index}: {problem}" for problem in _plan_problems(view, plan)]
         if isinstance(plan, BatchPlan) and plan != again:
             problems.append(f"view {index}: two fresh policies, same views, other plans")
+        for policy in (first, second):
+            pulls = _pull_problems(policy, name, view)
+            problems += [f"view {index}: {problem}" for problem in pulls]
     return problems
+
+
+def _pull_problems(policy: Any, name: str, view: FakeBatchView) -> Iterator[str]:
+    seq = next(iter(view.prefilling), None)
+    if seq is None or not isinstance(policy, Reserving):
+        return
+    is_let_in = _call(policy.may_pull, name, view, [], seq)
+    if not isinstance(is_let_in, (bool, np.bool_)):
+        yield f"may_pull returned {is_let_in!r}; allowed: True or False"
+    elif not is_let_in and not view.num_decoding and not any(view.paused):
+        yield f"may_pull refuses sequence {seq.seq_id} where nobody is under way"
 
 
 def _plan_problems(view: FakeBatchView, plan: Any) -> Iterator[str]:

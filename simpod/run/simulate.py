@@ -207,7 +207,11 @@ def summarise(
         },
         statuses={
             pool.name: part_statuses(
-                experiment.model, experiment.hardware[pool.name], pool.layout, pool.role
+                experiment.model,
+                experiment.hardware[pool.name],
+                pool.layout,
+                pool.role,
+                experiment.semantics,
             )
             for pool in experiment.pools
         },

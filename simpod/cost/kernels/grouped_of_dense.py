@@ -6,9 +6,7 @@ template parameter). So what its dense products achieve on a die says what its g
 """
 
 from dataclasses import replace
-from math import log
-
-import numpy as np
+from math import inf, log, log1p
 
 from simpod.cost.kernels.gemm import FORMATS, OUTPUT_BYTES, STORE_FRAC, overlapped_s
 from simpod.cost.kernels.grouped_gemm import FULL_TILE_TOKENS, TILE_COLUMNS, WARP_GROUP_TOKENS
@@ -50,7 +48,7 @@ def grouped_of_dense(
 
     small, full = min(WARP_GROUP_TOKENS), FULL_TILE_TOKENS
     ratio = element_s(small) / element_s(full)
-    exponent = log(2.0) / log(1.0 + dense.exposed_frac) if dense.exposed_frac > 0.0 else np.inf
+    exponent = log(2.0) / log1p(dense.exposed_frac) if dense.exposed_frac > 0.0 else inf
     return replace(
         other,
         compute_frac=2.0 * full * TILE_COLUMNS / (core_flops_per_s * element_s(full)),

@@ -6,7 +6,7 @@ and dearer ones need no run. Larger spaces go to `opt`.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,8 +15,6 @@ from simpod.sweep.search.measure import Figures, Measure, Overrides, Probe
 
 SMALL_SPACE: Final = 256
 """Combinations up to which all are looked at."""
-
-Told = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
