@@ -52,13 +52,6 @@ def _largest(counts: Ints) -> int:
     return counts.item(counts.argmax())
 
 
-def _host_bound(parts: Floats, host_s: float) -> Floats:
-    """The parts of a step in which the die waits `host_s` longer for its next launches."""
-    parts = parts.copy()
-    parts[HOST_GAP] += host_s
-    return parts
-
-
 def _launched(meeting: _Meeting, busy_s: float, least_s: float) -> _Meeting:
     """The same, if hosts take `least_s` to launch it; the slowest rank is busy for `busy_s`.
 
@@ -68,7 +61,8 @@ def _launched(meeting: _Meeting, busy_s: float, least_s: float) -> _Meeting:
     waits_s = least_s - busy_s - meeting.rest_s
     if waits_s <= 0.0:
         return meeting
-    parts_s = _host_bound(meeting.parts_s, waits_s)
+    parts_s = meeting.parts_s.copy()
+    parts_s[HOST_GAP] += waits_s
     return _Meeting(meeting.base_s, meeting.rest_s + waits_s, parts_s)
 
 
@@ -156,10 +150,7 @@ class StepPricer:
         elif self._padded is not None:
             tokens, least_s = self._as_graph(tokens)
         fixed_s, parts = self._single_parts(tokens, rows)
-        if fixed_s + attention_s < least_s:
-            parts = _host_bound(parts, least_s - fixed_s - attention_s)
-            fixed_s = least_s - attention_s
-        return StepPrices(
+        prices = StepPrices(
             fixed_s + attention_s,
             slope_s,
             parts,
@@ -170,6 +161,7 @@ class StepPricer:
             None,
             0 if self._draws_loads else room,
         )
+        return prices.launched(least_s) if least_s else prices
 
     def _as_pieces(self, tokens: int) -> tuple[int, float]:
         """Tokens that a step with prompts runs as, and the least time that its launches take."""
