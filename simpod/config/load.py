@@ -105,9 +105,7 @@ def _resolve(experiment: Experiment, root: Node, problems: Problems) -> Resolved
     semantics, balancer = _semantics(experiment, specs, problems), experiment.policies.experts
     problems.stop()
     policies = _policies(experiment, (*policy_keys(len(order)), *OPTIONAL_POLICIES), semantics)
-    derived = _derived(experiment, pools, policies, plane) | links
-    if experiment.engine.semantics is None:
-        derived["engine", "semantics"] = (semantics.name, f"usual on {experiment.hardware.family}")
+    derived = _derived(experiment, pools, policies, plane, semantics) | links
     document = build_document(experiment, order, derived)
     return ResolvedExperiment(
         name=experiment.name,
@@ -141,6 +139,7 @@ def _derived(
     pools: Mapping[str, ResolvedPool],
     policies: Mapping[str, PolicyRef],
     plane: str | None,
+    semantics: Semantics,
 ) -> Derived:
     """Everything that the file leaves open, by its path in the document."""
     derived: Derived = {}
@@ -151,6 +150,8 @@ def _derived(
             derived["policies", key, "use"] = (ref.use, "")
     if plane is not None and experiment.kv_transfer.plane is None:
         derived["kv_transfer", "plane"] = (plane, "the fastest plane that joins the pools")
+    if experiment.engine.semantics is None:
+        derived["engine", "semantics"] = (semantics.name, f"usual on {experiment.hardware.family}")
     return derived
 
 

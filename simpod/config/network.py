@@ -188,19 +188,7 @@ def _shared_memory(
         virtual_nodes=wanted.virtual_nodes,
         local_bytes_per_host=wanted.local_bytes_per_host,
     )
-    if not spec.dram_blocks:
-        problems.at(
-            (_SHARED, "dram_bytes_per_host"),
-            f"each of {spec.sockets_per_host} sockets gets less than one block of"
-            f" {spec.block_bytes:,.0f} bytes",
-            allowed=f"at least {spec.block_bytes * spec.sockets_per_host:,.0f}",
-        )
-    if wanted.local_bytes_per_host and not spec.local_blocks:
-        problems.at(
-            (_SHARED, "local_bytes_per_host"),
-            f"less than one block of {spec.block_bytes:,.0f} bytes",
-            allowed=f"0, or at least {spec.block_bytes:,.0f}",
-        )
+    _check_blocks(spec, problems)
     return ResolvedSharedMemory(
         spec=spec,
         plane=wanted.plane,
@@ -210,6 +198,23 @@ def _shared_memory(
         write_back=wanted.write_back,
         ssd_write_bytes_per_s=_ssd_writes(wanted, profile, problems, derived),
     )
+
+
+def _check_blocks(spec: SharedMemorySpec, problems: Problems) -> None:
+    """Memory that is there holds at least one block."""
+    if not spec.dram_blocks:
+        problems.at(
+            (_SHARED, "dram_bytes_per_host"),
+            f"each of {spec.sockets_per_host} sockets gets less than one block of"
+            f" {spec.block_bytes:,.0f} bytes",
+            allowed=f"at least {spec.block_bytes * spec.sockets_per_host:,.0f}",
+        )
+    if spec.local_bytes_per_host and not spec.local_blocks:
+        problems.at(
+            (_SHARED, "local_bytes_per_host"),
+            f"less than one block of {spec.block_bytes:,.0f} bytes",
+            allowed=f"0, or at least {spec.block_bytes:,.0f}",
+        )
 
 
 def _ssd_writes(

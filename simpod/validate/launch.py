@@ -9,7 +9,7 @@ from simpod.validate.trtllm_launches import Parallelism
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Launch:
-    """Flags of one engine, in simpod's terms."""
+    """Of one engine."""
 
     max_num_seqs: int
     max_step_tokens: int = 8192

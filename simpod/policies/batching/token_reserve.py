@@ -14,8 +14,6 @@ RETRACT_STEPS: Final = 20
 """Steps that must find room after a retraction (SGLANG_RETRACT_DECODE_STEPS)."""
 MOST_NEW_TOKENS: Final = 4096
 """Of an allowed answer, what is counted (SGLANG_CLIP_MAX_NEW_TOKENS_ESTIMATION)."""
-
-
 RESERVED_TOKENS: Final = 512
 """Of each request on a decode rank, kept free (num_reserved_decode_tokens)."""
 
