@@ -194,7 +194,8 @@ class ExpertExchange:
     def _price(
         self, kernel: str, operation: Operation, law: Constants, shape: ExchangeShape
     ) -> ExchangeTime:
+        asked: ExchangeShape | NormalShape = shape
         if isinstance(law, NormalConstants):
-            normal = NormalShape(exchange=shape, num_sms=float(NORMAL_SMS))
-            return price(self._fabric, f"{kernel}/{operation}", "", law, normal)
-        return price(self._fabric, f"{kernel}/{operation}", "", law, shape)
+            asked = NormalShape(exchange=shape, num_sms=float(NORMAL_SMS))
+        extra = ExchangeTime(start_up_s=self._hardware.calibration.exchange_extra_s)
+        return price(self._fabric, f"{kernel}/{operation}", "", law, asked) + extra

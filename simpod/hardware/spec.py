@@ -125,9 +125,12 @@ class Calibration:
     """Fixed part of one expert dispatch or combine."""
     dispatch_latency_per_rank_s: NonNegative = 0.0
     """Metadata exchange with each peer, of one dispatch or combine."""
+    exchange_extra_s: NonNegative = 0.0
+    """What one dispatch or combine takes longer among a model's kernels than in a benchmark's loop,
+    which the constants of `kernels.exchange` are of."""
     decode_kernel_spread_frac: NonNegative = 0.0
-    """Standard deviation over mean of the time of one decode kernel on one die; ranks that meet in
-    every layer wait for the slowest."""
+    """Standard deviation over mean, from call to call, of the time that attention over the cache
+    takes on one die; ranks that meet in every layer wait for the slowest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
