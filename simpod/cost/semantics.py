@@ -141,7 +141,7 @@ SEMANTICS: Final[Mapping[str, Semantics]] = {
             name="cann-recipes",
             source="CANN's recipes (cann-recipes-infer): the same operators, those of a decode step"
             " in one SuperKernel, which leaves no launch between them",
-            launch_frac=0.0,
+            launch_frac=0.55,
         ),
         replace(
             FLOWSERVE,
