@@ -27,7 +27,7 @@ step_ms = {
             "xdeepserve-colocated-288",
             f"expert_routing.log_scale={skew}",
             f"policies.experts.use={use}",
-            "workload.output_tokens.value=256",
+            "workload.output_tokens.mean=256",
             num_requests=4 * CONCURRENCY,
         ).summary["step_breakdown"]["decode"]["mean_decode_step_s"]
         for skew in SKEW
