@@ -90,6 +90,41 @@ def test_a_kernel_that_never_splits_takes_as_long_for_one_sequence_as_for_a_wave
     assert over == pytest.approx(2.5 * one, rel=0.01)
 
 
+SPREAD = replace(DECODE, min_split_tokens=1e7, spread_block_tokens=512.0, combine_s=0.0)
+"""Even shares of blocks; on `SIXTEEN` only compute takes time, and partial outputs next to none."""
+SIXTEEN = replace(H100, num_cores=16, hbm_bytes_per_s=1e21)
+
+
+def even_s(num_seqs, context, constants=SPREAD):
+    no_fixed = replace(constants, block_s=0.0, combine_per_split_s=0.0)
+    return decode_s(num_seqs, context, 64, no_fixed, SIXTEEN) - constants.launch_s
+
+
+def test_blocks_of_keys_are_spread_evenly() -> None:
+    """24 equal tiles on 16 cores cost 1.5 tiles; of one block each, or whole, two."""
+    tile_s = even_s(16, 8192)
+    assert even_s(1, 8192) == pytest.approx(tile_s / 16, rel=1e-6)
+    assert even_s(24, 8192) == pytest.approx(1.5 * tile_s, rel=1e-6)
+    assert even_s(24, 512) == pytest.approx(2 * tile_s / 16, rel=1e-6)
+    assert even_s(24, 576) == pytest.approx(tile_s * 1088 / 8192, rel=1e-6)  # 512 + 64, and 512
+    whole = replace(SPREAD, spread_block_tokens=1e7)
+    assert even_s(24, 8192, whole) == pytest.approx(2 * tile_s, rel=1e-6)
+
+
+def test_only_cut_tiles_are_merged() -> None:
+    """Shares of 24 blocks end in the middle of a tile of 16 every other time: 8 cuts, 24 tiles."""
+    merging = replace(SPREAD, combine_s=3e-6)
+    added = [even_s(seqs, 8192, merging) - even_s(seqs, 8192) for seqs in (16, 24, 32)]
+    assert added == pytest.approx([0.0, 3e-6 * (1.0 - 24 / 32), 0.0], abs=1e-12)
+
+
+def test_even_shares_grow() -> None:
+    context = np.arange(1.0, 9000.0, 7.0)
+    for seqs in (0.5, 1.0, 7.3, 24.0, 100.0):
+        assert (np.diff(even_s(seqs, context)) >= -1e-15).all()
+    assert (np.diff(even_s(np.arange(1.0, 100.0), 5000.0)) >= -1e-15).all()
+
+
 def test_a_cache_in_l2_is_faster_unless_cold() -> None:
     small, large = (8, 1024, 16), (128, 65_536, 16)
     assert decode_s(*small) < decode_s(*small, is_cold=True)

@@ -49,18 +49,15 @@ def decode_mla_s(
 
     All heads read one latent, so rows = num_heads * query_tokens form tiles of `tile_rows` (padded)
     and a tile costs a core  block_s + keys * tile_rows * 2 * (576 + 512) / (its share of the peak).
-    seqs * tiles beyond the number of cores queue in waves; fewer are split over the cache, so that
-    each core has context / splits keys, at least `min_split_tokens` (as FlashMLA's scheduler and
-    FlashAttention's heuristic do); 1.3 splits are a mean: 30 % of the tiles in two.
-    Merging reads and writes fp32 partial outputs, which stay in L2, and costs `combine_s` and
-    `combine_per_split_s`.
+    How tiles fill the cores, see `_busiest`. Merging what was cut reads and writes fp32 partial
+    outputs, which stay in L2, and costs `combine_s` and `combine_per_split_s`.
     Memory: the cache is read once, and again from L2 by each further small tile of a sequence (big
     tiles share it through the cluster). In benchmarks that repeat a call, caches below half of L2
     are read from L2; `is_cold` denies it, as in a model whose layers evict each other. Queries and
     outputs in bf16 are not overlapped: they are the first and last thing that a tile does.
     time = launch + overlap(compute, memory) + conversion + queries and outputs + merge.
     """
-    c, cores = constants, float(die.num_cores)
+    c = constants
     seqs, context, heads, new = (
         np.asarray(each, dtype=np.float64)
         for each in (shape.num_seqs, shape.context_tokens, shape.num_heads, shape.query_tokens)
@@ -69,15 +66,9 @@ def decode_mla_s(
     is_small = rows < c.tile_rows
     tile_rows = np.where(is_small, c.small_tile_rows, c.tile_rows)
     tiles = np.ceil(rows / tile_rows)
-    padded = np.ceil(context / KEY_BLOCK_TOKENS) * KEY_BLOCK_TOKENS
-    load = seqs * tiles / cores
-    splits = np.maximum(np.minimum(1.0 / load, padded / c.min_split_tokens), 1.0)
-
-    core_flops_per_s = c.compute_frac * die.peak_flops_per_s["bf16"] / cores
+    core_flops_per_s = c.compute_frac * die.peak_flops_per_s["bf16"] / float(die.num_cores)
     key_s = tile_rows * (2 * dims.absorbed) / core_flops_per_s
-    keys = np.maximum(padded / splits, KEY_BLOCK_TOKENS)
-    last = (load - np.floor(load)) * splits
-    compute_s = waves_time(load, last, c.uncrowded_gain_frac) * (c.block_s + keys * key_s)
+    compute_s, parts = _busiest(die, c, seqs * tiles, context, key_s)
 
     bytes_per_s = die.hbm_bytes_per_s * c.hbm_frac
     latents = seqs * context * dims.latent
@@ -86,8 +77,38 @@ def decode_mla_s(
     cast_s = latents * (BF16_BYTES * c.cast_passes) / bytes_per_s
     in_out_s = seqs * rows * (dims.absorbed * BF16_BYTES) / bytes_per_s
     row_bytes = seqs * rows * (2 * dims.kv_lora_rank * FP32_BYTES)
-    merge_s = _merge_s(c, splits, row_bytes / (bytes_per_s * c.l2_bandwidth_scale))
+    merge_s = _merge_s(c, parts, row_bytes / (bytes_per_s * c.l2_bandwidth_scale))
     return c.launch_s + overlap_s(compute_s, memory_s) + cast_s + in_out_s + merge_s
+
+
+def _busiest(
+    die: DieSpec, c: DecodeMlaConstants, tiles: Floats, context: Floats, key_s: Floats
+) -> tuple[Floats, Floats]:
+    """Seconds [n] that the busiest core computes, and into how many parts a tile is cut (a mean:
+    1.3 are 30 % of the tiles in two).
+
+    tiles: of all sequences. A tile is one block or as many blocks of `spread_block_tokens` keys as
+    its cache has, and each core gets ceil(blocks / cores) in a row, so that 24 tiles of many blocks
+    take 16 cores as long as 1.5 tiles; of single blocks, two waves. A share that is no whole number
+    of tiles cuts one at its end, unless that falls between two tiles. Fewer blocks than cores are
+    split further, so that each core has context / splits keys, at least `min_split_tokens` (as
+    FlashMLA's scheduler and FlashAttention's heuristic do).
+    """
+    padded = np.ceil(context / KEY_BLOCK_TOKENS) * KEY_BLOCK_TOKENS
+    blocks = np.maximum(np.ceil(padded / c.spread_block_tokens), 1.0)  # of a tile
+    load = tiles * blocks / float(die.num_cores)
+    splits = np.maximum(np.minimum(1.0 / load, padded / c.min_split_tokens), 1.0)
+
+    share = np.maximum(np.ceil(load), 1.0)
+    whole, rest = np.divmod(share, blocks)
+    share_tokens = whole * padded + np.minimum(rest * c.spread_block_tokens, padded)
+    keys = np.maximum(share_tokens / share / splits, KEY_BLOCK_TOKENS)
+    starts = np.maximum(1.0 / blocks, 1.0 / share)  # of tiles, a block
+    busy = (load - np.floor(load)) * splits
+    busiest = waves_time(load, busy, c.uncrowded_gain_frac)
+    between = np.gcd(share.astype(np.int64), blocks.astype(np.int64)) / blocks
+    cuts = (1.0 - between) * blocks / share
+    return busiest * (c.block_s * starts + keys * key_s), splits + cuts
 
 
 def _reads_s(
@@ -100,9 +121,10 @@ def _reads_s(
     return cache_bytes * passes / (die.hbm_bytes_per_s * c.hbm_frac)
 
 
-def _merge_s(c: DecodeMlaConstants, splits: Floats, partial_s: Floats) -> Floats:
-    """Time [n] of merging; partial_s: writing and reading one partial output of each row."""
-    partials = np.where(splits < 2.0, 2.0 * (splits - 1.0), splits)
-    fixed_s = c.combine_s * (1.0 - 1.0 / splits) + c.combine_per_split_s * (splits - 1.0)
+def _merge_s(c: DecodeMlaConstants, parts: Floats, partial_s: Floats) -> Floats:
+    """Time [n] of merging `parts` of each tile; partial_s: writing and reading one partial output
+    of each row."""
+    partials = np.where(parts < 2.0, 2.0 * (parts - 1.0), parts)
+    fixed_s = c.combine_s * (1.0 - 1.0 / parts) + c.combine_per_split_s * (parts - 1.0)
     total: Floats = fixed_s + partials * partial_s
     return total

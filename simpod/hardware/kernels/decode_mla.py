@@ -20,6 +20,7 @@ class DecodeMlaConstants:
             "combine_s",
             "combine_per_split_s",
             "min_split_tokens",
+            "spread_block_tokens",
             "tile_rows",
             "small_tile_rows",
             "cast_passes",
@@ -45,6 +46,10 @@ class DecodeMlaConstants:
     """Added for each split of a sequence."""
     min_split_tokens: Annotated[float, Ge(16.0), Le(1e7)]
     """Cached tokens a split has at least; the upper bound says that the kernel never splits."""
+    spread_block_tokens: Annotated[float, Ge(64.0), Le(1e7)]
+    """Keys of the blocks of which every core gets as many as any other: tiles are cut wherever a
+    core's share ends, and merged by the same launch. The upper bound says that tiles stay whole and
+    run in waves. Not fitted."""
     tile_rows: Annotated[float, Ge(8.0), Le(256.0)]
     """Query rows of a tile. Not fitted: a property of the kernel."""
     small_tile_rows: Annotated[float, Ge(8.0), Le(256.0)]

@@ -43,6 +43,7 @@ START = DecodeMlaConstants(
     combine_s=3e-6,
     combine_per_split_s=5e-8,
     min_split_tokens=256.0,
+    spread_block_tokens=1e7,
     tile_rows=64.0,
     small_tile_rows=64.0,
     cast_passes=0.0,
