@@ -123,7 +123,9 @@ def validate_command(
         raise ConfigError("--kernels-of: is about kernel tables; name a folder with --kernels")
     transfer = None if kernels_of is None else load_hardware(kernels_of)
     sources = (
-        Sources(**given, with_shipped_points=False) if named else sources_in(data_folder(data))
+        Sources(**given, with_shipped_points=False, with_shipped_kernels=False)
+        if named
+        else sources_in(data_folder(data))
     )
     with ExitStack() as stack:
         stage = _stages(stack, quiet=quiet or as_json)
@@ -155,9 +157,7 @@ def _print(report: "Report", sources: "Sources") -> None:
     for (group, reason), rows in report.reasons().items():
         typer.echo(f"refused, {rows} of {group}: {reason}")
     if sources.is_bare:
-        typer.echo(
-            "No measurements found, only the points that ship with it: name a folder with --data"
-        )
+        typer.echo("No measurements found, only what ships with it: name a folder with --data")
 
 
 NUMBERS: Final = ("rows", "median", "p90", "worst", "signed", "refused")
