@@ -80,3 +80,11 @@ def test_samples_are_kernels_that_ship(tmp_path: Path) -> None:
     assert result.exit_code == 0
     assert "kernels/ascend_910b/gemm/int8" in result.output
     assert "generation_mla" not in result.output
+
+
+def test_absorbed_products_are_heads_side_by_side() -> None:
+    shape = group_of("mla_bmm").shape
+    heads = shape.n * shape.k / (512 * 128)
+    assert set(heads) == {16.0, 64.0, 128.0}
+    assert set(zip(shape.n / heads, shape.k, strict=True)) == {(128.0, 512.0), (512.0, 128.0)}
+    assert KINDS["mla_bmm"].fit is None  # products of other tables say what the constants are

@@ -17,9 +17,10 @@ SAMPLED: Final = (
     "generation_attention",
     "context_mla",
     "generation_mla",
+    "mla_bmm",
 )
 """Kinds of rows."""
-DTYPES: Final = ("gemm_dtype", "moe_dtype", "attn_dtype", "kv_cache_dtype")
+DTYPES: Final = ("gemm_dtype", "bmm_dtype", "moe_dtype", "attn_dtype", "kv_cache_dtype")
 """What the kinds call the sample's column `dtype`."""
 SHARED: Final[dict[str, Any]] = {
     "kernel_source": "vllm_ascend",

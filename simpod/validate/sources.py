@@ -61,7 +61,7 @@ class Sources:
 
     @property
     def is_bare(self) -> bool:
-        """Nothing but the points that ship."""
+        """Nothing but what ships."""
         return self.with_shipped_points and not any(getattr(self, kind) for kind in KINDS)
 
 
