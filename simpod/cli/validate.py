@@ -30,7 +30,8 @@ simpod validate --requests my_log/ --points my_points.yaml
 
 Without sources it takes the points and kernels that ship with simpod, and all measurements in the
 data folder: kernels/*.parquet, measured/e2e_gpu.csv, measured/requests_vllm/,
-measured/ascend_forward_times.csv, measured/collectives.csv, measured/deepep_*.csv, measured/alltoall_*.csv.
+measured/ascend_forward_times.csv, measured/collectives.csv, measured/deepep_*.csv,
+measured/alltoall_*.csv.
 With sources it takes those alone."""
 
 Paths = list[Path]
