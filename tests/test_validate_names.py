@@ -19,6 +19,7 @@ from simpod.validate.names import DEVICES, SAME_ARCHITECTURE, hardware_of, model
         ("h800", "h800"),
         ("ATLAS_800_A3_752T_128G_DIE", "cloudmatrix384"),
         ("ATLAS_800_A2_280T_64G", "atlas-a2-280t"),
+        ("ascend_910b", "atlas-a2-376t"),
     ],
 )
 def test_device_means_a_profile(device: str, profile: str) -> None:

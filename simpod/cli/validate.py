@@ -28,9 +28,10 @@ simpod validate --collectives my_collectives.csv
 
 simpod validate --requests my_log/ --points my_points.yaml
 
-Without sources it takes the points that ship with simpod, and all measurements in the data folder:
-kernels/*.parquet, measured/e2e_gpu.csv, measured/requests_vllm/, measured/ascend_forward_times.csv,
-measured/collectives.csv, measured/deepep_*.csv, measured/alltoall_*.csv.
+Without sources it takes the points and kernels that ship with simpod, and all measurements in the
+data folder: kernels/*.parquet, measured/e2e_gpu.csv, measured/requests_vllm/,
+measured/ascend_forward_times.csv, measured/collectives.csv, measured/deepep_*.csv,
+measured/alltoall_*.csv.
 With sources it takes those alone."""
 
 Paths = list[Path]
@@ -123,7 +124,9 @@ def validate_command(
         raise ConfigError("--kernels-of: is about kernel tables; name a folder with --kernels")
     transfer = None if kernels_of is None else load_hardware(kernels_of)
     sources = (
-        Sources(**given, with_shipped_points=False) if named else sources_in(data_folder(data))
+        Sources(**given, with_shipped_points=False, with_shipped_kernels=False)
+        if named
+        else sources_in(data_folder(data))
     )
     with ExitStack() as stack:
         stage = _stages(stack, quiet=quiet or as_json)
@@ -155,9 +158,7 @@ def _print(report: "Report", sources: "Sources") -> None:
     for (group, reason), rows in report.reasons().items():
         typer.echo(f"refused, {rows} of {group}: {reason}")
     if sources.is_bare:
-        typer.echo(
-            "No measurements found, only the points that ship with it: name a folder with --data"
-        )
+        typer.echo("No measurements found, only what ships with it: name a folder with --data")
 
 
 NUMBERS: Final = ("rows", "median", "p90", "worst", "signed", "refused")

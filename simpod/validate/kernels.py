@@ -79,13 +79,18 @@ def find_tables(folder: Path) -> list[TableFile]:
 
 
 def validate_kernels(folder: Path, source: HardwareProfile | None = None) -> Report:
+    """The tables of a folder; see `validate_tables`."""
+    return validate_tables(find_tables(folder), source)
+
+
+def validate_tables(tables: Sequence[TableFile], source: HardwareProfile | None = None) -> Report:
     """Price every row of every table; of each operator all rows together, then its variants.
 
     source: price them as if their devices had no constants but those of this profile, which
     `transfer` says; its own tables are left out.
     """
     report = Report()
-    for table in find_tables(folder):
+    for table in tables:
         kind = KINDS.get(table.kind)
         group = f"kernels/{table.device}/{table.kind}"
         try:

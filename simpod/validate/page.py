@@ -16,6 +16,8 @@ below.
 
 * `kernels/DEVICE/TABLE`: measured kernels. The constants of h100, a100 and b200 were fitted on
   70 % of such rows; what the fit left on the other 30 % is in each profile, under `kernels`.
+  `kernels/ascend_910b` is a sample of public tables that ships: of Ascend's constants those of
+  grouped-query attention and of the A2's MLA prompts were fitted on 70 % of it, no others.
 * `collectives/SYSTEM/KERNEL/OPERATION`: expert exchange, transfers and collectives
   ([communication.md](communication.md)). Their constants were fitted on 70 % of the large tables'
   rows, and on the published points themselves, as `source` in each profile says.

@@ -22,7 +22,7 @@ COLLECTIVES: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sources:
-    """Files and folders of measurements, by kind; `points` besides those that ship."""
+    """Files and folders of measurements, by kind; `points` and `kernels` besides what ships."""
 
     kernels: tuple[Path, ...] = ()
     deployments: tuple[Path, ...] = ()
@@ -31,6 +31,7 @@ class Sources:
     collectives: tuple[Path, ...] = ()
     points: tuple[Path, ...] = ()
     with_shipped_points: bool = True
+    with_shipped_kernels: bool = True
 
     def __post_init__(self) -> None:
         missing = [
@@ -52,12 +53,15 @@ class Sources:
 
         dropped: dict[str, Any] = {kind: () for kind in KINDS if not is_wanted(kind)}
         return replace(
-            self, **dropped, with_shipped_points=self.with_shipped_points and is_wanted("points")
+            self,
+            **dropped,
+            with_shipped_points=self.with_shipped_points and is_wanted("points"),
+            with_shipped_kernels=self.with_shipped_kernels and is_wanted("kernels"),
         )
 
     @property
     def is_bare(self) -> bool:
-        """Nothing but the points that ship."""
+        """Nothing but what ships."""
         return self.with_shipped_points and not any(getattr(self, kind) for kind in KINDS)
 
 
@@ -103,13 +107,16 @@ def validate_all(
     from simpod.validate.collectives import validate_collectives
     from simpod.validate.deployments import read_deployments, validate_deployments
     from simpod.validate.forwards import validate_forwards
-    from simpod.validate.kernels import validate_kernels
+    from simpod.validate.kernels import validate_kernels, validate_tables
     from simpod.validate.points import read_points, shipped_points, validate_points
     from simpod.validate.request_logs import validate_requests
+    from simpod.validate.samples import shipped_tables
 
     report = Report()
     for path in sources.kernels:
         report.add(validate_kernels(path, kernels_of))
+    if sources.with_shipped_kernels:
+        report.add(validate_tables(shipped_tables()))
     for path in sources.collectives:
         report.add(validate_collectives(path))
     for path in sources.forwards:

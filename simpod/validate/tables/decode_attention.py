@@ -22,6 +22,7 @@ Floats = NDArray[np.float64]
 OPERATOR = "decode_attention"
 
 SOURCES = {
+    "ascend": "trtllm",
     "triton": "triton",
     "fa4": "fa4",
     "fa3": "fa3",
@@ -33,7 +34,8 @@ SOURCES = {
     "flash": "fa2",
 }
 """Part of `kernel_source` -> library; the first that is found counts, trtllm if there is none.
-`flash_attention` is SGLang's FlashAttention-3 backend, `vllm_flash_attn` without a number is 2."""
+`flash_attention` is SGLang's FlashAttention-3 backend, `vllm_flash_attn` without a number is 2.
+CANN is modelled with the tiles and splits of trtllm."""
 
 KV_DTYPES = ("bf16", "fp8")
 """Of variants; any cache of one byte an element counts as fp8."""

@@ -117,6 +117,24 @@ def read_gemm(frame: pd.DataFrame) -> list[Group[GemmShape]]:
     return [_group(str(name), rows[variants == name]) for name in np.unique(variants)]
 
 
+ABSORBED: Final = {"mla_gen_pre": (128.0, 512.0), "mla_gen_post": (512.0, 128.0)}
+"""`op_name` -> columns and rows of a head's matrix: DeepSeek-V3's, as tables of MLA have them."""
+
+
+def read_absorbed(frame: pd.DataFrame) -> list[Group[GemmShape]]:
+    """Rows of `mla_bmm`, the batched products around absorbed MLA, as simpod prices them: the
+    heads' matrices side by side in one product."""
+    cols, depths = (frame["op_name"].map(lambda op, i=i: ABSORBED[op][i]) for i in (0, 1))
+    rows = frame.assign(
+        gemm_dtype=frame["bmm_dtype"],
+        kernel_source="",
+        m=frame["num_tokens"],
+        n=frame["num_heads"] * cols,
+        k=depths,
+    )
+    return read_gemm(rows)
+
+
 def price(die: DieSpec, variant: str, constants: GemmConstants, shape: GemmShape) -> Floats:
     """Seconds of a table's rows: calls outside a graph, some without the quantising pass."""
     dtype, _, library = variant.partition("/")

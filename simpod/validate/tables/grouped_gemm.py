@@ -63,12 +63,14 @@ START = GroupedGemmConstants(
 
 
 def library_of(source: str) -> str:
-    """Kernels with one behaviour: cutlass, nongated, deepgemm, triton, marlin, generated.
+    """Kernels with one behaviour: cutlass, nongated, deepgemm, triton, marlin, generated, cann.
 
     nongated: CUTLASS experts without a gate (relu^2), whose activation is a kernel of its own.
     generated: TensorRT-LLM's generated kernels on Blackwell, Triton's routed matmul on Hopper; both
     take the tile from the mean load.
     """
+    if "ascend" in source:
+        return "cann"
     if "nongated" in source:
         return "nongated"
     if "min_latency" in source or "flashinfer_trtllm" in source or "flashinfer_mxfp4" in source:

@@ -197,8 +197,11 @@ def _of_products(read: Callable[["pd.DataFrame"], list[Group[Any]]]) -> Kind:
     )
 
 
+GEMM: Final = _of_die("gemm", gemm, gemm.read_gemm, _fit_gemm)
+
 KINDS: Final[Mapping[str, Kind]] = {
-    "gemm": _of_die("gemm", gemm, gemm.read_gemm, _fit_gemm),
+    "gemm": GEMM,
+    "mla_bmm": replace(GEMM, read=gemm.read_absorbed, fit=None),
     "moe": GROUPED_GEMM,
     "context_attention": PREFILL_ATTENTION,
     "generation_attention": DECODE_ATTENTION,
