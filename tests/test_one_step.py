@@ -12,9 +12,9 @@ from report_cases import DRIFT, apart, crowded, uneven
 from simpod.config import load_experiment
 from simpod.errors import ConfigError
 from simpod.records.columns import STEP_PARTS
-from simpod.report.one_step import one_step
 from simpod.report.sources import result_of
 from simpod.run import run
+from simpod.run.one_step import one_step
 
 LAYER_PARTS = ("attention", "projections", "ffn", "experts", "elementwise", "dispatch", "combine")
 
