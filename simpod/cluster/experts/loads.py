@@ -60,12 +60,12 @@ class MomentLoads:
     def slot_tokens(self, group_tokens: float) -> Floats:
         """[num_layers, num_dies, slots of a die] of the first of these steps.
 
-        Slots that get none are drawn, unless that would be all of a die that gets some.
+        Slots that get none are drawn; if that is all of a die, its fullest has what it gets.
         """
         rng = np.random.default_rng(self.seed)
         drawn = self.moments.sample(group_tokens, rng)
         is_hit = rng.random(self.ordered.shape) < -np.expm1(-group_tokens * self.ordered)
-        is_hit |= ~is_hit.any(axis=-1, keepdims=True)
+        is_hit[..., 0] |= ~is_hit.any(axis=-1)
         return _in_proportion(self.ordered * is_hit, drawn)
 
 
