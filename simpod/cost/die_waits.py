@@ -5,8 +5,12 @@ arXiv:2508.02520v6, figure 20). So one step is drawn die by die and layer by lay
 dispatch when attention is through, whose kernels vary at random (`stragglers`) around the time of
 their batch and context, which is the same in all layers; dispatch ends when the last rank's tokens
 have come. From there each die goes through its experts, with its own load, at its own speed;
-combine ends on all dies with the slowest one's share. On average that is the waiting that the price
-of a step has, where the differences between ranks are small or large beside the random ones.
+combine ends on all dies with the slowest one's share.
+
+On average that is the waiting that the price of a step has, where ranks are alike and loads of dies
+one bell: then within 2 %. The price adds what the slowest rank lags throughout to what the slowest
+kernel lags at random, which is too long where both are about the same; and it takes loads and speed
+of dies for normal, which is too short where a few dies have more than all others in each layer.
 """
 
 from dataclasses import dataclass
