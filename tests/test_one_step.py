@@ -191,7 +191,8 @@ def test_what_one_die_sees_of_exchanges() -> None:
         seen = found["die_exchanges"][name]
         assert list(seen) == ["mean_s", "least_s", "most_s"]
         own_s = found["layers"]["sparse"]["parts_s"][name]
-        assert own_s < seen["least_s"] < seen["mean_s"] < seen["most_s"]
+        assert 0.9 * own_s < seen["least_s"] < seen["mean_s"] < seen["most_s"]
+        assert seen["mean_s"] > own_s
     sparse = found["layers"]["sparse"]
     assert sparse["total_s"] == pytest.approx(sum(sparse["parts_s"].values()))
     prefill = ("--step", 3, "--pool", "prefill")
