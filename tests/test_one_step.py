@@ -12,9 +12,9 @@ from report_cases import DRIFT, apart, crowded, uneven
 from simpod.config import load_experiment
 from simpod.errors import ConfigError
 from simpod.records.columns import STEP_PARTS
-from simpod.report.one_step import one_step
 from simpod.report.sources import result_of
 from simpod.run import run
+from simpod.run.one_step import one_step
 
 LAYER_PARTS = ("attention", "projections", "ffn", "experts", "elementwise", "dispatch", "combine")
 
@@ -178,3 +178,35 @@ def test_stages_of_attention_are_shown() -> None:
     assert "latent gather" in shown
     assert "head exchange" in shown
     assert "all reduce" not in shown
+
+
+def test_what_one_die_sees_of_exchanges() -> None:
+    """A table where one batch of all waits in its layers; none in a prefill pool."""
+    number = runs_of(result_of(apart()))[0][0]
+    shown = call("explain", uneven(), "--step", 2).output
+    assert "One die, us, waiting included" in shown
+    assert "Over 58 sparse layers, MTP layers included; means over 32 dies" in shown
+    found = json.loads(call("explain", uneven(), "--step", 2, "--json").output)
+    for name in ("dispatch", "combine"):
+        seen = found["die_exchanges"][name]
+        assert list(seen) == ["mean_s", "least_s", "most_s"]
+        own_s = found["layers"]["sparse"]["parts_s"][name]
+        assert 0.9 * own_s < seen["least_s"] < seen["mean_s"] < seen["most_s"]
+        assert seen["mean_s"] > own_s
+    sparse = found["layers"]["sparse"]
+    assert sparse["total_s"] == pytest.approx(sum(sparse["parts_s"].values()))
+    prefill = ("--step", 3, "--pool", "prefill")
+    assert "One die" not in call("explain", apart(), *prefill).output
+    assert json.loads(call("explain", apart(), *prefill, "--json").output)["die_exchanges"] is None
+    exchanges = one_step(result_of(apart()), number).die_exchanges
+    assert exchanges is not None
+    assert exchanges.dispatch_s.shape == (59, 32)
+
+
+def test_exchanges_of_drawn_loads_are_those_of_the_step() -> None:
+    result = result_of(uneven(*SHORT, "expert_routing.sampling=exact"))
+    second, third = (one_step(result, step).die_exchanges for step in (2, 3))
+    assert second is not None
+    assert third is not None
+    assert np.array_equal(one_step(result, 2).die_exchanges.combine_s, second.combine_s)
+    assert not np.array_equal(third.combine_s, second.combine_s)

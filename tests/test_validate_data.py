@@ -2,11 +2,12 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from cli_runs import tiny
+from cli_runs import call, tiny
 from validate_cases import (
     DEPLOYMENT,
     FORWARD,
@@ -18,6 +19,8 @@ from validate_cases import (
 )
 
 from simpod.errors import ConfigError
+from simpod.run import one_step
+from simpod.validate import runs
 from simpod.validate.deployments import document_of, read_deployments, validate_deployments
 from simpod.validate.forwards import validate_forwards
 from simpod.validate.kernels import find_tables, validate_kernels
@@ -300,6 +303,74 @@ def test_a_metric_that_a_summary_lacks_is_a_mistake(
     points = read_points(points_file(tmp_path, old, new))
     with pytest.raises(ConfigError, match=message):
         validate_points(points, processes=1)
+
+
+STEPS = """\
+- {{id: steps.layer, step: 2, metric: step_s, {more}}}
+- {{id: steps.share, step: 2, metric: parts_s.attention, {more}}}
+- {{id: steps.later, step: 5, metric: step_s, {more}}}
+- {{id: steps.run, metric: finished, {more}}}
+"""
+
+
+def steps_file(folder: Path, old: str = "", new: str = "") -> Path:
+    path = folder / "steps.yaml"
+    more = f"source: a paper, experiment: {tiny(folder)}, value: 1, unit: s"
+    text = STEPS.format(more=more)
+    path.write_text(text.replace(old, new) if old else text)
+    return path
+
+
+def test_points_of_steps_cost_one_run_and_one_replay_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+
+    def noting(name: str, call: Any) -> Any:
+        def noted(*arguments: Any) -> Any:
+            done.append(name)
+            return call(*arguments)
+
+        return noted
+
+    monkeypatch.setattr(runs, "simulate", noting("run", runs.simulate))
+    monkeypatch.setattr(one_step, "replay", noting("replay", one_step.replay))
+    report = validate_points(read_points(steps_file(tmp_path)), processes=1)
+    assert done == ["run", "replay", "replay"]
+    step_s, attention_s, later_s, finished = (point.simulated for point in report.points)
+    assert 0.0 < attention_s < step_s
+    assert later_s > 0.0
+    assert finished == 40
+    folder = tmp_path / "result"
+    assert call("run", tmp_path / "tiny.yaml", "--out", folder, "--quiet").exit_code == 0
+    shown = json.loads(call("explain", folder, "--step", 2, "--json").output)
+    assert shown["step_s"] == pytest.approx(step_s)
+    assert shown["parts_s"]["attention"] == pytest.approx(attention_s)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            "step: 5",
+            "step: 99999",
+            r"point steps.later: step 99999: server 0 has decode steps 1 to",
+        ),
+        ("step: 5, metric: step_s", "step: 5, metric: step", "point steps.later.*no 'step'; has"),
+        ("metric: parts_s.attention", "metric: parts_s", "not a number"),
+    ],
+)
+def test_a_step_or_a_key_that_is_not_there_is_a_mistake(
+    tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    points = read_points(steps_file(tmp_path, old, new))
+    with pytest.raises(ConfigError, match=message):
+        validate_points(points, processes=1)
+
+
+def test_steps_are_counted_from_one(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="step"):
+        read_points(steps_file(tmp_path, "step: 5", "step: 0"))
 
 
 def test_all_mistakes_of_a_file_are_told_at_once(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 from simpod.cli.output import add_rows, plain_table, print_json, show
 
 if TYPE_CHECKING:
-    from simpod.report.one_step import OneStep
+    from simpod.run.one_step import OneStep
 
 MOST_RANKS: Final = 8
 """Rows of the table of ranks: the slowest; --json has all."""
@@ -16,8 +16,7 @@ def explain_step(
     folder: Path, step: int, pool: str | None, instance: int, *, as_json: bool
 ) -> None:
     """Print it."""
-    from simpod.report import one_step
-    from simpod.run import read_results
+    from simpod.run import one_step, read_results
 
     found = one_step.one_step(read_results(folder), step, pool, instance)
     if as_json:
@@ -27,6 +26,7 @@ def explain_step(
     show(f"Step {step}, from {found.start_s:.3f} s on: {1e3 * total_s:.2f} ms\n")
     _parts(found, total_s)
     _ranks(found)
+    _exchanges(found)
     if (uneven := found.layer_imbalance) is not None:
         worst = int(uneven.argmax())
         show(
@@ -74,4 +74,23 @@ def _ranks(found: "OneStep") -> None:
     show(add_rows(table, rows))
     show(
         f"The slowest of {len(found.rank_busy_s)} ranks; they wait {1e3 * mean_s:.3f} ms on average"
+    )
+
+
+def _exchanges(found: "OneStep") -> None:
+    if (seen := found.die_exchanges) is None:
+        return
+    from simpod.cost.die_waits import Seen
+
+    numbers = ("mean", "least", "most")
+    table = plain_table("\nOne die, us, waiting included", *numbers, right=numbers)
+    rows = []
+    for name, seconds in (("dispatch", seen.dispatch_s), ("combine", seen.combine_s)):
+        own = Seen.of(seconds)
+        times_s = (own.mean_s, own.least_s, own.most_s)
+        rows.append((name, *(f"{1e6 * each_s:,.1f}" for each_s in times_s)))
+    show(add_rows(table, rows))
+    show(
+        f"Over {len(seen.dispatch_s)} sparse layers, MTP layers included; means over"
+        f" {seen.dispatch_s.shape[1]} dies, one step drawn"
     )

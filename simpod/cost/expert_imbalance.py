@@ -73,6 +73,9 @@ class LoadModel(Protocol):
     def __call__(self, group_tokens: float, /) -> LayerLoads:
         """Of equally likely layers and steps, [rows]: as many rows as it takes for a mean."""
 
+    def slot_tokens(self, group_tokens: float, /) -> Floats:
+        """[num_layers, num_dies, slots of a die] of one step: what each die gets."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExpertSite:
@@ -98,6 +101,15 @@ class SparseTimes:
     def total_s(self) -> Floats:
         """[num_layers]: from dispatch to the end of combine, on every die."""
         return self.dispatch_s + self.experts_s + self.combine_s + self.combine_wait_s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class DieTimes:
+    """Of each layer and die, [num_layers, num_dies]: its own work, without any waiting."""
+
+    dispatch_s: Floats
+    experts_s: Floats
+    combine_s: Floats
 
 
 def die_experts_s(
@@ -164,4 +176,25 @@ def sparse_times(
         experts_s=experts_s,
         combine_s=combine_s,
         combine_wait_s=np.maximum(wait_s, 0.0),
+    )
+
+
+def die_times(
+    kernels: KernelPricer,
+    exchange: AnyExchange,
+    site: ExpertSite,
+    slot_tokens: Floats,
+    tokens_per_die: float,
+) -> DieTimes:
+    """Price every die by tokens [num_layers, num_dies, slots of a die]; see `sparse_times`."""
+    shape = slot_tokens.shape[:2]
+    die_tokens = slot_tokens.sum(axis=-1)
+    mean = np.maximum(die_tokens.mean(axis=1, keepdims=True), 1e-300)
+    over_mean = (die_tokens / mean).reshape(-1)
+    own = np.full(len(over_mean), tokens_per_die)
+    experts_s = die_experts_s(kernels, site, slot_tokens.reshape(len(own), -1))
+    return DieTimes(
+        dispatch_s=exchange.seconds("dispatch", own, over_mean).reshape(shape),
+        experts_s=experts_s.reshape(shape),
+        combine_s=exchange.seconds("combine", own, over_mean).reshape(shape),
     )

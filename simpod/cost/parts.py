@@ -11,7 +11,7 @@ import numpy as np
 
 from simpod.cost import operators as op
 from simpod.cost.collectives import meets_in_layers
-from simpod.cost.expert_imbalance import LoadModel
+from simpod.cost.expert_imbalance import DieTimes, LoadModel
 from simpod.cost.gather_exchange import GatherExchange, exchange_of
 from simpod.cost.kernels.pricer import AttentionSite, KernelPricer
 from simpod.cost.layout import Layout
@@ -260,6 +260,27 @@ class PartCosts:
         parts = self._sparse_parts(*(column.mean(keepdims=True) for column in columns))
         layers_s = times.total_s
         return np.append(layers_s, np.full(self.mtp, layers_s.mean())), parts[0]
+
+    def die_times(self, group_tokens: float) -> DieTimes:
+        """Each die's work in each sparse layer of one step; MTP ones have the first one's loads.
+
+        Without a model of loads all dies are alike. Raises InvariantError where nothing is sent.
+        """
+        layers, own = self.num_moe_layers, self.model.num_moe_layers
+        if self._uneven is None:
+            parts = self.experts(np.array([group_tokens]))[0] / max(own, 1)
+            shape = (layers, self.layout.dies)
+            dispatch_s, experts_s, combine_s = (
+                np.full(shape, parts[part]) for part in (DISPATCH, EXPERTS, COMBINE)
+            )
+            return DieTimes(dispatch_s=dispatch_s, experts_s=experts_s, combine_s=combine_s)
+        times = self._uneven.dies(group_tokens)
+        shape = (layers, times.experts_s.shape[1])
+        return DieTimes(
+            dispatch_s=np.resize(times.dispatch_s, shape),
+            experts_s=np.resize(times.experts_s, shape),
+            combine_s=np.resize(times.combine_s, shape),
+        )
 
     def _sparse_parts(
         self, dispatch_s: Floats, experts_s: Floats, combine_s: Floats, wait_s: Floats

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol
 
+from simpod.cost.die_waits import Meetings
 from simpod.cost.expert_imbalance import LoadModel
 from simpod.cost.layout import Layout
 from simpod.cost.semantics import Semantics
@@ -46,14 +47,18 @@ class SmallBatchPricer:
 
     def price(self, batch: Batch) -> StepPrices:
         """The next step."""
+        return self.of(batch).price(batch)
+
+    def of(self, batch: Batch) -> Pricer:
+        """Who prices this step."""
         tokens = batch.decode_seqs * self._tokens_per_decode + batch.prefill_tokens
         if tokens.max() > self._most_tokens:
-            return self._split.price(batch)
+            return self._split
         if self._whole is None:
             self._whole = self._make_whole()
             if self._loads is not None:
                 self._whole.renew(self._loads)
-        return self._whole.price(batch)
+        return self._whole
 
     def renew(self, loads: LoadModel) -> None:
         """From now on experts have these loads."""
@@ -83,3 +88,12 @@ def step_pricer(
         whole = replace(layout, micro_batches=1)
         return SmallBatchPricer(pricer(layout), lambda: pricer(whole), layout)
     return pricer(layout)
+
+
+def meetings_of(pricer: Pricer, batch: Batch) -> Meetings | None:
+    """What dies bring to the sparse layers of a step; None where nobody waits for one batch of all.
+
+    So with micro-batches, with experts on dies of their own, and where `StepPricer.meetings` is.
+    """
+    own = pricer.of(batch) if isinstance(pricer, SmallBatchPricer) else pricer
+    return own.meetings(batch) if isinstance(own, StepPricer) else None

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from simpod.cost.die_waits import Meetings
 from simpod.cost.expert_imbalance import LoadModel
 from simpod.cost.launches import PromptLaunches
 from simpod.cost.layout import Layout
@@ -101,8 +102,8 @@ class StepPricer:
         self._max_graph_tokens = len(self._padded) - 1 if self._padded else 0
         self._pieces = chosen.graphs.prompts.padded
         self._rank = Table(costs.tokens)
-        late_frac = hardware.calibration.decode_kernel_spread_frac * slowest_of(layout.dp)
-        self._late_frac = late_frac if costs.meets else 0.0
+        self._spread_frac = hardware.calibration.decode_kernel_spread_frac if costs.meets else 0.0
+        self._late_frac = self._spread_frac * slowest_of(layout.dp)
         self._draws_loads = costs.draws_loads
         self._group_table_tokens = 0 if self._draws_loads else MAX_GROUP_TABLE_TOKENS
         self._head = Table(costs.head)
@@ -195,19 +196,19 @@ class StepPricer:
         if _largest(batch.prefill_tokens):
             return self._meet(batch, self._mixed_meeting(batch))
         tokens = batch.decode_seqs * self._tokens_per_decode
-        fullest = _largest(tokens)
         if self._padded is not None:
-            return self._meet(batch, self._graph_meeting(fullest))
+            return self._meet(batch, self._graph_meeting(tokens))
         base_s, mean_parts = self._rank.means(tokens, self._mean)
-        group_tokens = tokens.dot(self._ones).item()
+        group_tokens, fullest = self._as_run(tokens)
         rest_s, parts = self._after_meeting(group_tokens, fullest, fullest, self._late_frac)
         return self._meet(batch, _Meeting(base_s, rest_s, parts + mean_parts))
 
-    def _graph_meeting(self, fullest: int) -> _Meeting:
-        """All ranks run the graph of the fullest one, which has `fullest` tokens."""
-        padded, least_s = self._as_graph(fullest)
+    def _graph_meeting(self, tokens: Ints) -> _Meeting:
+        """All ranks run the graph of the fullest one; `tokens` [num_ranks]."""
+        fullest = _largest(tokens)
+        least_s = self._as_graph(fullest)[1]
+        group_tokens, padded = self._as_run(tokens)
         base_s = self._rank.seconds(padded)
-        group_tokens = padded * self.num_ranks
         rest_s, parts = self._after_meeting(group_tokens, padded, fullest, self._late_frac)
         parts = parts + self._rank.parts[padded]
         return _launched(_Meeting(base_s, rest_s, parts), base_s, least_s)
@@ -231,9 +232,7 @@ class StepPricer:
 
     def _meet(self, batch: Batch, meeting: _Meeting) -> StepPrices:
         """Add attention over the cache, and let the slowest rank decide."""
-        context = batch.decode_seqs * batch.gained_tokens
-        context += batch.context_tokens
-        attention_s, slope_s, room = self._attention.many(batch.decode_seqs, context)
+        attention_s, slope_s, room = self._over_cache(batch)
         busy_s = attention_s + meeting.base_s
         slowest = busy_s.argmax()
         late_s = self._late_frac * attention_s.item(slowest)
@@ -248,6 +247,44 @@ class StepPricer:
             rank_slope_s=slope_s,
             room_tokens=self._room(room),
         )
+
+    def _over_cache(self, batch: Batch) -> tuple[Floats, Floats, Floats]:
+        """[num_ranks] of attention over the cache: see `ContextTable.many`."""
+        context = batch.decode_seqs * batch.gained_tokens
+        context += batch.context_tokens
+        return self._attention.many(batch.decode_seqs, context)
+
+    def meetings(self, batch: Batch) -> Meetings | None:
+        """What dies bring to the sparse layers of one step of decodes alone.
+
+        None with prompts, and where dies send nothing to each other, or gather all tokens.
+        """
+        if not self._meets or _largest(batch.prefill_tokens):
+            return None
+        costs = self._costs
+        group_tokens, fullest = self._as_run(batch.decode_seqs * self._tokens_per_decode)
+        sent = costs.experts(np.array([float(group_tokens)]))[0]
+        dispatch_s, combine_s = self._exchange_waits_s(fullest, sent)
+        busy_s = self._price_group(batch).rank_busy_s
+        return Meetings(
+            rank_busy_s=np.asarray(busy_s) / costs.num_layers,
+            rank_spread_s=self._spread_frac * self._over_cache(batch)[0] / costs.num_layers,
+            dies=costs.die_times(float(group_tokens)),
+            experts_spread_frac=self._spread_frac if costs.has_loads else 0.0,
+            fullest_dispatch_s=dispatch_s / costs.num_moe_layers,
+            fullest_combine_s=combine_s / costs.num_moe_layers,
+        )
+
+    def _as_run(self, tokens: Ints) -> tuple[int, int]:
+        """Tokens of the group and of its fullest rank, of `tokens` [num_ranks] of decodes.
+
+        With graphs all ranks run that of the fullest one.
+        """
+        fullest = _largest(tokens)
+        if self._padded is None:
+            return tokens.dot(self._ones).item(), fullest
+        padded, _ = self._as_graph(fullest)
+        return padded * self.num_ranks, padded
 
     def _room(self, room: Floats) -> int:
         """Tokens up to which the law of a step holds for others; none if loads are drawn."""

@@ -3,11 +3,19 @@
 import numpy as np
 
 from simpod.cost import operators as op
-from simpod.cost.expert_imbalance import ExpertSite, LoadModel, SparseTimes, sparse_times
+from simpod.cost.expert_imbalance import (
+    DieTimes,
+    ExpertSite,
+    LoadModel,
+    SparseTimes,
+    die_times,
+    sparse_times,
+)
 from simpod.cost.gather_exchange import AnyExchange
 from simpod.cost.kernels.pricer import KernelPricer
 from simpod.cost.layout import Layout
 from simpod.cost.work import Floats
+from simpod.errors import InvariantError
 from simpod.model.spec import ModelSpec
 
 MOST_POINTS = 24
@@ -65,6 +73,14 @@ class UnevenExperts:
         return sparse_times(
             self._kernels, self._exchange, self._site, self._loads(tokens), tokens / self._dies
         )
+
+    def dies(self, group_tokens: float) -> DieTimes:
+        """Of each layer and die in one step; raises InvariantError where dies send nothing."""
+        if self._exchange is None:
+            raise InvariantError("experts whose dies exchange nothing do not wait in exchanges")
+        tokens = max(group_tokens, 1.0)
+        drawn = self._loads.slot_tokens(tokens)
+        return die_times(self._kernels, self._exchange, self._site, drawn, tokens / self._dies)
 
     def _one(self, group_tokens: float) -> list[float]:
         times = self.rows(group_tokens)

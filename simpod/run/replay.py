@@ -15,6 +15,7 @@ from threadpoolctl import threadpool_limits
 from simpod.config import ResolvedExperiment
 from simpod.cost import Batch, Pricer, StepPrices
 from simpod.cost.expert_imbalance import LayerLoads, LoadModel
+from simpod.cost.work import Floats
 from simpod.engine import Simulation
 from simpod.engine.group import Group
 from simpod.errors import ConfigError
@@ -57,12 +58,17 @@ class SeenLoads:
 
     is_drawn = False
 
-    def __init__(self, rows: LayerLoads) -> None:
-        self._rows = rows
+    def __init__(self, slot_tokens: Floats) -> None:
+        """[draws x num_layers, num_dies, slots of a die]: all that the step drew."""
+        self._slot_tokens = slot_tokens
 
     def __call__(self, group_tokens: float) -> LayerLoads:
         """Whatever the tokens: those that the step had."""
-        return self._rows
+        return LayerLoads.of(self._slot_tokens)
+
+    def slot_tokens(self, group_tokens: float) -> Floats:
+        """The same, of all dies."""
+        return self._slot_tokens
 
 
 class _Recorder:
@@ -71,21 +77,18 @@ class _Recorder:
     def __init__(self, loads: LoadModel) -> None:
         self._loads = loads
         self.is_drawn = loads.is_drawn
-        self._seen: list[LayerLoads] = []
+        self._seen: list[Floats] = []
 
     def __call__(self, group_tokens: float) -> LayerLoads:
-        self._seen.append(self._loads(group_tokens))
+        return LayerLoads.of(self.slot_tokens(group_tokens))
+
+    def slot_tokens(self, group_tokens: float) -> Floats:
+        self._seen.append(self._loads.slot_tokens(group_tokens))
         return self._seen[-1]
 
-    def rows(self) -> LayerLoads:
-        """[draws x num_layers]: all that was given."""
-        hit = [loads.fullest if loads.most_hit is None else loads.most_hit for loads in self._seen]
-        return LayerLoads(
-            fullest=np.concatenate([loads.fullest for loads in self._seen]),
-            mean=np.concatenate([loads.mean for loads in self._seen]),
-            mean_hit=np.concatenate([loads.mean_hit for loads in self._seen]),
-            most_hit=np.concatenate(hit),
-        )
+    def seen(self) -> SeenLoads:
+        """All that was given."""
+        return SeenLoads(np.concatenate(self._seen))
 
 
 class _Catcher:
@@ -113,7 +116,7 @@ class _Catcher:
             batch=self._at_the_step(batch),
             prices=prices,
             pause_s=self._pause_s(),
-            loads=loads if recorder is None else SeenLoads(recorder.rows()),
+            loads=loads if recorder is None else recorder.seen(),
         )
         return prices
 

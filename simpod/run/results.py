@@ -188,6 +188,12 @@ def step_columns(records: RunRecords) -> dict[str, Any]:
     }
 
 
+def steps_table(records: RunRecords) -> "pd.DataFrame":
+    """What `ResultFiles.steps` is of a run whose files were not written."""
+    frame: pd.DataFrame = _table(step_columns(records)).to_pandas()
+    return frame
+
+
 def transfer_columns(records: RunRecords) -> dict[str, Any]:
     """Columns of transfers.parquet: one row a pair of endpoints."""
     rows = records.transfers
@@ -229,14 +235,19 @@ def _columns(rows: _Rows) -> dict[str, Any]:
 
 
 def _write_table(path: Path, columns: Mapping[str, Any]) -> None:
-    import pyarrow as pa
     import pyarrow.parquet as pq
+
+    pq.write_table(_table(columns), path, compression="zstd")
+
+
+def _table(columns: Mapping[str, Any]) -> Any:
+    import pyarrow as pa
 
     arrays = {
         name: pa.array(values, from_pandas=True) if isinstance(values, np.ndarray) else values
         for name, values in columns.items()  # from_pandas: NaN is written as null
     }
-    pq.write_table(pa.table(arrays), path, compression="zstd")
+    return pa.table(arrays)
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:

@@ -1,8 +1,10 @@
 """Published figures of whole systems, each an experiment with overrides and one number of its
-summary.
+summary, or of one of its decode steps.
 
-A file is a list of `{id, source, experiment, set, metric, value, unit, tolerance_frac}`: `metric`
-is a dotted key of summary.json, such as `mean_tpot_ms` or `step_breakdown.decode.mean_step_s`.
+A file is a list of `{id, source, experiment, set, step, metric, value, unit, tolerance_frac}`:
+`metric` is a dotted key of summary.json, such as `mean_tpot_ms` or
+`step_breakdown.decode.mean_step_s`; with `step: N` one of `simpod explain RESULT --step N --json`,
+such as `layers.sparse.total_s` or `die_exchanges.dispatch.least_s`.
 Those that ship with simpod are in `simpod/validate/published/`.
 """
 
@@ -11,15 +13,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
-from simpod.config import ResolvedExperiment, load_experiment
+from simpod.config import load_experiment
 from simpod.config.nodes import Node, Place
 from simpod.config.problems import Problem, Problems
 from simpod.config.strict_yaml import read_yaml
 from simpod.config.validate import validate
 from simpod.errors import ConfigError
-from simpod.fields import STRICT, Positive
+from simpod.fields import STRICT, Count, Positive
 from simpod.validate.report import Point, Report
-from simpod.validate.runs import Summary, summaries
+from simpod.validate.runs import Asked, figures
 
 PUBLISHED: Final = Path(__file__).parent / "published"
 
@@ -38,8 +40,10 @@ class PublishedPoint:
     """Name or path, as for `simpod run`."""
     set: Mapping[str, Any] = field(default_factory=dict)
     """Overrides by dotted key, as `--set` takes them."""
+    step: Count | None = None
+    """Decode step of the last pool's first instance, 1, 2, ...; null: the summary of the run."""
     metric: str
-    """Dotted key of summary.json."""
+    """Dotted key of summary.json, or of the step."""
     value: float
     """What was published, in `unit`."""
     unit: str
@@ -87,32 +91,37 @@ def validate_points(
     processes: int | None = None,
     on_done: Callable[[], None] = lambda: None,
 ) -> Report:
-    """Run every distinct experiment once and compare."""
-    runs: dict[tuple[str, tuple[str, ...]], ResolvedExperiment] = {}
+    """Run every distinct experiment once, and again up to each step that is asked for; compare."""
+    runs: dict[tuple[str, tuple[str, ...]], Asked] = {}
     for point in points:
         key = (point.experiment, point.overrides)
         if key not in runs:
-            runs[key] = load_experiment(point.experiment, point.overrides)
-    found = dict(zip(runs, summaries(list(runs.values()), processes, on_done), strict=True))
+            runs[key] = Asked(load_experiment(*key))
+        if point.step is not None:
+            runs[key].steps.setdefault(point.step, f"point {point.id}")
+    found = dict(zip(runs, figures(list(runs.values()), processes, on_done), strict=True))
     return Report(
-        points=[_compare(point, found[point.experiment, point.overrides]) for point in points]
+        points=[
+            _compare(point, found[point.experiment, point.overrides][point.step])
+            for point in points
+        ]
     )
 
 
-def _compare(point: PublishedPoint, summary: Summary) -> Point:
+def _compare(point: PublishedPoint, found: Mapping[str, Any]) -> Point:
     return Point(
         id=point.id,
         group=point.group,
         metric=point.metric,
         measured=point.value,
-        simulated=_look_up(point, summary),
+        simulated=_look_up(point, found),
         source=point.source,
         tolerance_frac=point.tolerance_frac,
     )
 
 
-def _look_up(point: PublishedPoint, summary: Summary) -> float:
-    value: Any = summary
+def _look_up(point: PublishedPoint, found: Mapping[str, Any]) -> float:
+    value: Any = found
     for name in point.metric.split("."):
         if not isinstance(value, Mapping) or name not in value:
             known = ", ".join(value) if isinstance(value, Mapping) else "nothing below it"

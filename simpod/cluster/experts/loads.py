@@ -48,9 +48,7 @@ class MomentLoads:
         for _ in range(DRAWS):
             drawn = self.moments.sample(group_tokens, rng)
             die = drawn.argmax(axis=1)
-            slots = self.ordered[row, die]
-            total = np.maximum(slots.sum(axis=1), 1e-300)
-            fullest.append(slots * (drawn[row, die] / total)[:, np.newaxis])
+            fullest.append(_in_proportion(self.ordered[row, die], drawn[row, die]))
         mean = group_tokens * self.ordered.mean(axis=1)
         hit = -np.expm1(-group_tokens * self.ordered).mean(axis=1)
         return LayerLoads(
@@ -58,6 +56,23 @@ class MomentLoads:
             mean=np.tile(mean, (DRAWS, 1)),
             mean_hit=np.tile(hit, (DRAWS, 1)),
         )
+
+    def slot_tokens(self, group_tokens: float) -> Floats:
+        """[num_layers, num_dies, slots of a die] of the first of these steps.
+
+        Slots that get none are drawn; if that is all of a die, its fullest has what it gets.
+        """
+        rng = np.random.default_rng(self.seed)
+        drawn = self.moments.sample(group_tokens, rng)
+        is_hit = rng.random(self.ordered.shape) < -np.expm1(-group_tokens * self.ordered)
+        is_hit[..., 0] |= ~is_hit.any(axis=-1)
+        return _in_proportion(self.ordered * is_hit, drawn)
+
+
+def _in_proportion(means: Floats, tokens: Floats) -> Floats:
+    """[..., slots of a die]: `tokens` [...] of a die in proportion to the slots' means."""
+    total = np.maximum(means.sum(axis=-1), 1e-300)
+    return np.asarray(means * (tokens / total)[..., np.newaxis])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -81,10 +96,14 @@ class StepLoads:
 
     def __call__(self, group_tokens: float) -> LayerLoads:
         """[num_layers]: of the next step, which has so many tokens."""
+        return LayerLoads.of(self.slot_tokens(group_tokens))
+
+    def slot_tokens(self, group_tokens: float) -> Floats:
+        """[num_layers, num_dies, slots of a die]: of the next step."""
         num_tokens = round(group_tokens)
         chosen = self.choices.draw(num_tokens, self.rng)
         slot_tokens = self.table.deal(chosen, num_tokens, self.rng).astype(np.float64)
-        return LayerLoads.of(self.placement.table(slot_tokens, group_tokens))
+        return self.placement.table(slot_tokens, group_tokens)
 
 
 class LoadSampler(Protocol):

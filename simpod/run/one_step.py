@@ -3,7 +3,7 @@
 A result keeps no batch by rank: the run is repeated up to the step, which shows what was in it.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +11,9 @@ import numpy as np
 from simpod.cluster import PoolSpec
 from simpod.config import ResolvedExperiment, resolve_document
 from simpod.cost import Batch, Pricer, step_pricer
+from simpod.cost.die_waits import DieExchanges, Seen, die_exchanges
 from simpod.cost.expert_imbalance import LoadModel
+from simpod.cost.pricer import meetings_of
 from simpod.errors import ConfigError
 from simpod.model.spec import ModelSpec
 from simpod.records.columns import STEP_PARTS, Floats, Ints
@@ -38,33 +40,49 @@ class OneStep:
     rank_busy_s: Floats  # until dispatch, all layers
     rank_wait_s: Floats  # for the slowest rank
     layer_imbalance: Floats | None  # [sparse layers] fullest die over mean; None: all alike
+    die_exchanges: DieExchanges | None  # of one draw; None: dies do not meet, or others hide it
 
 
 def one_step(result: ResultFiles, step: int, pool: str | None = None, instance: int = 0) -> OneStep:
+    """`step_of` a result folder."""
+    experiment = resolve_document(result.provenance["experiment"])
+    return step_of(experiment, result.steps, step, pool, instance)
+
+
+def step_of(
+    experiment: ResolvedExperiment,
+    steps: "pd.DataFrame",
+    step: int,
+    pool: str | None = None,
+    instance: int = 0,
+) -> OneStep:
     """Take apart the `step`-th decode step (1, 2, ...) of an instance; the last pool by default.
 
-    Of a prefill pool all steps count. A layer costs what the step would take less without it.
-    `start_s` is of the run of like steps that it is in. Raises ConfigError where there is no such
-    step, and where the run does not come again as it was.
+    steps: rows of `step_columns` of a run of the experiment. Of a prefill pool all steps count. A
+    layer costs what the step would take less without it. `start_s` is of the run of like steps that
+    it is in. Raises ConfigError where there is no such step, and where the run does not come again
+    as it was.
     """
-    experiment = resolve_document(result.provenance["experiment"])
     spec = _spec(experiment, pool)
-    row, place = _row_of(result.steps, spec, instance, step)
+    row, place = _row_of(steps, spec, instance, step)
     caught = replay(experiment, place)
     batch, prices = caught.batch, caught.prices
+    pricer = _pricer(experiment, spec, experiment.model, caught.loads)
     if place.offset:
-        prices = _pricer(experiment, spec, experiment.model, caught.loads).price(batch)
+        prices = pricer.price(batch)
+    meetings = meetings_of(pricer, batch)
     busy_s = np.zeros(1) if prices.rank_busy_s is None else prices.rank_busy_s
     return OneStep(
         start_s=float(row["start_s"]),
         parts_s=_recorded(row, prices.parts(), caught.pause_s),
-        layers_s=_layers(experiment, spec, caught.loads, batch),
+        layers_s=_layers(experiment, spec, caught.loads, batch, pricer),
         rank_seqs=batch.decode_seqs,
         rank_context_tokens=batch.context_tokens + batch.decode_seqs * batch.gained_tokens,
         rank_prompt_tokens=batch.prefill_tokens,
         rank_busy_s=busy_s,
         rank_wait_s=prices.rank_wait_s,
         layer_imbalance=_imbalance(caught, spec, experiment.model),
+        die_exchanges=None if meetings is None else die_exchanges(meetings),
     )
 
 
@@ -123,9 +141,16 @@ def _pricer(
 
 
 def _layers(
-    experiment: ResolvedExperiment, spec: PoolSpec, loads: LoadModel | None, batch: Batch
+    experiment: ResolvedExperiment,
+    spec: PoolSpec,
+    loads: LoadModel | None,
+    batch: Batch,
+    pricer: Pricer,
 ) -> dict[str, tuple[int, Floats]]:
-    """Of each kind that the model has: how many, and what the step would take less without one."""
+    """Of each kind that the model has: how many, and what the step would take less without one.
+
+    pricer: of the whole model.
+    """
     model = experiment.model
 
     def parts_s(fewer: ModelSpec) -> Floats:
@@ -138,7 +163,7 @@ def _layers(
             model, num_layers=left, num_window_layers=windows, num_moe_layers=num_moe_layers
         )
 
-    whole_s = parts_s(model)
+    whole_s = pricer.price(batch).parts()
     found = {}
     if model.num_dense_layers and model.num_layers > 1:
         found["dense"] = model.num_dense_layers, whole_s - parts_s(without(model.num_moe_layers))
@@ -163,13 +188,13 @@ def as_json(step: OneStep) -> dict[str, Any]:
     def named(parts_s: Floats) -> dict[str, float]:
         return dict(zip(STEP_PARTS, parts_s.tolist(), strict=True))
 
-    uneven = step.layer_imbalance
+    uneven, seen = step.layer_imbalance, step.die_exchanges
     return {
         "start_s": step.start_s,
         "step_s": float(step.parts_s.sum()),
         "parts_s": named(step.parts_s),
         "layers": {
-            kind: {"count": count, "parts_s": named(parts_s)}
+            kind: {"count": count, "total_s": float(parts_s.sum()), "parts_s": named(parts_s)}
             for kind, (count, parts_s) in step.layers_s.items()
         },
         "ranks": {
@@ -180,4 +205,10 @@ def as_json(step: OneStep) -> dict[str, Any]:
             "wait_s": step.rank_wait_s.tolist(),
         },
         "sparse_layer_imbalance": None if uneven is None else uneven.tolist(),
+        "die_exchanges": None
+        if seen is None
+        else {
+            "dispatch": asdict(Seen.of(seen.dispatch_s)),
+            "combine": asdict(Seen.of(seen.combine_s)),
+        },
     }

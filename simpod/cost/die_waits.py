@@ -1,0 +1,89 @@
+"""What one die sees of dispatch and combine in one decode step, waiting included.
+
+Profilers show exchanges of one die with the waiting for all others in them (xDeepServe
+arXiv:2508.02520v6, figure 20). So one step is drawn die by die and layer by layer. Ranks come to
+dispatch when attention is through, whose kernels vary at random (`stragglers`) around the time of
+their batch and context, which is the same in all layers; dispatch ends when the last rank's tokens
+have come. From there each die goes through its experts, with its own load, at its own speed;
+combine ends on all dies with the slowest one's share.
+
+On average that is the waiting that the price of a step has, where ranks are alike and loads of dies
+one bell: then within 2 %. The price adds what the slowest rank lags throughout to what the slowest
+kernel lags at random, which is too long where both are about the same; and it takes loads and speed
+of dies for normal, which is too short where a few dies have more than all others in each layer.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from simpod.cost.expert_imbalance import DieTimes
+from simpod.cost.work import Floats
+
+SEED = 0
+"""Of the draws: the same step looks the same whenever it is asked for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Meetings:
+    """What dies bring to the sparse layers of one step, MTP layers included; ranks [num_ranks]."""
+
+    rank_busy_s: Floats
+    """Until dispatch, of one layer; what is the same for all ranks does not matter."""
+    rank_spread_s: Floats
+    """Standard deviation of that from layer to layer."""
+    dies: DieTimes
+    """[sparse layers, num_dies], dies of a rank one after the other."""
+    experts_spread_frac: float
+    """Coefficient of variation of experts' kernels; dies of a rank vary together."""
+    fullest_dispatch_s: float
+    """What dispatch of the rank with most tokens takes longer than that of the mean rank."""
+    fullest_combine_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class DieExchanges:
+    """[sparse layers, num_dies], waiting included."""
+
+    dispatch_s: Floats
+    combine_s: Floats
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """Of a typical die: means over dies of each one's mean, least and most over layers."""
+
+    mean_s: float
+    least_s: float
+    most_s: float
+
+    @classmethod
+    def of(cls, seconds: Floats) -> "Seen":
+        """From [layers, dies]."""
+        return cls(
+            mean_s=float(seconds.mean()),
+            least_s=float(seconds.min(axis=0).mean()),
+            most_s=float(seconds.max(axis=0).mean()),
+        )
+
+
+def die_exchanges(meetings: Meetings, seed: int = SEED) -> DieExchanges:
+    """Draw one step."""
+    rng = np.random.default_rng(seed)
+    dies = meetings.dies
+    num_layers, num_dies = dies.experts_s.shape
+    num_ranks = len(meetings.rank_busy_s)
+    rank = np.arange(num_dies) * num_ranks // num_dies
+    late, slow = rng.standard_normal((2, num_layers, num_ranks))
+    there_s = (meetings.rank_busy_s + meetings.rank_spread_s * late)[:, rank]
+    through_s = dies.dispatch_s + dies.experts_s + dies.combine_s
+    through_s = through_s + meetings.experts_spread_frac * dies.experts_s * slow[:, rank]
+    return DieExchanges(
+        dispatch_s=dies.dispatch_s + meetings.fullest_dispatch_s + _until_last(there_s),
+        combine_s=dies.combine_s + meetings.fullest_combine_s + _until_last(through_s),
+    )
+
+
+def _until_last(seconds: Floats) -> Floats:
+    """[layers, dies]: how long each waits for the slowest of its layer."""
+    return np.asarray(seconds.max(axis=1, keepdims=True) - seconds)
