@@ -9,6 +9,7 @@ import numpy as np
 
 from simpod.cluster import PoolSpec
 from simpod.cost import Batch, KvTransfer, Layout, StepPricer, StepPrices
+from simpod.cost.stragglers import Arrivals, SlowestRanks
 from simpod.engine import PoolInputs, RunInputs, Simulation
 from simpod.policies import PolicyRef, resolve
 from simpod.records.columns import STEP_PARTS, RunRecords
@@ -47,8 +48,8 @@ class LinearPricer:
             attention_slope_s=float(slope_s.mean()),
             mtp_share=self.mtp_share,
             rank_busy_s=busy_s if many else None,
-            rank_slope_s=slope_s if many else None,
             room_tokens=UNBOUNDED,
+            arrivals=Arrivals(SlowestRanks(len(busy_s), 0.0), busy_s, attention_s, slope_s),
         )
 
 

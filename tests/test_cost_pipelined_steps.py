@@ -20,10 +20,10 @@ from simpod.cost.core_split import share_of_cores
 from simpod.cost.graphs import ANY_BATCH
 from simpod.cost.memory_rules import MemoryLimits
 from simpod.cost.micro_batches import MicroBatches
-from simpod.cost.parts import COMBINE_WAIT, DISPATCH_WAIT, EXPERTS, PartCosts
+from simpod.cost.parts import COMBINE_WAIT, DISPATCH_WAIT, PartCosts
 from simpod.cost.semantics import SEMANTICS
 from simpod.cost.split_step import ExpertSide, SplitStepPricer, exposed
-from simpod.cost.stragglers import slowest_of, wait_for_slow_experts
+from simpod.cost.stragglers import SlowestRanks, slowest_of
 from simpod.errors import ConfigError
 from simpod.records.columns import STEP_PARTS
 from tests.closed_forms import expected_max
@@ -300,10 +300,18 @@ def test_the_slowest_of_many() -> None:
     rng = np.random.default_rng(1)
     drawn = rng.standard_normal((4000, 288)).max(axis=1).mean()
     assert slowest_of(288) == pytest.approx(drawn, rel=0.01)
-    parts = np.zeros(len(STEP_PARTS))
-    parts[[COMBINE_WAIT, EXPERTS]] = 3.0, 8.0
-    assert wait_for_slow_experts(parts, 0.5) == pytest.approx(2.0)  # 3 and 4 make 5
-    assert parts[COMBINE_WAIT] == pytest.approx(5.0)
+
+
+@pytest.mark.parametrize("lasting", [0.0, 0.5, 1.0, 2.0, 8.0])
+def test_the_slowest_of_ranks_that_differ_throughout_and_at_random(lasting) -> None:
+    """A lower bound, at most 8 % short."""
+    rng = np.random.default_rng(0)
+    busy_s = 10.0 + lasting * rng.standard_normal(288)
+    drawn = (busy_s + rng.standard_normal((4000, 288))).max(axis=1).mean() - busy_s.mean()
+    ranks = SlowestRanks(288, 1.0)
+    found, _ = ranks.law(busy_s, np.ones(288), np.zeros(288))
+    assert 0.92 * drawn < found - busy_s.mean() < 1.005 * drawn
+    assert SlowestRanks(288, 0.0).law(busy_s, np.ones(288), busy_s) == (busy_s.max(),) * 2
 
 
 def test_ranks_wait_for_slow_kernels_and_the_law_still_holds() -> None:

@@ -7,10 +7,8 @@ their batch and context, which is the same in all layers; dispatch ends when the
 have come. From there each die goes through its experts, with its own load, at its own speed;
 combine ends on all dies with the slowest one's share.
 
-On average that is the waiting that the price of a step has, where ranks are alike and loads of dies
-one bell: then within 2 %. The price adds what the slowest rank lags throughout to what the slowest
-kernel lags at random, which is too long where both are about the same; and it takes loads and speed
-of dies for normal, which is too short where a few dies have more than all others in each layer.
+On average that is the waiting that the price of a step has, which takes it from below
+(`stragglers`): within 5 %, tests say, 8 % where ranks or loads differ as much as kernels vary.
 """
 
 from dataclasses import dataclass

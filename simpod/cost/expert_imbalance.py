@@ -12,6 +12,7 @@ import numpy as np
 from simpod.cost.gather_exchange import AnyExchange
 from simpod.cost.kernels.expert_load import ExpertLoads, loads_of
 from simpod.cost.kernels.pricer import ExpertWork, KernelPricer
+from simpod.cost.stragglers import leads_of
 from simpod.cost.work import Floats
 
 
@@ -31,6 +32,8 @@ class LayerLoads:
     most_hit: Floats | None = None
     """Of the die where most slots get any, which is the slowest if few tokens come; None: the
     fullest is taken to be such a die."""
+    leads: Floats | None = None
+    """`stragglers.leads_of` all dies; None: not known."""
 
     @property
     def slowest(self) -> tuple[Floats, ...]:
@@ -60,6 +63,7 @@ class LayerLoads:
             mean=ordered.mean(axis=1),
             mean_hit=is_hit.mean(axis=1),
             most_hit=ordered[row, hits.argmax(axis=-1)],
+            leads=leads_of(total),
         )
 
 
@@ -148,10 +152,13 @@ def sparse_times(
     site: ExpertSite,
     loads: LayerLoads,
     tokens_per_die: float,
+    late: Floats | None = None,
 ) -> SparseTimes:
     """Price the mean die and the slowest of each layer; `tokens_per_die` are sent by each die.
 
     exchange: None where all dies have all tokens, and add up what their experts gave.
+    late [counts]: of the experts' time, what the slowest of the `counts_of` fullest dies takes
+    longer because kernels vary; dies take in proportion to their loads. None: they don't vary.
 
     The wait is never negative: small loads may leave the fullest die no later than the mean.
     """
@@ -170,12 +177,12 @@ def sparse_times(
             die_s = die_s + exchange.seconds("dispatch", own, over_mean)
             die_s = die_s + exchange.seconds("combine", own, over_mean)
         slowest_s = np.maximum(slowest_s, die_s)
-    wait_s = slowest_s - dispatch_s - combine_s - experts_s
+    wait_s = np.maximum(slowest_s - dispatch_s - combine_s - experts_s, 0.0)
+    if late is not None and loads.leads is not None:
+        late_s = experts_s[:, np.newaxis] * late
+        wait_s = (loads.leads * wait_s[:, np.newaxis] + late_s).max(axis=1)
     return SparseTimes(
-        dispatch_s=dispatch_s,
-        experts_s=experts_s,
-        combine_s=combine_s,
-        combine_wait_s=np.maximum(wait_s, 0.0),
+        dispatch_s=dispatch_s, experts_s=experts_s, combine_s=combine_s, combine_wait_s=wait_s
     )
 
 

@@ -18,6 +18,7 @@ from simpod.cost.layout import Layout
 from simpod.cost.passes import pass_s
 from simpod.cost.rank_collectives import RankCollectives
 from simpod.cost.semantics import Semantics
+from simpod.cost.stragglers import lateness
 from simpod.cost.table import NUM_PARTS
 from simpod.cost.uneven import UnevenExperts
 from simpod.cost.work import Amount, Floats, Product, Work
@@ -224,6 +225,15 @@ class PartCosts:
         seconds = self._gate_s(np.maximum(tokens, 1.0))
         layers = self.model.num_moe_layers
         return by_part(len(tokens), ffn=layers * seconds, mtp=self.mtp * seconds)
+
+    def varying_experts(self, group_tokens: Floats) -> Floats:
+        """The same as `experts`, with the wait for dies whose kernels come out long."""
+        if self._uneven is None:
+            return self.experts(group_tokens)
+        layout = self.layout
+        spread_frac = self.hardware.calibration.decode_kernel_spread_frac
+        late = spread_frac * lateness(layout.dies, layout.dp)
+        return self._sparse_parts(*self._uneven.layer_s(group_tokens, late))
 
     def experts(self, group_tokens: Floats) -> Floats:
         """Routed experts, dispatch and combine of the mean die, for all tokens of the group.

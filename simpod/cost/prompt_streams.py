@@ -104,7 +104,6 @@ class PromptStreams:
             attention_slope_s=0.0,
             mtp_share=self._costs.mtp / layers,
             rank_busy_s=micro * (core_s + vector_s + copied_s),
-            rank_slope_s=np.zeros(len(core_s)),
             room_tokens=0,
         )
 

@@ -215,7 +215,6 @@ class SplitStepPricer:
             attention_slope_s=0.0,
             mtp_share=self.mtp_share,
             rank_busy_s=costs.busy_s + rank_sent_s,
-            rank_slope_s=np.zeros(costs.tokens.shape[1]),
             room_tokens=0,
         )
 

@@ -30,7 +30,7 @@ from simpod.cost.parts import (
 )
 from simpod.cost.semantics import Semantics, semantics_of
 from simpod.cost.step_prices import Batch, StepPrices, least
-from simpod.cost.stragglers import slowest_of, wait_for_slow_experts
+from simpod.cost.stragglers import Arrivals, SlowestRanks
 from simpod.cost.table import ContextTable, PromptTable, Table
 from simpod.cost.work import Floats, Ints
 from simpod.hardware.spec import HardwareProfile
@@ -103,7 +103,7 @@ class StepPricer:
         self._pieces = chosen.graphs.prompts.padded
         self._rank = Table(costs.tokens)
         self._spread_frac = hardware.calibration.decode_kernel_spread_frac if costs.meets else 0.0
-        self._late_frac = self._spread_frac * slowest_of(layout.dp)
+        self._ranks = SlowestRanks(layout.dp, self._spread_frac)
         self._draws_loads = costs.draws_loads
         self._group_table_tokens = 0 if self._draws_loads else MAX_GROUP_TABLE_TOKENS
         self._head = Table(costs.head)
@@ -123,6 +123,7 @@ class StepPricer:
         """Price what depends on the loads of experts anew."""
         costs = self._costs
         self._group = Table(costs.experts)
+        self._varying = Table(costs.varying_experts) if self._spread_frac else self._group
         self._single = Table(lambda tokens: costs.tokens(tokens) + costs.experts(tokens))
         self._single_parts, self._after_meeting = self._draw_single, self._exchange_and_rest
         if not self._draws_loads:
@@ -158,7 +159,6 @@ class StepPricer:
             attention_s,
             slope_s,
             self.mtp_share,
-            None,
             None,
             0 if self._draws_loads else room,
         )
@@ -200,7 +200,7 @@ class StepPricer:
             return self._meet(batch, self._graph_meeting(tokens))
         base_s, mean_parts = self._rank.means(tokens, self._mean)
         group_tokens, fullest = self._as_run(tokens)
-        rest_s, parts = self._after_meeting(group_tokens, fullest, fullest, self._late_frac)
+        rest_s, parts = self._after_meeting(group_tokens, fullest, fullest, varies=True)
         return self._meet(batch, _Meeting(base_s, rest_s, parts + mean_parts))
 
     def _graph_meeting(self, tokens: Ints) -> _Meeting:
@@ -209,7 +209,7 @@ class StepPricer:
         least_s = self._as_graph(fullest)[1]
         group_tokens, padded = self._as_run(tokens)
         base_s = self._rank.seconds(padded)
-        rest_s, parts = self._after_meeting(group_tokens, padded, fullest, self._late_frac)
+        rest_s, parts = self._after_meeting(group_tokens, padded, fullest, varies=True)
         parts = parts + self._rank.parts[padded]
         return _launched(_Meeting(base_s, rest_s, parts), base_s, least_s)
 
@@ -234,18 +234,18 @@ class StepPricer:
         """Add attention over the cache, and let the slowest rank decide."""
         attention_s, slope_s, room = self._over_cache(batch)
         busy_s = attention_s + meeting.base_s
-        slowest = busy_s.argmax()
-        late_s = self._late_frac * attention_s.item(slowest)
+        arrivals = Arrivals(self._ranks, busy_s, attention_s, slope_s)
+        last_s, last_slope_s = arrivals.last()
         return StepPrices(
-            base_s=busy_s.item(slowest) + late_s + meeting.rest_s,
-            slope_s=(1.0 + self._late_frac) * slope_s.item(slowest),
+            base_s=last_s + meeting.rest_s,
+            slope_s=last_slope_s,
             fixed_s=meeting.parts_s,
             attention_s=self._mean.dot(attention_s).item(),
             attention_slope_s=self._mean.dot(slope_s).item(),
             mtp_share=self.mtp_share,
             rank_busy_s=busy_s,
-            rank_slope_s=slope_s,
             room_tokens=self._room(room),
+            arrivals=arrivals,
         )
 
     def _over_cache(self, batch: Batch) -> tuple[Floats, Floats, Floats]:
@@ -293,26 +293,24 @@ class StepPricer:
         return int(min(least(room), 2.0**62))
 
     def _exchange_and_rest(
-        self, group_tokens: int, fullest: int, rows: int, late_frac: float = 0.0
+        self, group_tokens: int, fullest: int, rows: int, *, varies: bool = False
     ) -> tuple[float, Floats]:
-        """Exchange, experts, head and gap: seconds and parts; the fullest die is waited for.
+        """Exchange, experts, head and gap: seconds and parts; the slowest die is waited for.
 
-        late_frac: of `wait_for_slow_experts`.
+        varies: kernels take unlike times from die to die, as those of decodes do.
         """
+        table = self._varying if varies else self._group
         if group_tokens < self._group_table_tokens:
-            group_s = self._group.seconds(group_tokens)
-            parts = self._group.parts[group_tokens]
+            group_s = table.seconds(group_tokens)
+            parts = table.parts[group_tokens]
         else:
-            parts = self._costs.experts(np.array([float(group_tokens)]))[0]
+            parts = table.fill(np.array([float(group_tokens)]))[0]
             group_s = float(parts.sum())
         dispatch_wait_s, combine_wait_s = self._exchange_waits_s(fullest, parts)
         head_s = self._head.seconds(rows)
         parts = parts + self._head.parts[rows]
         parts[COMBINE_WAIT] += combine_wait_s
-        rest_s = group_s + head_s + dispatch_wait_s + combine_wait_s
-        if late_frac and self._costs.has_loads:
-            rest_s += wait_for_slow_experts(parts, late_frac)
-        return rest_s, parts
+        return group_s + head_s + dispatch_wait_s + combine_wait_s, parts
 
     def _exchange_waits_s(self, fullest: int, parts: Floats) -> tuple[float, float]:
         """What dispatch and combine of the fullest rank take longer than those of the mean die."""

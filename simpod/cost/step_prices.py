@@ -6,7 +6,11 @@ import numpy as np
 
 from simpod.cost.parts import ATTENTION, DISPATCH_WAIT, HOST_GAP, MTP
 from simpod.cost.step_traffic import StepTraffic
+from simpod.cost.stragglers import Arrivals
 from simpod.cost.work import Floats, Ints
+
+ROUNDING = 1e-14
+"""Relative difference of two seconds that is none."""
 
 NO_WAIT = np.zeros(1)
 """Of the one rank of a group."""
@@ -60,8 +64,8 @@ class StepPrices:
     attention_slope_s: float
     mtp_share: float  # of attention
     rank_busy_s: Floats | None  # [num_ranks] until dispatch, first step, all layers; None: one rank
-    rank_slope_s: Floats | None  # [num_ranks] growth of rank_busy_s per token of g
     room_tokens: int  # largest g before a rank's attention follows another line
+    arrivals: Arrivals | None = None  # of ranks at their dispatches, where the law needs them
     traffic: StepTraffic | None = None  # where exchanges share links: on those of the dies
 
     def parts(self, num_steps: int = 1, gained: int = 0) -> Floats:
@@ -84,17 +88,23 @@ class StepPrices:
         fixed_s[HOST_GAP] += waits_s
         return replace(self, base_s=least_s, fixed_s=fixed_s)
 
-    def linear_tokens(self) -> int:
-        """Largest g up to which the law holds: beyond it another rank is the slowest, say."""
-        if self.rank_busy_s is None or self.rank_slope_s is None:
-            return self.room_tokens
-        slowest = self.rank_busy_s.argmax()
-        steeper = self.rank_slope_s - self.rank_slope_s.item(slowest)
-        catching = (steeper > 0).nonzero()[0]
-        if not len(catching):
-            return self.room_tokens
-        lead_s = self.rank_busy_s.item(slowest) - self.rank_busy_s.take(catching)
-        return min(self.room_tokens, int(least(lead_s / steeper.take(catching))))
+    def linear_tokens(self, wanted: int = 2**62) -> int:
+        """Largest g, at most `wanted`, up to which the law holds: beyond it other ranks decide.
+
+        What ranks take is convex in g: where it lies above the law, the law ends no later than
+        where the line through that point meets it.
+        """
+        room = min(self.room_tokens, wanted)
+        if self.arrivals is None or room <= 0:
+            return max(room, 0)
+        now_s, slope_s = self.arrivals.last()
+        while room > 0:
+            then_s, steeper_s = self.arrivals.last(room)
+            ahead_s = then_s - (now_s + room * slope_s)
+            if ahead_s <= ROUNDING * then_s:
+                break
+            room = min(room - 1, int(room - ahead_s / (steeper_s - slope_s)))
+        return max(room, 0)
 
     @property
     def rank_wait_s(self) -> Floats:

@@ -123,6 +123,5 @@ class StreamStepPricer:
             attention_slope_s=0.0,
             mtp_share=self.mtp_share,
             rank_busy_s=costs.busy_s,
-            rank_slope_s=np.zeros(self._num_ranks),
             room_tokens=0,
         )

@@ -58,20 +58,26 @@ class UnevenExperts:
         """Each step has loads of its own."""
         return self._loads.is_drawn
 
-    def layer_s(self, group_tokens: Floats) -> tuple[Floats, Floats, Floats, Floats]:
-        """Dispatch, experts, combine and wait for the fullest die [n], for tokens [n]."""
+    def layer_s(
+        self, group_tokens: Floats, late: Floats | None = None
+    ) -> tuple[Floats, Floats, Floats, Floats]:
+        """Dispatch, experts, combine and wait for the slowest die [n], for tokens [n].
+
+        late [counts]: of `sparse_times`.
+        """
         points = chosen_points(group_tokens)
-        priced = np.array([self._one(tokens) for tokens in points.tolist()])
+        priced = np.array([self._one(tokens, late) for tokens in points.tolist()])
         dispatch, experts, combine, wait = (
             np.interp(group_tokens, points, column) for column in priced.T
         )
         return dispatch, experts, combine, wait
 
-    def rows(self, group_tokens: float) -> SparseTimes:
+    def rows(self, group_tokens: float, late: Floats | None = None) -> SparseTimes:
         """Of each layer and step that the model of loads gives."""
         tokens = max(group_tokens, 1.0)
+        loads = self._loads(tokens)
         return sparse_times(
-            self._kernels, self._exchange, self._site, self._loads(tokens), tokens / self._dies
+            self._kernels, self._exchange, self._site, loads, tokens / self._dies, late
         )
 
     def dies(self, group_tokens: float) -> DieTimes:
@@ -82,7 +88,7 @@ class UnevenExperts:
         drawn = self._loads.slot_tokens(tokens)
         return die_times(self._kernels, self._exchange, self._site, drawn, tokens / self._dies)
 
-    def _one(self, group_tokens: float) -> list[float]:
-        times = self.rows(group_tokens)
+    def _one(self, group_tokens: float, late: Floats | None) -> list[float]:
+        times = self.rows(group_tokens, late)
         parts = (times.dispatch_s, times.experts_s, times.combine_s, times.combine_wait_s)
         return [float(part.mean()) for part in parts]

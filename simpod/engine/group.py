@@ -303,7 +303,7 @@ class Group:
         if steps == 1:
             return 1
         wanted = self.tokens_after(steps)
-        tokens = self.kv.most_tokens(min(wanted, prices.linear_tokens()))
+        tokens = self.kv.most_tokens(prices.linear_tokens(wanted))
         if tokens == wanted:
             return steps
         return max(1, self.tokens.step_of(self.kv.clock + tokens + 1) - 1 - done)

@@ -10,6 +10,7 @@ from simpod.cluster.experts.moments import DieMoments
 from simpod.cluster.experts.placement import ExpertPlacement
 from simpod.cluster.experts.sampling import Choices, CopyTable
 from simpod.cost.expert_imbalance import LayerLoads, LoadModel
+from simpod.cost.stragglers import leads_of
 
 Floats = NDArray[np.float64]
 
@@ -44,10 +45,11 @@ class MomentLoads:
         """
         rng = np.random.default_rng(self.seed)
         row = np.arange(len(self.ordered))
-        fullest = []
+        fullest, leads = [], []
         for _ in range(DRAWS):
             drawn = self.moments.sample(group_tokens, rng)
             die = drawn.argmax(axis=1)
+            leads.append(leads_of(drawn))
             fullest.append(_in_proportion(self.ordered[row, die], drawn[row, die]))
         mean = group_tokens * self.ordered.mean(axis=1)
         hit = -np.expm1(-group_tokens * self.ordered).mean(axis=1)
@@ -55,6 +57,7 @@ class MomentLoads:
             fullest=np.concatenate(fullest),
             mean=np.tile(mean, (DRAWS, 1)),
             mean_hit=np.tile(hit, (DRAWS, 1)),
+            leads=np.concatenate(leads),
         )
 
     def slot_tokens(self, group_tokens: float) -> Floats:
