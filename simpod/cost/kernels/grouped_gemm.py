@@ -27,6 +27,9 @@ FULL_TILE_TOKENS: Final = 128
 L2_SPEEDUP: Final = 4.0
 """Read bandwidth of the last cache over that of memory, for the part that is found there."""
 OUTPUT_BYTES: Final = 2.0
+ARRANGED_LAUNCHES: Final = 0.5
+"""Of the launches of two products and two vector kernels, those of CANN's GroupedMatmulSwigluQuant
+and GroupedMatmul, which are all that arranged rows need."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -278,7 +281,7 @@ def around_s(
 
     launch + slots * slot_s + (pairs of all dies * routing_bytes_per_pair + traffic_scale * bytes) /
     bandwidth; bytes: tokens in and out, permuted rows in and out, activation in and out. Arranged
-    rows are neither sorted nor permuted: activation alone.
+    rows are neither sorted nor permuted: activation alone, and `ARRANGED_LAUNCHES`.
     """
     held = FORMATS[dtype]
     hidden, inter = shape.hidden_size, shape.inter_size
@@ -289,11 +292,13 @@ def around_s(
         held.input_bytes + OUTPUT_BYTES
     )
     routed_bytes = shape.num_tokens * shape.topk * constants.routing_bytes_per_pair
+    launch_s = constants.launch_s
     if shape.is_arranged:
+        launch_s *= ARRANGED_LAUNCHES
         permuted_bytes = routed_bytes = np.zeros(())
     moved_bytes = constants.traffic_scale * (permuted_bytes + activated_bytes)
     traffic_s = (routed_bytes + moved_bytes) / die.hbm_bytes_per_s
-    return constants.launch_s + shape.num_slots * constants.slot_s + traffic_s
+    return launch_s + shape.num_slots * constants.slot_s + traffic_s
 
 
 def grouped_gemm_s(
