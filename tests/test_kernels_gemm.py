@@ -90,6 +90,17 @@ def test_activations_come_from_the_cache_unless_cold() -> None:
     )
 
 
+def test_results_that_are_kept_stay_in_the_cache_as_far_as_they_fit() -> None:
+    small, large = shape(64, 65_536, 64), shape(65_536, 65_536, 64)
+    written = [
+        gemm_s(DIE, START, some) - gemm_s(DIE, START, replace(some, is_result_kept=True))
+        for some in (small, large)
+    ]
+    bytes_per_s = DIE.hbm_bytes_per_s * START.hbm_frac
+    assert 0.5 * 2 * 64 * 65_536 / bytes_per_s < written[0] < 2 * 64 * 65_536 / bytes_per_s
+    assert 0.0 < written[1] < 0.01 * gemm_s(DIE, START, large)
+
+
 def test_quantising_costs_a_pass_over_the_activations() -> None:
     some = shape(4096, 4096, 4096)
     pass_s = gemm_s(DIE, QUANTISED, some, "fp8") - gemm_s(

@@ -54,7 +54,13 @@ def input_bytes(dtype: str) -> float:
 
 def product(tokens: Amount, matrix: Matrix, dtype: str = "bf16") -> Product:
     """One product with a matrix, or with `count` of them side by side in one kernel."""
-    return Product(tokens=tokens, n=matrix.cols * matrix.count, k=matrix.rows, dtype=dtype)
+    return Product(
+        tokens=tokens,
+        n=matrix.cols * matrix.count,
+        k=matrix.rows,
+        dtype=dtype,
+        is_per_head=matrix.count > 1,
+    )
 
 
 def heads_per_die(attention: AttentionSpec, tp: int) -> int:

@@ -333,11 +333,13 @@ class PartCosts:
     def _price(self, works: tuple[Work, ...]) -> Amount:
         """Seconds of operators that run one after another."""
         total: Amount = 0.0
-        for work in works:
-            if isinstance(work, Product):
-                total = total + self.kernels.gemm_s(work.tokens, work.n, work.k, work.dtype)
+        for w in works:
+            if isinstance(w, Product):
+                total = total + self.kernels.gemm_s(
+                    w.tokens, w.n, w.k, w.dtype, is_per_head=w.is_per_head
+                )
             else:
-                total = total + pass_s(self.hardware, work, self.semantics.launch_frac)
+                total = total + pass_s(self.hardware, w, self.semantics.launch_frac)
         return total
 
     def _sampling_s(self, rows: Floats) -> Amount:

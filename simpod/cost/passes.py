@@ -14,4 +14,4 @@ def pass_s(hardware: HardwareProfile, work: Pass, launch_frac: float = 1.0) -> A
     compute_s = work.flops / (die.vector_flops_per_s * cal.vector_frac)
     memory_s = work.hbm_bytes / (die.hbm_bytes_per_s * cal.hbm_frac)
     busy_s = overlapped_s(compute_s, memory_s + 1e-30, EXPOSED_FRAC)
-    return busy_s + work.kernels * launch_frac * cal.kernel_overhead_s
+    return busy_s + work.kernels * launch_frac * (cal.kernel_overhead_s + cal.kernel_gap_s)

@@ -20,6 +20,9 @@ class Product:
     k: int
     dtype: str
     """How the matrix is held; see `units.PRODUCT_DTYPE` for how it is multiplied."""
+    is_per_head: bool = False
+    """Many small matrices side by side, whose large result the kernel after it finds in the last
+    cache."""
 
     @property
     def flops(self) -> Amount:

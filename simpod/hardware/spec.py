@@ -117,6 +117,8 @@ class Calibration:
     """Of the vector peak."""
     kernel_overhead_s: NonNegative
     """Launch or dispatch of one kernel inside a graph."""
+    kernel_gap_s: NonNegative = 0.0
+    """A die waits so long from the end of one kernel of a graph to the start of the next."""
     network_frac: Mapping[str, Share] = field(default_factory=dict)
     """Plane name -> achieved share of its bandwidth; a plane that is missing achieves all of it."""
     allreduce_latency_s: NonNegative = 0.0

@@ -1,7 +1,7 @@
 """Seconds of a dense matrix product: tiles, waves and divided k over an extended roofline."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -78,6 +78,8 @@ class GemmShape:
     """Output features on this die."""
     k: Floats
     """Input features on this die."""
+    is_result_kept: bool = False
+    """C stays in L2 as far as it fits: the kernel after it reads it there."""
 
 
 def overlapped_s(first_s: Seconds, second_s: Seconds, exposed_frac: float) -> Floats:
@@ -115,7 +117,7 @@ def gemm_s(
       over activations that come in bf16.
 
     `is_cold`: activations come from memory, too. `is_quantised`: activations come in their format,
-    the kernel before has quantised them.
+    the kernel before has quantised them. Results that are kept are found in L2 in the same way.
     """
     flags = {"is_cold": is_cold, "is_quantised": is_quantised}
     m, n, k = np.broadcast_arrays(shape.m, shape.n, shape.k)
@@ -125,7 +127,7 @@ def gemm_s(
     blocks = []
     for first in range(0, m.size, BLOCK_SHAPES):
         rows, cols, depth = (axis[first : first + BLOCK_SHAPES] for axis in flat)
-        block = GemmShape(m=rows, n=cols, k=depth)
+        block = replace(shape, m=rows, n=cols, k=depth)
         blocks.append(_block_s(die, constants, block, FORMATS[dtype], **flags))
     return np.concatenate(blocks).reshape(m.shape)
 
@@ -165,11 +167,14 @@ def _memory_s(
     die: DieSpec, constants: GemmConstants, shape: GemmShape, form: GemmFormat, *, is_cold: bool
 ) -> Floats:
     """Time of the memory traffic alone, see `gemm_s`."""
+    resident_bytes = constants.resident_frac * die.l2_bytes
     activations = shape.m * shape.k * form.activation_bytes
-    resident_bytes = 0.0 if is_cold else constants.resident_frac * die.l2_bytes
-    from_memory = activations * (activations / (activations + resident_bytes))
-    weights = shape.n * shape.k * form.weight_bytes
-    total: Floats = weights + from_memory + shape.m * shape.n * OUTPUT_BYTES
+    results = shape.m * shape.n * OUTPUT_BYTES
+    if not is_cold:
+        activations = activations * (activations / (activations + resident_bytes))
+    if shape.is_result_kept:
+        results = results * (results / (results + resident_bytes))
+    total: Floats = shape.n * shape.k * form.weight_bytes + activations + results
     return total / (die.hbm_bytes_per_s * constants.hbm_frac)
 
 

@@ -99,15 +99,17 @@ class KernelPricer:
         self._die = hardware.die
         self._library = LIBRARY_OF_FAMILY[hardware.family]
 
-    def gemm_s(self, m: Amount, n: int, k: int, dtype: str) -> Floats:
+    def gemm_s(self, m: Amount, n: int, k: int, dtype: str, *, is_per_head: bool = False) -> Floats:
         """A product of m tokens with a matrix [k, n] held in `dtype`; its input is quantised.
 
-        No tokens: 0.
+        is_per_head: as `Product` has it. No tokens: 0.
         """
         fmt = gemm_format(self._hardware, dtype)
         constants = self._gemm_constants(fmt)
         tokens = np.asarray(m, dtype=np.float64)
-        shape = GemmShape(m=np.maximum(tokens, 1.0), n=_whole(n), k=_whole(k))
+        shape = GemmShape(
+            m=np.maximum(tokens, 1.0), n=_whole(n), k=_whole(k), is_result_kept=is_per_head
+        )
         priced = gemm_s(self._die, constants, shape, fmt, is_cold=True, is_quantised=True)
         return np.where(tokens > 0.0, priced, 0.0)
 
@@ -134,7 +136,8 @@ class KernelPricer:
     def _in_graph(self, constants: C) -> C:
         """The same with the launch that is left in a graph."""
         changed: Any = constants
-        found: C = replace(changed, launch_s=constants.launch_s * self._launch_frac)
+        launch_s = constants.launch_s + self._hardware.calibration.kernel_gap_s
+        found: C = replace(changed, launch_s=launch_s * self._launch_frac)
         return found
 
     def experts_s(self, work: ExpertWork, dtype: str) -> Floats:

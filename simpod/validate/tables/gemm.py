@@ -117,13 +117,13 @@ def read_gemm(frame: pd.DataFrame) -> list[Group[GemmShape]]:
     return [_group(str(name), rows[variants == name]) for name in np.unique(variants)]
 
 
-ABSORBED: Final = {"mla_gen_pre": (128.0, 512.0), "mla_gen_post": (512.0, 128.0)}
+ABSORBED: Final = {"mla_gen_pre": (512.0, 128.0), "mla_gen_post": (128.0, 512.0)}
 """`op_name` -> columns and rows of a head's matrix: DeepSeek-V3's, as tables of MLA have them."""
 
 
 def read_absorbed(frame: pd.DataFrame) -> list[Group[GemmShape]]:
     """Rows of `mla_bmm`, the batched products around absorbed MLA, as simpod prices them: the
-    heads' matrices side by side in one product."""
+    heads' matrices side by side in one product, whose results stay in L2."""
     cols, depths = (frame["op_name"].map(lambda op, i=i: ABSORBED[op][i]) for i in (0, 1))
     rows = frame.assign(
         gemm_dtype=frame["bmm_dtype"],
@@ -132,7 +132,9 @@ def read_absorbed(frame: pd.DataFrame) -> list[Group[GemmShape]]:
         n=frame["num_heads"] * cols,
         k=depths,
     )
-    return read_gemm(rows)
+    return [
+        replace(group, shape=replace(group.shape, is_result_kept=True)) for group in read_gemm(rows)
+    ]
 
 
 def price(die: DieSpec, variant: str, constants: GemmConstants, shape: GemmShape) -> Floats:
