@@ -23,7 +23,8 @@ from simpod.cost.micro_batches import MicroBatches
 from simpod.cost.parts import COMBINE_WAIT, DISPATCH_WAIT, PartCosts
 from simpod.cost.semantics import SEMANTICS
 from simpod.cost.split_step import ExpertSide, SplitStepPricer, exposed
-from simpod.cost.stragglers import SlowestRanks, slowest_of
+from simpod.cost.step_prices import StepPrices
+from simpod.cost.stragglers import Arrivals, SlowestRanks, slowest_of
 from simpod.errors import ConfigError
 from simpod.records.columns import STEP_PARTS
 from tests.closed_forms import expected_max
@@ -312,6 +313,28 @@ def test_the_slowest_of_ranks_that_differ_throughout_and_at_random(lasting) -> N
     found, _ = ranks.law(busy_s, np.ones(288), np.zeros(288))
     assert 0.92 * drawn < found - busy_s.mean() < 1.005 * drawn
     assert SlowestRanks(288, 0.0).law(busy_s, np.ones(288), busy_s) == (busy_s.max(),) * 2
+
+
+@pytest.mark.parametrize("seqs", ["alike", "unlike"])
+@pytest.mark.parametrize("spread_frac", [0.0, 0.052])
+def test_the_law_of_many_ranks_holds_as_far_as_it_says(seqs, spread_frac) -> None:
+    """Ranks alike differ by the rounding of their sums alone."""
+    rng = np.random.default_rng(0)
+    for num_ranks in rng.integers(2, 400, 60).tolist():
+        slope_s = 1e-7 * (rng.integers(0, 61, num_ranks) if seqs == "unlike" else 12.0)
+        slope_s = slope_s * np.ones(num_ranks)
+        attention_s = slope_s * rng.integers(1, 5000)
+        ranks = SlowestRanks(num_ranks, spread_frac)
+        arrivals = Arrivals(ranks, 0.04 + attention_s, attention_s, slope_s)
+        base_s, growth_s = arrivals.last()
+        prices = StepPrices(
+            base_s, growth_s, np.zeros(3), 0.0, 0.0, 0.0, attention_s, 10**6, arrivals
+        )
+        for wanted in (0, 1, 7, 10**5, 2**62):
+            gained = prices.linear_tokens(wanted)
+            assert 0 <= gained <= min(wanted, 10**6)
+            expected_s = base_s + gained * growth_s
+            assert arrivals.last(gained)[0] == pytest.approx(expected_s, rel=1e-12)
 
 
 def test_ranks_wait_for_slow_kernels_and_the_law_still_holds() -> None:

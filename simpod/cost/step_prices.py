@@ -9,8 +9,8 @@ from simpod.cost.step_traffic import StepTraffic
 from simpod.cost.stragglers import Arrivals
 from simpod.cost.work import Floats, Ints
 
-ROUNDING = 1e-14
-"""Relative difference of two seconds that is none."""
+ROUNDING = 1e-13
+"""Relative difference of two sums over hundreds of ranks that is none."""
 
 NO_WAIT = np.zeros(1)
 """Of the one rank of a group."""
@@ -101,7 +101,7 @@ class StepPrices:
         while room > 0:
             then_s, steeper_s = self.arrivals.last(room)
             ahead_s = then_s - (now_s + room * slope_s)
-            if ahead_s <= ROUNDING * then_s:
+            if ahead_s <= ROUNDING * then_s or steeper_s <= slope_s:
                 break
             room = min(room - 1, int(room - ahead_s / (steeper_s - slope_s)))
         return max(room, 0)
