@@ -23,7 +23,6 @@ from simpod.cost.micro_batches import MicroBatches
 from simpod.cost.parts import COMBINE_WAIT, DISPATCH_WAIT, PartCosts
 from simpod.cost.semantics import SEMANTICS
 from simpod.cost.split_step import ExpertSide, SplitStepPricer, exposed
-from simpod.cost.step_prices import StepPrices
 from simpod.cost.stragglers import Arrivals, SlowestRanks, slowest_of
 from simpod.errors import ConfigError
 from simpod.records.columns import STEP_PARTS

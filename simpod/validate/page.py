@@ -17,7 +17,8 @@ below.
 * `kernels/DEVICE/TABLE`: measured kernels. The constants of h100, a100 and b200 were fitted on
   70 % of such rows; what the fit left on the other 30 % is in each profile, under `kernels`.
   `kernels/ascend_910b` is a sample of public tables that ships: of Ascend's constants those of
-  grouped-query attention and of the A2's MLA prompts were fitted on 70 % of it, no others.
+  grouped-query attention and of the A2's MLA prompts were fitted on 70 % of it, and the rates at
+  which experts read their weights were set by it; no others.
 * `collectives/SYSTEM/KERNEL/OPERATION`: expert exchange, transfers and collectives
   ([communication.md](communication.md)). Their constants were fitted on 70 % of the large tables'
   rows, and on the published points themselves, as `source` in each profile says.
@@ -32,7 +33,8 @@ below.
 * `forwards/DEVICE`: forward passes on Ascend. Some constants of the 910 were adjusted on the
   operators of these passes, so they are not held out.
 * `points/...`: published figures of whole systems; none was used in a fit. Of CloudMatrix-Infer two
-  facts that its paper does not print were inferred from its figures ([experts.md](experts.md)).
+  facts that its paper does not print were inferred from its figures, of xDeepServe's colocated
+  decoding how lengths spread ([experts.md](experts.md)).
 """
 
 
