@@ -195,3 +195,13 @@ def test_where_nobody_waits_for_one_batch_of_all() -> None:
 def test_a_typical_die() -> None:
     drawn = DieExchanges(dispatch_s=np.array([[1.0, 4.0], [3.0, 4.0]]), combine_s=np.zeros((2, 2)))
     assert Seen.of(drawn.dispatch_s) == Seen(mean_s=3.0, least_s=2.5, most_s=3.5)
+
+
+def test_dies_without_tokens_have_no_products_to_wait_for() -> None:
+    """Few tokens, many dies: most experts are not asked."""
+    loads = MomentLoads.of(*placed("uneven"), seed=3)
+    pricer = StepPricer(DEEPSEEK_R1, hardware(0.05), LAYOUT, None, loads)
+    with np.errstate(all="raise"):
+        _, meetings = priced(pricer, batch_of(seqs=np.arange(DIES) == 0))
+    assert (meetings.dies.experts_s >= 0.0).all()
+    assert (die_exchanges(meetings).combine_s > 0.0).all()
