@@ -171,9 +171,9 @@ def products_of(shape: GroupedGemmShape) -> tuple[Product, Product]:
 
 
 def smooth_max(first: Floats, second: Floats, exponent: float) -> Floats:
-    """(a^p + b^p)^(1/p), without overflow."""
+    """(a^p + b^p)^(1/p), without overflow; 0 of two zeros, as on a die without tokens."""
     large = np.maximum(first, second)
-    ratio = np.minimum(first, second) / large
+    ratio = np.minimum(first, second) / np.where(large > 0.0, large, 1.0)
     return np.asarray(large * (1.0 + ratio**exponent) ** (1.0 / exponent), dtype=np.float64)
 
 
