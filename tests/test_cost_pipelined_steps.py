@@ -23,7 +23,7 @@ from simpod.cost.micro_batches import MicroBatches
 from simpod.cost.parts import COMBINE_WAIT, DISPATCH_WAIT, PartCosts
 from simpod.cost.semantics import SEMANTICS
 from simpod.cost.split_step import ExpertSide, SplitStepPricer, exposed
-from simpod.cost.stragglers import SlowestRanks, slowest_of
+from simpod.cost.stragglers import Arrivals, SlowestRanks, slowest_of
 from simpod.errors import ConfigError
 from simpod.records.columns import STEP_PARTS
 from tests.closed_forms import expected_max
@@ -312,6 +312,19 @@ def test_the_slowest_of_ranks_that_differ_throughout_and_at_random(lasting) -> N
     found, _ = ranks.law(busy_s, np.ones(288), np.zeros(288))
     assert 0.92 * drawn < found - busy_s.mean() < 1.005 * drawn
     assert SlowestRanks(288, 0.0).law(busy_s, np.ones(288), busy_s) == (busy_s.max(),) * 2
+
+
+def test_the_law_of_ranks_that_are_alike_ends_with_what_is_asked() -> None:
+    """Sums of 288 equal seconds round; what grows alike is not overtaken."""
+    counts, ranks = np.full(288, 32), SlowestRanks(288, 0.05)
+    prices = StepPricer(DEEPSEEK_R1, EVEN, COLOCATED).price(batch_of(32))
+    for seconds in np.random.default_rng(0).uniform(0.01, 0.03, 100):
+        busy_s = np.full(len(counts), seconds)
+        alike = Arrivals(ranks, busy_s, busy_s, np.full(len(counts), 7e-6))
+        base_s, slope_s = alike.last()
+        law = replace(prices, base_s=base_s, slope_s=slope_s, arrivals=alike, room_tokens=10**6)
+        assert [law.linear_tokens(wanted) for wanted in (0, 1, 7, 1000)] == [0, 1, 7, 1000]
+        assert law.linear_tokens() == 10**6
 
 
 def test_ranks_wait_for_slow_kernels_and_the_law_still_holds() -> None:

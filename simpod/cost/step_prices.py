@@ -92,7 +92,8 @@ class StepPrices:
         """Largest g, at most `wanted`, up to which the law holds: beyond it other ranks decide.
 
         What ranks take is convex in g: where it lies above the law, the law ends no later than
-        where the line through that point meets it.
+        where the line through that point meets it. Where it grows no faster there, the difference
+        is rounding.
         """
         room = min(self.room_tokens, wanted)
         if self.arrivals is None or room <= 0:
@@ -101,9 +102,10 @@ class StepPrices:
         while room > 0:
             then_s, steeper_s = self.arrivals.last(room)
             ahead_s = then_s - (now_s + room * slope_s)
-            if ahead_s <= ROUNDING * then_s:
+            steeper_s -= slope_s
+            if ahead_s <= ROUNDING * then_s or steeper_s <= ROUNDING * slope_s:
                 break
-            room = min(room - 1, int(room - ahead_s / (steeper_s - slope_s)))
+            room = min(room - 1, int(room - ahead_s / steeper_s))
         return max(room, 0)
 
     @property
