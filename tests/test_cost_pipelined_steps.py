@@ -23,7 +23,7 @@ from simpod.cost.micro_batches import MicroBatches
 from simpod.cost.parts import COMBINE_WAIT, DISPATCH_WAIT, PartCosts
 from simpod.cost.semantics import SEMANTICS
 from simpod.cost.split_step import ExpertSide, SplitStepPricer, exposed
-from simpod.cost.stragglers import Arrivals, SlowestRanks, slowest_of
+from simpod.cost.stragglers import Arrivals, SlowestRanks, leads_of, slowest_of
 from simpod.errors import ConfigError
 from simpod.records.columns import STEP_PARTS
 from tests.closed_forms import expected_max
@@ -325,6 +325,11 @@ def test_the_law_of_ranks_that_are_alike_ends_with_what_is_asked() -> None:
         law = replace(prices, base_s=base_s, slope_s=slope_s, arrivals=alike, room_tokens=10**6)
         assert [law.linear_tokens(wanted) for wanted in (0, 1, 7, 1000)] == [0, 1, 7, 1000]
         assert law.linear_tokens() == 10**6
+
+
+def test_the_fullest_die_leads_by_its_whole_lead() -> None:
+    leads = leads_of(np.array([[4.0, 2.0, 1.0, 1.0], [3.0, 3.0, 3.0, 3.0]]))
+    assert leads.tolist() == [[1.0, 0.5, 0.0], [1.0, 0.0, 0.0]]
 
 
 def test_ranks_wait_for_slow_kernels_and_the_law_still_holds() -> None:
