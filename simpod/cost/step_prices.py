@@ -80,13 +80,16 @@ class StepPrices:
         return parts_s.reshape(-1)
 
     def launched(self, least_s: float) -> "StepPrices":
-        """The same for a step by itself, if the host takes `least_s` to launch its kernels."""
+        """The same for a step by itself, if the host takes `least_s` to launch its kernels.
+
+        No law of later steps: attention grows behind the launches, which do not.
+        """
         waits_s = least_s - self.base_s
         if waits_s <= 0.0:
             return self
         fixed_s = self.fixed_s.copy()
         fixed_s[HOST_GAP] += waits_s
-        return replace(self, base_s=least_s, fixed_s=fixed_s)
+        return replace(self, base_s=least_s, fixed_s=fixed_s, room_tokens=0)
 
     def linear_tokens(self, wanted: int = 2**62) -> int:
         """Largest g, at most `wanted`, up to which the law holds: beyond it other ranks decide.
