@@ -100,6 +100,17 @@ def test_beyond_the_largest_graph_every_kernel_is_launched():
     assert in_graph.base_s < 0.1 * beyond.base_s
 
 
+def test_a_launch_does_not_grow_with_contexts():
+    """What the host takes hides attention's growth: the next step has a price of its own."""
+    semantics = replace(SEMANTICS["vllm-v1"], graphs=VLLM_GRAPHS.up_to(16), eager_launch_s=1e-3)
+    pricer = StepPricer(LLAMA_70B, GPU_NODES, TP8, semantics)
+    batch = decode_batch(17, 500 * 17)
+    found = pricer.price(batch)
+    later = pricer.price(replace(batch, gained_tokens=8))
+    assert later.base_s == found.base_s
+    assert found.linear_tokens() == 0
+
+
 def test_graphs_of_requests_hold_all_of_their_drafts():
     """TensorRT-LLM: 9 requests of 4 tokens run as 16; vLLM: 36 tokens as 40."""
     assert TRTLLM_GRAPHS.padded_tokens(4)[36] == 64

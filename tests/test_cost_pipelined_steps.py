@@ -23,7 +23,7 @@ from simpod.cost.micro_batches import MicroBatches
 from simpod.cost.parts import COMBINE_WAIT, DISPATCH_WAIT, PartCosts
 from simpod.cost.semantics import SEMANTICS
 from simpod.cost.split_step import ExpertSide, SplitStepPricer, exposed
-from simpod.cost.stragglers import Arrivals, SlowestRanks, slowest_of
+from simpod.cost.stragglers import Arrivals, SlowestRanks, leads_of, slowest_of
 from simpod.errors import ConfigError
 from simpod.records.columns import STEP_PARTS
 from tests.closed_forms import expected_max
@@ -334,6 +334,24 @@ def test_the_law_of_many_ranks_holds_as_far_as_it_says(seqs, spread_frac) -> Non
             assert 0 <= gained <= min(wanted, 10**6)
             expected_s = base_s + gained * growth_s
             assert arrivals.last(gained)[0] == pytest.approx(expected_s, rel=1e-12)
+
+
+def test_the_law_of_ranks_that_are_alike_ends_with_what_is_asked() -> None:
+    """Sums of 288 equal seconds round; what grows alike is not overtaken."""
+    counts, ranks = np.full(288, 32), SlowestRanks(288, 0.05)
+    prices = StepPricer(DEEPSEEK_R1, EVEN, COLOCATED).price(batch_of(32))
+    for seconds in np.random.default_rng(0).uniform(0.01, 0.03, 100):
+        busy_s = np.full(len(counts), seconds)
+        alike = Arrivals(ranks, busy_s, busy_s, np.full(len(counts), 7e-6))
+        base_s, slope_s = alike.last()
+        law = replace(prices, base_s=base_s, slope_s=slope_s, arrivals=alike, room_tokens=10**6)
+        assert [law.linear_tokens(wanted) for wanted in (0, 1, 7, 1000)] == [0, 1, 7, 1000]
+        assert law.linear_tokens() == 10**6
+
+
+def test_the_fullest_die_leads_by_its_whole_lead() -> None:
+    leads = leads_of(np.array([[4.0, 2.0, 1.0, 1.0], [3.0, 3.0, 3.0, 3.0]]))
+    assert leads.tolist() == [[1.0, 0.5, 0.0], [1.0, 0.0, 0.0]]
 
 
 def test_ranks_wait_for_slow_kernels_and_the_law_still_holds() -> None:

@@ -88,3 +88,9 @@ def test_absorbed_products_are_heads_side_by_side() -> None:
     assert set(heads) == {16.0, 64.0, 128.0}
     assert set(zip(shape.n / heads, shape.k, strict=True)) == {(128.0, 512.0), (512.0, 128.0)}
     assert KINDS["mla_bmm"].fit is None  # products of other tables say what the constants are
+
+
+def test_a_group_that_is_not_there_is_a_mistake(tmp_path: Path) -> None:
+    result = call("validate", "--group", "kernels/ascend_910b/gemmm", "--data", str(tmp_path))
+    assert result.exit_code == 2
+    assert "no group begins so; found kernels/ascend_910b/" in result.output

@@ -91,6 +91,6 @@ def _exchanges(found: "OneStep") -> None:
         rows.append((name, *(f"{1e6 * each_s:,.1f}" for each_s in times_s)))
     show(add_rows(table, rows))
     show(
-        f"Over {len(seen.dispatch_s)} sparse layers, MTP layers included; means over"
+        f"Over {len(seen.dispatch_s)} sparse layers; means over"
         f" {seen.dispatch_s.shape[1]} dies, one step drawn"
     )

@@ -130,7 +130,11 @@ def validate_command(
     )
     with ExitStack() as stack:
         stage = _stages(stack, quiet=quiet or as_json)
-        report = validate_all(sources.only(group or ()), jobs, stage, transfer).chosen(group or ())
+        whole = validate_all(sources.only(group or ()), jobs, stage, transfer)
+    report = whole.chosen(group or ())
+    if group and not report.groups():
+        there = ", ".join(found.group for found in whole.groups()) or "nothing of such a kind"
+        raise ConfigError(f"--group {', '.join(group)}: no group begins so; found {there}")
     if page is not None:
         write_page(page, report)
     if as_json:

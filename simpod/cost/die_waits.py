@@ -8,7 +8,7 @@ have come. From there each die goes through its experts, with its own load, at i
 combine ends on all dies with the slowest one's share.
 
 On average that is the waiting that the price of a step has, which takes it from below
-(`stragglers`): within 5 %, tests say, 8 % where ranks or loads differ as much as kernels vary.
+(`stragglers`): within 6 %, tests say, 8 % where ranks or loads differ as much as kernels vary.
 """
 
 from dataclasses import dataclass

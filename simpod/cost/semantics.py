@@ -140,7 +140,7 @@ SEMANTICS: Final[Mapping[str, Semantics]] = {
             CLOUDMATRIX_INFER,
             name="cann-recipes",
             source="CANN's recipes (cann-recipes-infer): the same operators, those of a decode step"
-            " in one SuperKernel, which leaves no launch between them",
+            " in one SuperKernel, which leaves 55 % of the launches: of 12 ms a step 4.8 to 6 go",
             launch_frac=0.55,
         ),
         replace(

@@ -80,19 +80,23 @@ class StepPrices:
         return parts_s.reshape(-1)
 
     def launched(self, least_s: float) -> "StepPrices":
-        """The same for a step by itself, if the host takes `least_s` to launch its kernels."""
+        """The same for a step by itself, if the host takes `least_s` to launch its kernels.
+
+        No law of later steps: attention grows behind the launches, which do not.
+        """
         waits_s = least_s - self.base_s
         if waits_s <= 0.0:
             return self
         fixed_s = self.fixed_s.copy()
         fixed_s[HOST_GAP] += waits_s
-        return replace(self, base_s=least_s, fixed_s=fixed_s)
+        return replace(self, base_s=least_s, fixed_s=fixed_s, room_tokens=0)
 
     def linear_tokens(self, wanted: int = 2**62) -> int:
         """Largest g, at most `wanted`, up to which the law holds: beyond it other ranks decide.
 
         What ranks take is convex in g: where it lies above the law, the law ends no later than
-        where the line through that point meets it.
+        where the line through that point meets it. Where it grows no faster there, the difference
+        is rounding.
         """
         room = min(self.room_tokens, wanted)
         if self.arrivals is None or room <= 0:
@@ -101,9 +105,10 @@ class StepPrices:
         while room > 0:
             then_s, steeper_s = self.arrivals.last(room)
             ahead_s = then_s - (now_s + room * slope_s)
-            if ahead_s <= ROUNDING * then_s or steeper_s <= slope_s:
+            steeper_s -= slope_s
+            if ahead_s <= ROUNDING * then_s or steeper_s <= ROUNDING * slope_s:
                 break
-            room = min(room - 1, int(room - ahead_s / (steeper_s - slope_s)))
+            room = min(room - 1, int(room - ahead_s / steeper_s))
         return max(room, 0)
 
     @property

@@ -50,12 +50,14 @@ def lateness(num_dies: int, most: int) -> Floats:
 
 def leads_of(die_tokens: Floats) -> Floats:
     """[num_layers, counts] for [num_layers, num_dies]: how far the `counts_of` fullest dies are
-    ahead of the mean die on average, as a share of the fullest's lead.
+    ahead of the mean die on average, as a share of the fullest's lead; 1 of the fullest itself.
     """
     counts = counts_of(die_tokens.shape[-1])
     ahead = -np.sort(-die_tokens, axis=-1) - die_tokens.mean(axis=-1, keepdims=True)
     means = np.add.accumulate(ahead, axis=-1)[:, counts - 1] / counts
-    return np.asarray(np.maximum(means, 0.0) / np.maximum(means[:, :1], TINY))
+    leads = np.maximum(means, 0.0) / np.maximum(means[:, :1], TINY)
+    leads[:, 0] = 1.0  # also where all have as much, of which one may take longer all the same
+    return np.asarray(leads)
 
 
 class SlowestRanks:

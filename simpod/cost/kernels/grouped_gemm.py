@@ -27,7 +27,6 @@ FULL_TILE_TOKENS: Final = 128
 L2_SPEEDUP: Final = 4.0
 """Read bandwidth of the last cache over that of memory, for the part that is found there."""
 OUTPUT_BYTES: Final = 2.0
-TINY: Final = 1e-300
 ARRANGED_LAUNCHES: Final = 0.5
 """Of the launches of two products and two vector kernels, those of CANN's GroupedMatmulSwigluQuant
 and GroupedMatmul, which are all that arranged rows need."""
@@ -172,9 +171,9 @@ def products_of(shape: GroupedGemmShape) -> tuple[Product, Product]:
 
 
 def smooth_max(first: Floats, second: Floats, exponent: float) -> Floats:
-    """(a^p + b^p)^(1/p), without overflow; 0 for a die that has nothing to do."""
-    large = np.maximum(np.maximum(first, second), TINY)
-    ratio = np.minimum(first, second) / large
+    """(a^p + b^p)^(1/p), without overflow; 0 of two zeros, as on a die without tokens."""
+    large = np.maximum(first, second)
+    ratio = np.minimum(first, second) / np.where(large > 0.0, large, 1.0)
     return np.asarray(large * (1.0 + ratio**exponent) ** (1.0 / exponent), dtype=np.float64)
 
 
