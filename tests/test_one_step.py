@@ -185,7 +185,7 @@ def test_what_one_die_sees_of_exchanges() -> None:
     number = runs_of(result_of(apart()))[0][0]
     shown = call("explain", uneven(), "--step", 2).output
     assert "One die, us, waiting included" in shown
-    assert "Over 58 sparse layers, MTP layers included; means over 32 dies" in shown
+    assert "Over 58 sparse layers; means over 32 dies" in shown
     found = json.loads(call("explain", uneven(), "--step", 2, "--json").output)
     for name in ("dispatch", "combine"):
         seen = found["die_exchanges"][name]
