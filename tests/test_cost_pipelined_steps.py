@@ -27,7 +27,7 @@ from simpod.cost.stragglers import Arrivals, SlowestRanks, leads_of, slowest_of
 from simpod.errors import ConfigError
 from simpod.records.columns import STEP_PARTS
 from tests.closed_forms import expected_max
-from tests.cost_examples import DEEPSEEK_R1
+from tests.cost_examples import DEEPSEEK_R1, LLAMA_70B
 
 LIMITS = MemoryLimits(memory_frac=0.9, max_step_tokens=512, max_num_seqs=64)
 HARDWARE = load_hardware("cloudmatrix384")
@@ -292,6 +292,21 @@ def test_the_gate_can_be_priced_apart() -> None:
     together = apart.tokens(tokens) + apart.gate(tokens)
     assert together == pytest.approx(whole.tokens(tokens))
     assert apart.gate(tokens).sum() > 0.0
+
+
+@pytest.mark.parametrize("model", [DEEPSEEK_R1, LLAMA_70B], ids=["sparse", "dense"])
+def test_operators_of_a_layer_add_up_to_its_parts(model) -> None:
+    layout = replace(COLOCATED, mtp_layers=0) if model.moe else Layout(dies=4, tp=4)
+    costs = PartCosts(model, HARDWARE, layout, SEMANTICS["flowserve"])
+    tokens = np.array([96.0])
+    found = costs.operators_s(96)
+    parts = dict(zip(STEP_PARTS, costs.tokens(tokens)[0], strict=True))
+    passes_s = found.pop("element-wise passes")
+    ffn_s = sum(found.pop(name, 0.0) for name in ("gate", "shared experts", "feed-forward"))
+    assert sum(found.values()) == pytest.approx(parts["projections"] / model.num_layers)
+    assert passes_s == pytest.approx(parts["elementwise"] / model.num_layers, rel=0.01)  # look-up
+    more_s = model.num_dense_layers * costs.dense_more(tokens).sum() if model.moe else 0.0
+    assert model.num_layers * ffn_s + more_s == pytest.approx(parts["ffn"])
 
 
 def test_the_slowest_of_many() -> None:

@@ -193,6 +193,8 @@ def test_what_one_die_sees_of_exchanges() -> None:
         own_s = found["layers"]["sparse"]["parts_s"][name]
         assert 0.9 * own_s < seen["least_s"] < seen["mean_s"] < seen["most_s"]
         assert seen["mean_s"] > own_s
+    assert "Operator before dispatch" in shown
+    assert list(found["operators_s"])[-2:] == ["element-wise passes", "gate"]
     sparse = found["layers"]["sparse"]
     assert sparse["total_s"] == pytest.approx(sum(sparse["parts_s"].values()))
     prefill = ("--step", 3, "--pool", "prefill")

@@ -26,6 +26,7 @@ def explain_step(
     show(f"Step {step}, from {found.start_s:.3f} s on: {1e3 * total_s:.2f} ms\n")
     _parts(found, total_s)
     _ranks(found)
+    _operators(found)
     _exchanges(found)
     if (uneven := found.layer_imbalance) is not None:
         worst = int(uneven.argmax())
@@ -75,6 +76,15 @@ def _ranks(found: "OneStep") -> None:
     show(
         f"The slowest of {len(found.rank_busy_s)} ranks; they wait {1e3 * mean_s:.3f} ms on average"
     )
+
+
+def _operators(found: "OneStep") -> None:
+    if found.operators_s is None:
+        return
+    table = plain_table("\nOperator before dispatch", "us", right=("us",))
+    rows = [(name, f"{1e6 * seconds:,.1f}") for name, seconds in found.operators_s.items()]
+    show(add_rows(table, rows))
+    show("Of one layer, the rank with most tokens; without attention over the cache")
 
 
 def _exchanges(found: "OneStep") -> None:

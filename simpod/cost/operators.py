@@ -116,6 +116,14 @@ def attention_matrices(model: ModelSpec, tp: int, *, is_staged: bool = False) ->
     return *down, *up, Matrix(joined * a.v_head_dim, hidden)
 
 
+def projection_names(attention: AttentionSpec) -> tuple[str, ...]:
+    """Of `attention_matrices`, in their order."""
+    if attention.kind == "gqa":
+        return "queries, keys, values", "output"
+    queries = () if attention.q_lora_rank is None else ("queries up",)
+    return "latents down", *queries, "keys absorbed", "values up", "output"
+
+
 def attention_projections(model: ModelSpec, layout: Layout, tokens: Amount) -> tuple[Product, ...]:
     """Everything in attention that multiplies weights, for `tokens` of the rank.
 

@@ -214,6 +214,25 @@ class PartCosts:
             all_reduce=dense_reduce_s - sparse_reduce_s,
         )
 
+    def operators_s(self, tokens: int) -> dict[str, float]:
+        """Seconds of one sparse (or dense) layer's operators before dispatch, but for attention
+        over the cache, of a rank with `tokens`; in the order in which `tokens` has their sums.
+        """
+        t = np.array([max(float(tokens), 1.0)])
+        products = op.attention_projections(self.model, self.layout, t)
+        names = op.projection_names(self.model.attention)
+        found = {name: self._price((w,)) for name, w in zip(names, products, strict=True)}
+        found["element-wise passes"] = self._price(
+            (op.layer_elementwise(self.model, self.layout, t),)
+        )
+        if self.model.moe:
+            own = op.own_tokens(self.layout, t)
+            found["gate"] = self._price(op.router(self.model, own))
+            found["shared experts"] = self._price(op.shared_experts(self.model, self.layout, t))
+        else:
+            found["feed-forward"] = self._price(op.dense_ffn(self.model, self.layout, t))
+        return {name: float(np.sum(seconds)) for name, seconds in found.items() if np.any(seconds)}
+
     def _gate_s(self, tokens: Floats) -> Amount:
         """Of one sparse layer: a rank's gate, and its shared experts where it has them itself."""
         shared = op.shared_experts(self.model, self.layout, tokens)

@@ -13,6 +13,7 @@ from simpod.config import ResolvedExperiment, resolve_document
 from simpod.cost import Batch, Pricer, step_pricer
 from simpod.cost.die_waits import DieExchanges, Seen, die_exchanges
 from simpod.cost.expert_imbalance import LoadModel
+from simpod.cost.parts import PartCosts
 from simpod.cost.pricer import meetings_of
 from simpod.errors import ConfigError
 from simpod.model.spec import ModelSpec
@@ -41,6 +42,7 @@ class OneStep:
     rank_wait_s: Floats  # for the slowest rank
     layer_imbalance: Floats | None  # [sparse layers] fullest die over mean; None: all alike
     die_exchanges: DieExchanges | None  # of one draw; None: dies do not meet, or others hide it
+    operators_s: dict[str, float] | None  # of a layer, fullest rank; None: cores or dies are split
 
 
 def one_step(result: ResultFiles, step: int, pool: str | None = None, instance: int = 0) -> OneStep:
@@ -83,7 +85,21 @@ def step_of(
         rank_wait_s=prices.rank_wait_s,
         layer_imbalance=_imbalance(caught, spec, experiment.model),
         die_exchanges=None if meetings is None else die_exchanges(meetings),
+        operators_s=_operators_s(experiment, spec, batch),
     )
+
+
+def _operators_s(
+    experiment: ResolvedExperiment, spec: PoolSpec, batch: Batch
+) -> dict[str, float] | None:
+    """Of one layer of the rank with most tokens, where it has all cores of its dies."""
+    layout = spec.layout
+    if layout.micro_batches > 1 or layout.expert_dies:
+        return None
+    hardware = experiment.hardware[spec.name]
+    costs = PartCosts(experiment.model, hardware, layout, experiment.semantics)
+    tokens = batch.decode_seqs * layout.tokens_per_decode + batch.prefill_tokens
+    return costs.operators_s(int(tokens.max()))
 
 
 def _spec(experiment: ResolvedExperiment, pool: str | None) -> PoolSpec:
@@ -204,6 +220,7 @@ def as_json(step: OneStep) -> dict[str, Any]:
             "busy_s": step.rank_busy_s.tolist(),
             "wait_s": step.rank_wait_s.tolist(),
         },
+        "operators_s": step.operators_s,
         "sparse_layer_imbalance": None if uneven is None else uneven.tolist(),
         "die_exchanges": None
         if seen is None
