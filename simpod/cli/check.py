@@ -79,13 +79,12 @@ def check_command(
     chosen = chosen or _role_by_arguments(policy, make)
     problems = _problems(CHECKS[chosen], make, policy, views)
     if as_json:
-        report = {"policy": policy, "role": chosen, "views": views, "problems": problems}
-        print_json(report)
-    elif not problems:
+        print_json({"policy": policy, "role": chosen, "views": views, "problems": problems})
+    elif problems:
+        typer.echo(_complaint(policy, chosen, problems), err=True)
+    else:
         typer.echo(f"OK: {policy} keeps the contract of the role {chosen} on {views} random views")
     if problems:
-        if not as_json:
-            typer.echo(_complaint(policy, chosen, problems), err=True)
         raise typer.Exit(PolicyError.exit_code)
 
 

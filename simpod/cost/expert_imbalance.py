@@ -12,7 +12,7 @@ import numpy as np
 from simpod.cost.gather_exchange import AnyExchange
 from simpod.cost.kernels.expert_load import ExpertLoads, loads_of
 from simpod.cost.kernels.pricer import ExpertWork, KernelPricer
-from simpod.cost.stragglers import leads_of
+from simpod.cost.stragglers import TINY, leads_of
 from simpod.cost.work import Floats
 
 
@@ -196,7 +196,7 @@ def die_times(
     """Price every die by tokens [num_layers, num_dies, slots of a die]; see `sparse_times`."""
     shape = slot_tokens.shape[:2]
     die_tokens = slot_tokens.sum(axis=-1)
-    mean = np.maximum(die_tokens.mean(axis=1, keepdims=True), 1e-300)
+    mean = np.maximum(die_tokens.mean(axis=1, keepdims=True), TINY)
     over_mean = (die_tokens / mean).reshape(-1)
     own = np.full(len(over_mean), tokens_per_die)
     experts_s = die_experts_s(kernels, site, slot_tokens.reshape(len(own), -1))

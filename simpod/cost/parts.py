@@ -221,7 +221,7 @@ class PartCosts:
         t = np.array([max(float(tokens), 1.0)])
         products = op.attention_projections(self.model, self.layout, t)
         names = op.projection_names(self.model.attention)
-        found = {name: self._price((w,)) for name, w in zip(names, products, strict=True)}
+        found = {name: self._price((work,)) for name, work in zip(names, products, strict=True)}
         found["element-wise passes"] = self._price(
             (op.layer_elementwise(self.model, self.layout, t),)
         )
@@ -352,13 +352,13 @@ class PartCosts:
     def _price(self, works: tuple[Work, ...]) -> Amount:
         """Seconds of operators that run one after another."""
         total: Amount = 0.0
-        for w in works:
-            if isinstance(w, Product):
+        for work in works:
+            if isinstance(work, Product):
                 total = total + self.kernels.gemm_s(
-                    w.tokens, w.n, w.k, w.dtype, is_per_head=w.is_per_head
+                    work.tokens, work.n, work.k, work.dtype, is_per_head=work.is_per_head
                 )
             else:
-                total = total + pass_s(self.hardware, w, self.semantics.launch_frac)
+                total = total + pass_s(self.hardware, work, self.semantics.launch_frac)
         return total
 
     def _sampling_s(self, rows: Floats) -> Amount:

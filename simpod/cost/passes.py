@@ -9,7 +9,7 @@ EXPOSED_FRAC = 0.17
 
 
 def pass_s(hardware: HardwareProfile, work: Pass, launch_frac: float = 1.0) -> Amount:
-    """kernels * overhead + overlapped(flops / vector rate, bytes / bandwidth)."""
+    """kernels * (overhead + gap) + overlapped(flops / vector rate, bytes / bandwidth)."""
     die, cal = hardware.die, hardware.calibration
     compute_s = work.flops / (die.vector_flops_per_s * cal.vector_frac)
     memory_s = work.hbm_bytes / (die.hbm_bytes_per_s * cal.hbm_frac)

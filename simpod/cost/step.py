@@ -4,7 +4,8 @@ A step is: every rank's layers up to dispatch, the wait for the slowest rank, di
 combine, then head, sampling and the host gap. The sparse layers of a model are alike, so the rank
 that is slowest in one is slowest in all, and the sum over layers of the maximum over ranks is the
 maximum of the sums. The few dense layers that come first are in the same sum: exact if the same
-rank is the slowest in them, else short by less than the difference of their feed-forwards. Ranks
+rank is the slowest in them, else short by less than the difference of their feed-forwards. Where
+kernels vary from call to call, another rank may be the last in each layer (`stragglers`). Ranks
 that have no experts to share do not meet inside a layer; the step lasts as long as that of the
 slowest rank, and the wait for it is booked under `dispatch_wait` all the same.
 """

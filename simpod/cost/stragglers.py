@@ -25,6 +25,7 @@ import numpy as np
 from simpod.cost.work import Floats, Ints
 
 TINY: Final = 1e-300
+"""In place of a sum of 0 that something is divided by, which is 0 then, too."""
 
 
 def slowest_of(num_dies: int) -> float:

@@ -132,7 +132,7 @@ class Calibration:
     which the constants of `kernels.exchange` are of."""
     decode_kernel_spread_frac: NonNegative = 0.0
     """Standard deviation over mean, from call to call, of the time that attention over the cache
-    takes on one die; ranks that meet in every layer wait for the slowest."""
+    takes on one die, and experts; ranks that meet in every layer wait for the slowest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ from simpod.cluster.experts.moments import DieMoments
 from simpod.cluster.experts.placement import ExpertPlacement
 from simpod.cluster.experts.sampling import Choices, CopyTable
 from simpod.cost.expert_imbalance import LayerLoads, LoadModel
-from simpod.cost.stragglers import leads_of
+from simpod.cost.stragglers import TINY, leads_of
 
 Floats = NDArray[np.float64]
 
@@ -74,7 +74,7 @@ class MomentLoads:
 
 def _in_proportion(means: Floats, tokens: Floats) -> Floats:
     """[..., slots of a die]: `tokens` [...] of a die in proportion to the slots' means."""
-    total = np.maximum(means.sum(axis=-1), 1e-300)
+    total = np.maximum(means.sum(axis=-1), TINY)
     return np.asarray(means * (tokens / total)[..., np.newaxis])
 
 
