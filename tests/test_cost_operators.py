@@ -104,7 +104,8 @@ def test_passes_move_what_they_must():
     assert norms.kernels == 4
     fp8 = op.layer_elementwise(LLAMA_70B, replace(BF16, weight_dtype="fp8"), tokens)
     assert fp8.kernels == 6  # two quantisations
-    assert fp8.hbm_bytes == norms.hbm_bytes
+    cast = 8192 + 64 * 128  # the hidden state, and what heads give: 16 bits in, 8 out
+    assert fp8.hbm_bytes == norms.hbm_bytes + tokens * cast * 3
 
 
 def test_kv_heads_are_copied_when_there_are_more_dies():
@@ -150,3 +151,31 @@ def test_operators_take_arrays():
     ):
         for work in works:
             assert np.all(np.diff(work.flops) > 0)
+
+
+# --- one kernel before attention ------------------------------------------------------------------
+
+
+def test_a_fused_prolog_has_one_launch_and_matrices_per_head_in_16_bits():
+    apart = op.attention_projections(DEEPSEEK_R1, INT8, 8.0)
+    fused = op.attention_projections(DEEPSEEK_R1, INT8, 8.0, is_fused=True)
+    assert [work.is_joined for work in fused] == [False, True, True, False, False]
+    assert [work.dtype for work in fused] == ["int8", "int8", "bf16", "bf16", "int8"]
+    assert {work.dtype for work in apart} == {"int8"}
+    assert parameters(fused) == parameters(apart)
+    assert not any(work.is_joined for work in apart)
+
+
+def test_a_fused_prolog_rotates_writes_the_cache_and_quantises_its_input():
+    for layout, fewer in ((INT8, 3), (BF16, 2)):
+        apart = op.layer_elementwise(DEEPSEEK_R1, layout, 8.0)
+        fused = op.layer_elementwise(DEEPSEEK_R1, layout, 8.0, is_fused=True)
+        assert apart.kernels - fused.kernels == fewer
+        keys = 2 * 576 * 2 + 576 * 2  # rotated and cached beside the products
+        assert apart.hbm_bytes - fused.hbm_bytes == 8.0 * keys
+
+
+def test_only_latents_that_stay_on_their_die_have_a_prolog():
+    assert op.has_prolog(DEEPSEEK_R1, INT8)
+    assert not op.has_prolog(LLAMA_70B, INT8)
+    assert not op.has_prolog(DEEPSEEK_R1, Layout(dies=4, tp=4, attention_parallelism="sp_tp_sp"))

@@ -20,13 +20,13 @@ from simpod.cost.core_split import share_of_cores
 from simpod.cost.graphs import ANY_BATCH
 from simpod.cost.memory_rules import MemoryLimits
 from simpod.cost.micro_batches import MicroBatches
-from simpod.cost.parts import COMBINE_WAIT, DISPATCH_WAIT, PartCosts
+from simpod.cost.parts import PartCosts
 from simpod.cost.semantics import SEMANTICS
 from simpod.cost.split_step import ExpertSide, SplitStepPricer, exposed
+from simpod.cost.step_parts import COMBINE_WAIT, DISPATCH_WAIT
 from simpod.cost.stragglers import Arrivals, SlowestRanks, leads_of, slowest_of
 from simpod.errors import ConfigError
 from simpod.records.columns import STEP_PARTS
-from tests.closed_forms import expected_max
 from tests.cost_examples import DEEPSEEK_R1, LLAMA_70B
 
 LIMITS = MemoryLimits(memory_frac=0.9, max_step_tokens=512, max_num_seqs=64)
@@ -92,12 +92,6 @@ def test_loads_are_drawn_once() -> None:
     assert np.array_equal(first.fullest, again.fullest)
     assert (first.imbalance >= 1.0).all()
     assert loads(8000.0).imbalance.mean() < first.imbalance.mean()  # chance matters less
-
-
-def test_mean_of_drawn_fullest_dies_is_that_of_the_closed_form() -> None:
-    loads = loads_of(CorrelatedRouting())
-    expected = expected_max(loads.moments, 2000.0).mean()
-    assert loads(2000.0).fullest.sum(axis=1).mean() == pytest.approx(expected, rel=0.01)
 
 
 def test_redundant_and_shared_slots_take_memory_and_work() -> None:
@@ -375,7 +369,8 @@ def test_ranks_wait_for_slow_kernels_and_the_law_still_holds() -> None:
     found = pricer.price(batch_of(32))
     late_frac = HARDWARE.calibration.decode_kernel_spread_frac * slowest_of(32)
     assert found.base_s - even.base_s == pytest.approx(late_frac * even.attention_s)
-    assert found.parts()[DISPATCH_WAIT] == pytest.approx(late_frac * even.attention_s)
+    waits_s = found.parts()[DISPATCH_WAIT] - SEMANTICS["flowserve"].launch_skew_s
+    assert waits_s == pytest.approx(late_frac * even.attention_s)
     adds_up(found)
     later = batch_of(32)
     later.gained_tokens = 10

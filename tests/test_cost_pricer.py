@@ -28,6 +28,7 @@ from simpod.cost.kernels.variants import (
     prefill_variants,
 )
 from simpod.cost.layout import Layout
+from simpod.cost.work import Product
 from simpod.errors import ConfigError
 from simpod.hardware.kernels.fits import KernelFits
 from simpod.run import run
@@ -139,20 +140,24 @@ def test_a_product_is_cold_quantised_before_and_launched_as_bf16_is():
     m = np.array([1.0, 64.0, 5000.0])
     shape = GemmShape(m=m, n=np.array(4096.0), k=np.array(8192.0))
     by_hand = gemm_s(hardware.die, served, shape, "fp8", is_cold=True, is_quantised=True)
-    assert KernelPricer(hardware).gemm_s(m, 4096, 8192, "fp8").tolist() == by_hand.tolist()
+    work = Product(tokens=m, n=4096, k=8192, dtype="fp8")
+    priced = KernelPricer(hardware).product_s(work)
+    assert priced.tolist() == by_hand.tolist()
+    joined = KernelPricer(hardware).product_s(replace(work, is_joined=True))
+    assert priced - joined == pytest.approx(np.full(3, REAL_GEMM.launch_s), rel=1e-9)
 
 
 def test_no_tokens_take_no_time():
-    priced = KernelPricer(GPU_NODES).gemm_s(np.array([0.0, 1.0]), 512, 512, "bf16")
+    work = Product(tokens=np.array([0.0, 1.0]), n=512, k=512, dtype="bf16")
+    priced = KernelPricer(GPU_NODES).product_s(work)
     assert priced[0] == 0.0
     assert priced[1] > 0.0
 
 
 @pytest.mark.parametrize("dtype", ["bf16", "fp8", "int8"])
 def test_a_graph_leaves_its_share_of_the_launch(dtype):
-    full, half = (
-        KernelPricer(GPU_NODES, share).gemm_s(16.0, 4096, 4096, dtype) for share in (1.0, 0.5)
-    )
+    work = Product(tokens=16.0, n=4096, k=4096, dtype=dtype)
+    full, half = (KernelPricer(GPU_NODES, share).product_s(work) for share in (1.0, 0.5))
     assert full - half == pytest.approx(REAL_GEMM.launch_s / 2, rel=1e-9)
 
 

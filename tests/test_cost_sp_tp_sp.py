@@ -12,8 +12,8 @@ from simpod.cost import operators as op
 from simpod.cost.kernels.pricer import KernelPricer
 from simpod.cost.memory import plan_memory
 from simpod.cost.memory_rules import MemoryLimits
-from simpod.cost.parts import HEAD_EXCHANGE, LATENT_GATHER
 from simpod.cost.rank_collectives import RankCollectives
+from simpod.cost.step_parts import HEAD_EXCHANGE, LATENT_GATHER
 from simpod.records.columns import STEP_PARTS
 
 HARDWARE = load_hardware("cloudmatrix384")

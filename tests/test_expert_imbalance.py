@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from simpod.cluster.experts.loads import MomentLoads
+from simpod.cluster.experts.loads import MomentLoads, StepLoads
 from simpod.cluster.experts.placement import ExpertPlacement, SlotsSeen, expert_slots, in_order
 from simpod.cluster.experts.routing import (
     BalancedRouting,
@@ -24,11 +24,12 @@ from simpod.cost.expert_imbalance import (
 )
 from simpod.cost.kernels.pricer import KernelPricer
 from simpod.cost.layout import Layout
-from simpod.cost.parts import STEP_PARTS, PartCosts
+from simpod.cost.parts import PartCosts
 from simpod.cost.semantics import SEMANTICS
 from simpod.policies.expert_optimum import load_bound
 from simpod.policies.expert_packing import fullest_die
 from simpod.policies.experts.eplb import Eplb
+from simpod.records.columns import STEP_PARTS
 from tests.cost_examples import DEEPSEEK_R1
 
 HARDWARE = load_hardware("cloudmatrix384")
@@ -152,3 +153,59 @@ def test_one_rank_learns_of_new_loads() -> None:
     after_s = pricer.price(batch).base_s
     assert after_s == StepPricer(DEEPSEEK_R1, HARDWARE, layout, None, second).price(batch).base_s
     assert after_s != pytest.approx(before_s, rel=1e-3)
+
+
+# --- popularity of one step -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("dies", "redundant", "spread", "excess"),
+    [(32, 0, 0.480, 1.564), (32, 32, 0.0508, 0.109), (36, 32, 0.0526, 0.115)],
+)
+def test_loads_of_ranks_that_were_measured(
+    dies: int, redundant: int, spread: float, excess: float
+) -> None:
+    """DeepSeek-R1 decoding, 128 tokens a rank, mean of layers and steps (TensorRT-LLM's blog 4,
+    table 1): standard deviation and excess of the fullest rank, over the mean.
+
+    `log_scale` is from what the slots of single experts have there (164.1 of 128 tokens),
+    `step_log_scale` from the two rows of balanced ranks. Unbalanced ranks are a test of the law.
+    """
+    dims = RouterDims(num_layers=58, num_experts=256, top_k=8)
+    shares = popularity(CorrelatedRouting(log_scale=1.02), dims, np.random.default_rng(1)).at(0.0)
+    slots = expert_slots(num_dies=dies, num_experts=256, redundant_slots=redundant)
+    placement = ExpertPlacement(slots=slots, experts=in_order(slots, 58))
+    if redundant:
+        view = SlotsSeen(placement=placement, tokens=1e6)
+        placement = ExpertPlacement(slots=slots, experts=Eplb()(shares * 1e6, view))
+    loads = MomentLoads.of(placement, shares, 3, step_log_scale=0.1)
+    tokens = 128.0 * dies
+    assert loads(tokens).imbalance.mean() - 1.0 == pytest.approx(excess, rel=0.1)
+    drawn = loads.slot_tokens(tokens).sum(axis=2)
+    assert (drawn.std(axis=1) / drawn.mean(axis=1)).mean() == pytest.approx(spread, rel=0.1)
+
+
+def test_single_experts_spread_as_they_were_measured() -> None:
+    """164.1 of 128 tokens in the same table, 256 slots."""
+    dims = RouterDims(num_layers=58, num_experts=256, top_k=8)
+    shares = popularity(CorrelatedRouting(log_scale=1.02), dims, np.random.default_rng(1)).at(0.0)
+    cv = (shares.std(axis=1) / shares.mean(axis=1)).mean()
+    assert cv == pytest.approx(164.1 / 128.0, rel=0.05)
+
+
+@pytest.mark.parametrize("tokens", [512, 4096])
+def test_moments_agree_with_draws_also_where_each_step_has_its_own_popularity(tokens: int) -> None:
+    dims = RouterDims(num_layers=24, num_experts=256, top_k=8)
+    shares = popularity(CorrelatedRouting(log_scale=0.64), dims, np.random.default_rng(1)).at(0.0)
+    slots = expert_slots(num_dies=64, num_experts=256)
+    placement = ExpertPlacement(slots=slots, experts=in_order(slots, 24))
+    means = []
+    for step_log_scale in (0.0, 0.3):
+        moments = [MomentLoads.of(placement, shares, seed, step_log_scale) for seed in range(24)]
+        fast = np.mean([loads(tokens).imbalance.mean() for loads in moments])
+        rng = np.random.default_rng(2)
+        exact = StepLoads.of(placement, Choices.of(shares, 8), rng, step_log_scale)
+        slow = np.mean([exact(tokens).imbalance.mean() for _ in range(48)])
+        assert fast == pytest.approx(slow, rel=0.01)
+        means.append(slow)
+    assert means[1] > 1.02 * means[0]

@@ -1,12 +1,14 @@
 """Popularity of experts, tokens of each die token by token, and the same from moments."""
 
 import json
+from math import comb
 from pathlib import Path
+from statistics import NormalDist
 
 import numpy as np
 import pytest
 
-from simpod.cluster.experts.moments import DieMoments
+from simpod.cluster.experts.counts import SlotCounts, binomial_quantiles
 from simpod.cluster.experts.placement import ExpertPlacement, expert_slots, in_order
 from simpod.cluster.experts.routing import (
     BalancedRouting,
@@ -23,7 +25,6 @@ from simpod.cluster.experts.routing import (
 )
 from simpod.cluster.experts.sampling import Choices, CopyTable
 from simpod.errors import ConfigError
-from tests.closed_forms import expected_max
 from tests.token_by_token import choose, sample_dies, sample_slots
 
 DIMS = RouterDims(num_layers=3, num_experts=64, top_k=8)
@@ -209,7 +210,7 @@ def test_tokens_are_conserved() -> None:
     placement = ExpertPlacement(slots=slots, experts=in_order(slots, 3))
     shares = shares_of(MODELS[2])
     exact = sample_dies(placement, shares, 8, 500, np.random.default_rng(0))
-    fast = DieMoments.of(placement, shares).sample(500, np.random.default_rng(0))
+    fast = SlotCounts.of(placement, shares).sample(500, np.random.default_rng(0)).sum(axis=2)
     assert exact.sum(axis=1) == pytest.approx([500 * 9] * 3)
     assert fast.sum(axis=1) == pytest.approx([500 * 9] * 3)
 
@@ -232,16 +233,48 @@ def test_moments_agree_with_drawn_tokens(
     steps = 2000
     placement = ExpertPlacement(slots=slots, experts=in_order(slots, 1))
     shares = shares_of(spec)[:1]
-    moments, rng = DieMoments.of(placement, shares), np.random.default_rng(0)
+    counts, rng = SlotCounts.of(placement, shares), np.random.default_rng(0)
     alike = ExpertPlacement(slots=slots, experts=in_order(slots, steps))
     by_die = placement.by_die(drawn_slots(alike, np.tile(shares, (steps, 1)), tokens, rng) * 1.0)
     exact = (by_die + placement.shared_tokens(tokens)).max(axis=1)
-    fast = np.array([moments.sample(tokens, rng).max() for _ in range(8000)])
+    fast = np.array([counts.sample(tokens, rng).sum(axis=2).max() for _ in range(8000)])
     error = 4.0 * exact.std() / np.sqrt(steps)
     assert abs(fast.mean() - exact.mean()) <= max(0.01 * exact.mean(), error)
     assert error < 0.02 * exact.mean()  # the comparison is sharp
-    assert expected_max(moments, tokens)[0] == pytest.approx(fast.mean(), rel=0.01)
     assert np.quantile(fast, 0.99) == pytest.approx(np.quantile(exact, 0.99), rel=0.03)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "chance"), [(1, 0.3), (16, 0.3), (40, 0.02), (200, 0.03), (200, 0.9), (5000, 0.1)]
+)
+def test_quantiles_are_those_of_the_binomial_law(tokens: int, chance: float) -> None:
+    """Mean and spread at a hundred thousand quantiles; below 8 expected tokens each probability."""
+    z = np.array([NormalDist().inv_cdf((i + 0.5) / 100_000) for i in range(100_000)])
+    counts = binomial_quantiles(np.full(len(z), float(tokens)), np.full(len(z), chance), z)
+    assert counts.mean() == pytest.approx(tokens * chance, rel=2e-3)
+    assert counts.std() == pytest.approx(np.sqrt(tokens * chance * (1 - chance)), rel=5e-3)
+    assert counts.min() >= 0.0
+    assert counts.max() <= 1.05 * tokens
+    if tokens * chance < 8.0:
+        for count in range(min(tokens, 12) + 1):
+            law = comb(tokens, count) * chance**count * (1 - chance) ** (tokens - count)
+            assert (counts == count).mean() == pytest.approx(law, abs=3e-5)
+
+
+def test_more_tokens_give_no_slot_fewer() -> None:
+    z = np.random.default_rng(0).standard_normal(2000)
+    chance = np.random.default_rng(1).uniform(0.0, 0.2, 2000)
+    before = np.zeros(2000)
+    for tokens in (1.0, 2.5, 10.0, 30.0, 100.0, 300.0, 1000.0):
+        after = binomial_quantiles(np.full(2000, tokens), chance, z)
+        assert (after >= before - 1.0).all()  # the law is expanded from 8 expected tokens on
+        before = after
+
+
+def test_slots_that_nobody_or_everybody_chooses() -> None:
+    z = np.zeros(3)
+    counts = binomial_quantiles(np.array([10.0, 10.0, 0.0]), np.array([0.0, 1.0, 0.5]), z)
+    assert counts.tolist() == [0.0, 10.0, 0.0]
 
 
 def test_the_next_multiple_is_later_whatever_the_rounding() -> None:

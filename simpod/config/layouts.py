@@ -51,6 +51,7 @@ def resolve_layout(
         mtp_layers=pool.mtp.layers,
         mtp_acceptance=pool.mtp.acceptance,
         mtp_acceptance_std=pool.mtp.acceptance_std,
+        balances_mtp=pool.mtp.balanced,
         shared_expert_dies=pool.shared_expert_dies,
         expert_dies=pool.expert_dies,
         domains=pool.domains,

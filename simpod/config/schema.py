@@ -37,6 +37,8 @@ class Mtp(_Section):
     """Share of draft tokens that are kept, mean over requests."""
     acceptance_std: Annotated[float, Ge(0), Lt(0.5)] = 0.0
     """Standard deviation of that share between requests, each of which draws its own (beta law)."""
+    balanced: bool = True
+    """`policies.experts` places the experts of MTP layers, too; false: they stay in order."""
 
 
 class LaunchJitter(_Section):

@@ -37,6 +37,8 @@ class Meetings:
     fullest_dispatch_s: float
     """What dispatch of the rank with most tokens takes longer than that of the mean rank."""
     fullest_combine_s: float
+    launch_skew_s: float = 0.0
+    """What a usual die waits at the first dispatch for the die that was launched last."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -76,8 +78,10 @@ def die_exchanges(meetings: Meetings, seed: int = SEED) -> DieExchanges:
     there_s = (meetings.rank_busy_s + meetings.rank_spread_s * late)[:, rank]
     through_s = dies.dispatch_s + dies.experts_s + dies.combine_s
     through_s = through_s + meetings.experts_spread_frac * dies.experts_s * slow[:, rank]
+    first = np.arange(num_layers)[:, np.newaxis] == 0
+    skew_s = np.where(first, meetings.launch_skew_s, 0.0)
     return DieExchanges(
-        dispatch_s=dies.dispatch_s + meetings.fullest_dispatch_s + _until_last(there_s),
+        dispatch_s=dies.dispatch_s + meetings.fullest_dispatch_s + _until_last(there_s) + skew_s,
         combine_s=dies.combine_s + meetings.fullest_combine_s + _until_last(through_s),
     )
 

@@ -4,8 +4,10 @@ A layer's dispatch, experts and combine end together on all dies: when the die w
 through. What that takes beyond the mean die is *waiting*, which the others spend in combine.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from functools import lru_cache
+from typing import Final, Protocol
 
 import numpy as np
 
@@ -14,6 +16,9 @@ from simpod.cost.kernels.expert_load import ExpertLoads, loads_of
 from simpod.cost.kernels.pricer import ExpertWork, KernelPricer
 from simpod.cost.stragglers import TINY, leads_of
 from simpod.cost.work import Floats
+
+MOST_KEPT: Final = 512
+"""Numbers of tokens whose loads are kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -71,14 +76,23 @@ class LoadModel(Protocol):
     """Tokens of experts for any number of tokens of the group."""
 
     @property
+    def num_layers(self) -> int:
+        """Sparse layers, those of MTP last."""
+
+    @property
     def is_drawn(self) -> bool:
         """Each call draws one step of its own, [num_layers]: prices are not kept for another."""
 
     def __call__(self, group_tokens: float, /) -> LayerLoads:
-        """Of equally likely layers and steps, [rows]: as many rows as it takes for a mean."""
+        """Of equally likely steps, all layers of one after the other: as many as a mean takes."""
 
     def slot_tokens(self, group_tokens: float, /) -> Floats:
         """[num_layers, num_dies, slots of a die] of one step: what each die gets."""
+
+
+def kept(loads: LoadModel) -> Callable[[float], LayerLoads]:
+    """What it gives, kept for the next who asks unless each step is drawn."""
+    return loads if loads.is_drawn else lru_cache(MOST_KEPT)(loads)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +114,11 @@ class SparseTimes:
     experts_s: Floats
     combine_s: Floats
     combine_wait_s: Floats
+
+    @property
+    def columns(self) -> Floats:
+        """[4, num_layers]: all of them."""
+        return np.array([self.dispatch_s, self.experts_s, self.combine_s, self.combine_wait_s])
 
     @property
     def total_s(self) -> Floats:

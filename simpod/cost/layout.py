@@ -24,6 +24,7 @@ class Layout:
     mtp_layers: int = 0  # draft tokens per decode step
     mtp_acceptance: float = 0.0  # share of draft tokens that are kept, mean over requests
     mtp_acceptance_std: float = 0.0  # between requests
+    balances_mtp: bool = True  # experts of MTP layers are placed like those of the others
     redundant_slots: int = 0  # second copies of routed experts, over all dies
     shared_expert_dies: int = 0  # that hold a copy of the shared expert; 0: every die does
     expert_dies: int = 0  # of their own for the routed experts, beside `dies`; 0: the same dies

@@ -5,7 +5,7 @@ Counts hold for one die of a rank of `layout.tp` dies, which all see the rank's 
 `kernels` are the launches of a fused production implementation (vLLM, CANN), counted per operator.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 import numpy as np
@@ -124,19 +124,31 @@ def projection_names(attention: AttentionSpec) -> tuple[str, ...]:
     return "latents down", *queries, "keys absorbed", "values up", "output"
 
 
-def attention_projections(model: ModelSpec, layout: Layout, tokens: Amount) -> tuple[Product, ...]:
+def attention_projections(
+    model: ModelSpec, layout: Layout, tokens: Amount, *, is_fused: bool = False
+) -> tuple[Product, ...]:
     """Everything in attention that multiplies weights, for `tokens` of the rank.
 
     Staged: first and last on the die's own tokens, those between on all of them.
+    is_fused: those before attention are one kernel (`has_prolog`), and those per head are bf16: so
+    CANN's MlaProlog takes them, and CANN's recipes quantise all projections but these.
     """
     dtype = part_dtype(model, "attention", layout.weight_dtype)
     first, *between, last = attention_matrices(model, layout.tp, is_staged=layout.is_staged)
     own = own_tokens(layout, tokens)
-    return (
-        product(own, first, dtype),
-        *(product(tokens, matrix, dtype) for matrix in between),
-        product(own, last, dtype),
-    )
+    middle = [product(tokens, matrix, dtype) for matrix in between]
+    if is_fused:
+        middle = [replace(work, dtype="bf16") if work.is_per_head else work for work in middle]
+        middle[:-1] = [replace(work, is_joined=True) for work in middle[:-1]]
+    return product(own, first, dtype), *middle, product(own, last, dtype)
+
+
+PROLOG_TOKENS = 1024  # most that the kernel takes (sgl-kernel-npu, mla_preprocess)
+
+
+def has_prolog(model: ModelSpec, layout: Layout) -> bool:
+    """mla: what comes before attention can be one kernel, as dies exchange nothing there."""
+    return model.attention.kind == "mla" and not layout.is_staged
 
 
 def latent_elements(model: ModelSpec) -> int:
@@ -169,12 +181,17 @@ def resident_projection(model: ModelSpec, layout: Layout, tokens: Amount) -> tup
     return (product(tokens, Matrix(a.kv_lora_rank, up), dtype),)
 
 
-def layer_elementwise(model: ModelSpec, layout: Layout, tokens: Amount) -> Pass:
+def layer_elementwise(
+    model: ModelSpec, layout: Layout, tokens: Amount, *, is_fused: bool = False
+) -> Pass:
     """Two fused add-norms, rotary embedding, the write into the cache; 8-bit: two quantisations.
 
-    Norms of queries and keys are a kernel each.
+    Norms of queries and keys are a kernel each. is_fused: products before attention are one kernel
+    with the quantisation of their input and the rotation of queries, at its end; keys are rotated
+    and cached beside the products (CANN's MlaPrologV3).
 
     A fused add-norm reads input and residual and writes both: 4 passes over the hidden state.
+    Quantising reads 16 bits and writes 8, of the hidden state and of what heads give.
     Staged: queries and the write into the cache are of all `tokens`, the rest of the die's own.
     """
     a = model.attention
@@ -184,6 +201,8 @@ def layer_elementwise(model: ModelSpec, layout: Layout, tokens: Amount) -> Pass:
         queries = heads_per_die(a, layout.tp) * a.qk_rope_head_dim
         keys = a.qk_rope_head_dim + a.kv_lora_rank
     cached = kv_elements_per_die(a, layout.tp) * BYTES_PER_ELEMENT[layout.kv_dtype]
+    if is_fused:
+        keys, cached = 0, 0.0
     own, rotated = tokens, queries + keys
     flops: Amount = 0.0
     hbm_bytes: Amount = 0.0
@@ -193,11 +212,16 @@ def layer_elementwise(model: ModelSpec, layout: Layout, tokens: Amount) -> Pass:
         hbm_bytes = tokens * (2 * queries * BF16_BYTES + cached)
         cached = 0.0
     elements = 8 * model.hidden_size + 2 * rotated
-    quantised = input_bytes(layout.weight_dtype) == 1.0
+    is_quantised = input_bytes(layout.weight_dtype) == 1.0
+    heads = a.num_heads if layout.is_staged else heads_per_die(a, layout.tp)
+    inputs = model.hidden_size + heads * a.value_dim if is_quantised else 0
+    kernels = (2 if is_fused else 4) + (2 if a.has_qk_norm else 0)
+    if is_quantised:
+        kernels += 1 if is_fused else 2
     return Pass(
         flops=own * (2.0 * NORM_FLOPS * model.hidden_size + ROPE_FLOPS * rotated) + flops,
-        hbm_bytes=own * (elements * BF16_BYTES + cached) + hbm_bytes,
-        kernels=4 + (2 if quantised else 0) + (2 if a.has_qk_norm else 0),
+        hbm_bytes=own * (elements * BF16_BYTES + inputs * (BF16_BYTES + 1.0) + cached) + hbm_bytes,
+        kernels=kernels,
     )
 
 

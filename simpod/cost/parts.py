@@ -18,6 +18,7 @@ from simpod.cost.layout import Layout
 from simpod.cost.passes import pass_s
 from simpod.cost.rank_collectives import RankCollectives
 from simpod.cost.semantics import Semantics
+from simpod.cost.step_parts import COMBINE, DISPATCH, EXPERTS, by_part
 from simpod.cost.stragglers import lateness
 from simpod.cost.table import NUM_PARTS
 from simpod.cost.uneven import UnevenExperts
@@ -25,48 +26,6 @@ from simpod.cost.work import Amount, Floats, Product, Work
 from simpod.errors import InvariantError
 from simpod.hardware.spec import HardwareProfile
 from simpod.model.spec import ModelSpec
-from simpod.records.columns import STEP_PARTS
-
-(
-    ATTENTION,
-    ELEMENTWISE,
-    EXPERTS,
-    LATENT_GATHER,
-    HEAD_EXCHANGE,
-    DISPATCH,
-    DISPATCH_WAIT,
-    COMBINE,
-    COMBINE_WAIT,
-    A2E,
-    E2A,
-    MTP,
-    HOST_GAP,
-) = (
-    STEP_PARTS.index(name)
-    for name in (
-        "attention",
-        "elementwise",
-        "experts",
-        "latent_gather",
-        "head_exchange",
-        "dispatch",
-        "dispatch_wait",
-        "combine",
-        "combine_wait",
-        "a2e",
-        "e2a",
-        "mtp",
-        "host_gap",
-    )
-)
-
-
-def by_part(size: int, **seconds: Amount) -> Floats:
-    """[size, NUM_PARTS]: seconds of the named parts, 0 in the others."""
-    table = np.zeros((size, NUM_PARTS))
-    for name, value in seconds.items():
-        table[:, STEP_PARTS.index(name)] += value
-    return table
 
 
 class PartCosts:
@@ -86,6 +45,7 @@ class PartCosts:
         self.semantics = semantics
         self.model, self.hardware, self.layout = model, hardware, layout
         self._is_gate_apart = is_gate_apart
+        self._has_prolog = semantics.fuses_prolog and op.has_prolog(model, layout)
         self.meets = meets_in_layers(model, layout)
         self.kernels = KernelPricer(
             hardware,
@@ -109,6 +69,14 @@ class PartCosts:
     def waits_for_fullest(self) -> bool:
         """Dispatch and combine of the rank with most tokens take longest."""
         return self.meets and not isinstance(self._exchange, GatherExchange)
+
+    @property
+    def launch_skew_s(self) -> float:
+        """0 where dies do not meet. With experts on dies of their own the gap has it: xDeepServe's
+        formula (7.1) allows 2 ms for all that the scheduler takes.
+        """
+        apart = self.layout.expert_dies > 0
+        return self.semantics.launch_skew_s if self.meets and not apart else 0.0
 
     def renew(self, loads: LoadModel) -> None:
         """From now on experts have these loads."""
@@ -180,8 +148,7 @@ class PartCosts:
         """
         t = np.maximum(tokens, 1.0)
         model, layers = self.model, self.model.num_layers
-        projections_s = self._price(op.attention_projections(model, self.layout, t))
-        passes_s = self._price((op.layer_elementwise(model, self.layout, t),))
+        projections_s, passes_s = self._projections_s(t), self._passes_s(t)
         dense_s = self._price(op.dense_ffn(model, self.layout, t))
         sparse_s = np.zeros(len(t)) if self._is_gate_apart else self._gate_s(t)
         dense_reduce_s, sparse_reduce_s = self._of_rank.all_reduces_s(t)
@@ -203,6 +170,31 @@ class PartCosts:
             mtp=self.mtp * draft_s,
         )
 
+    def _projections_s(self, tokens: Floats) -> Amount:
+        """Of one layer."""
+
+        def one(is_fused: bool) -> Amount:
+            return self._price(
+                op.attention_projections(self.model, self.layout, tokens, is_fused=is_fused)
+            )
+
+        return self._fused_if_few(one, tokens)
+
+    def _passes_s(self, tokens: Floats) -> Amount:
+        """Of one layer, but for the gate and the experts."""
+
+        def one(is_fused: bool) -> Amount:
+            passes = op.layer_elementwise(self.model, self.layout, tokens, is_fused=is_fused)
+            return self._price((passes,))
+
+        return self._fused_if_few(one, tokens)
+
+    def _fused_if_few(self, one: Callable[[bool], Amount], tokens: Floats) -> Amount:
+        """Seconds with what comes before attention in one kernel, as far as that takes tokens."""
+        if not self._has_prolog:
+            return one(False)
+        return np.where(tokens <= op.PROLOG_TOKENS, one(True), one(False))
+
     def dense_more(self, tokens: Floats) -> Floats:
         """What a dense layer takes longer than `tokens` takes for a sparse one."""
         t = np.maximum(tokens, 1.0)
@@ -219,12 +211,11 @@ class PartCosts:
         over the cache, of a rank with `tokens`; in the order in which `tokens` has their sums.
         """
         t = np.array([max(float(tokens), 1.0)])
-        products = op.attention_projections(self.model, self.layout, t)
+        is_fused = self._has_prolog and tokens <= op.PROLOG_TOKENS
+        products = op.attention_projections(self.model, self.layout, t, is_fused=is_fused)
         names = op.projection_names(self.model.attention)
         found = {name: self._price((work,)) for name, work in zip(names, products, strict=True)}
-        found["element-wise passes"] = self._price(
-            (op.layer_elementwise(self.model, self.layout, t),)
-        )
+        found["element-wise passes"] = self._passes_s(t)
         if self.model.moe:
             own = op.own_tokens(self.layout, t)
             found["gate"] = self._price(op.router(self.model, own))
@@ -278,20 +269,15 @@ class PartCosts:
         )
 
     def drawn_experts(self, group_tokens: int) -> tuple[Floats, Floats]:
-        """One step of loads that are drawn: [sparse layers, MTP ones included], [NUM_PARTS].
-
-        An MTP layer has the mean of the others.
-        """
+        """One step of loads that are drawn: [sparse layers, MTP ones last], [NUM_PARTS]."""
         if self._uneven is None:
             raise InvariantError("no loads to draw from")
         times = self._uneven.rows(group_tokens)
-        columns = (times.dispatch_s, times.experts_s, times.combine_s, times.combine_wait_s)
-        parts = self._sparse_parts(*(column.mean(keepdims=True) for column in columns))
-        layers_s = times.total_s
-        return np.append(layers_s, np.full(self.mtp, layers_s.mean())), parts[0]
+        own, mtp = self._uneven.means(times)
+        return times.total_s, self._sparse_parts(own[:, np.newaxis], mtp[:, np.newaxis])[0]
 
     def die_times(self, group_tokens: float) -> DieTimes:
-        """Each die's work in each sparse layer of one step; MTP ones have the first one's loads.
+        """Each die's work in each sparse layer of one step, MTP ones last.
 
         Without a model of loads all dies are alike. Raises InvariantError where nothing is sent.
         """
@@ -303,26 +289,21 @@ class PartCosts:
                 np.full(shape, parts[part]) for part in (DISPATCH, EXPERTS, COMBINE)
             )
             return DieTimes(dispatch_s=dispatch_s, experts_s=experts_s, combine_s=combine_s)
-        times = self._uneven.dies(group_tokens)
-        shape = (layers, times.experts_s.shape[1])
-        return DieTimes(
-            dispatch_s=np.resize(times.dispatch_s, shape),
-            experts_s=np.resize(times.experts_s, shape),
-            combine_s=np.resize(times.combine_s, shape),
-        )
+        return self._uneven.dies(group_tokens)
 
-    def _sparse_parts(
-        self, dispatch_s: Floats, experts_s: Floats, combine_s: Floats, wait_s: Floats
-    ) -> Floats:
-        """[n, NUM_PARTS] of all sparse layers; seconds [n] of one."""
+    def _sparse_parts(self, own_s: Floats, mtp_s: Floats) -> Floats:
+        """[n, NUM_PARTS] of all sparse layers; dispatch, experts, combine, wait [4, n] of one, and
+        of one of MTP.
+        """
         layers = self.model.num_moe_layers
+        dispatch_s, experts_s, combine_s, wait_s = own_s
         return by_part(
             len(experts_s),
             experts=layers * experts_s,
             dispatch=layers * dispatch_s,
             combine=layers * combine_s,
             combine_wait=layers * wait_s,
-            mtp=self.mtp * (dispatch_s + experts_s + combine_s + wait_s),
+            mtp=self.mtp * mtp_s.sum(axis=0),
         )
 
     def exchanges(self, rank_tokens: Floats) -> Floats:
@@ -339,7 +320,9 @@ class PartCosts:
         return seconds("dispatch", tokens), seconds("combine", tokens)
 
     def head(self, rows: Floats) -> Floats:
-        """Head, sampling and the gap between steps; a draft samples one row in 1 + mtp_layers."""
+        """Head, sampling, the gap between steps and the skew of their launches; a draft samples one
+        row in 1 + mtp_layers.
+        """
         drafted = rows / self.layout.tokens_per_decode
         return by_part(
             len(rows),
@@ -347,6 +330,7 @@ class PartCosts:
             sampling=self._sampling_s(rows),
             mtp=self.mtp * (self._head_s(drafted) + self._sampling_s(drafted)),
             host_gap=self.semantics.step_gap_s,
+            dispatch_wait=self.launch_skew_s,
         )
 
     def _price(self, works: tuple[Work, ...]) -> Amount:
@@ -354,9 +338,7 @@ class PartCosts:
         total: Amount = 0.0
         for work in works:
             if isinstance(work, Product):
-                total = total + self.kernels.gemm_s(
-                    work.tokens, work.n, work.k, work.dtype, is_per_head=work.is_per_head
-                )
+                total = total + self.kernels.product_s(work)
             else:
                 total = total + pass_s(self.hardware, work, self.semantics.launch_frac)
         return total

@@ -21,9 +21,10 @@ from simpod.cost.expert_imbalance import (
 )
 from simpod.cost.kernels.expert_load import uniform_loads
 from simpod.cost.layout import Layout
-from simpod.cost.parts import ELEMENTWISE, HEAD_EXCHANGE, LATENT_GATHER, PartCosts, by_part
+from simpod.cost.parts import PartCosts
 from simpod.cost.pipeline.engines import EngineTimes, alike_layers_s
 from simpod.cost.split_step import exposed
+from simpod.cost.step_parts import ELEMENTWISE, HEAD_EXCHANGE, LATENT_GATHER, by_part
 from simpod.cost.step_prices import Batch, StepPrices
 from simpod.cost.table import PromptTable, Table
 from simpod.cost.work import Floats

@@ -43,9 +43,15 @@ class Semantics:
     client's TTFT, not in the engine's."""
     frontend_s_per_token: float
     """The same for each token of the prompt: reading and tokenising it."""
+    launch_skew_s: float = 0.0
+    """Hosts of a group launch its dies' steps so much apart: a usual die waits so long for the last
+    one at the first dispatch."""
     arranges_rows: bool = False
     """Dispatch leaves rows in the order of experts and combine sums them: the experts' kernels
     neither permute nor sum."""
+    fuses_prolog: bool = False
+    """mla: products, norms and rotation before attention are one kernel with the write into the
+    cache."""
     exchange: str = "xccl_pull"
     """Kernel of dispatch and combine, where a profile has several of one kind."""
     absorbs_prefill: bool = False
@@ -55,8 +61,10 @@ class Semantics:
 
 FLOWSERVE: Final = Semantics(
     name="flowserve",
-    source="xDeepServe 7.1 and figure 20: 2 ms between iterations; 4.4: prompts operator by"
-    " operator. A launch: 468 of Qwen3-8B on one die in 25.85 ms (vLLM Ascend's benchmark page)",
+    source="xDeepServe 7.1 and figure 20: 2 ms between iterations; the longest dispatch of a step,"
+    " 1,231 us, where the others take 217 on average: taken to be the first, where 4.4 has launches"
+    " of unlike dies show; 4.4: prompts operator by operator. A launch: 468 of Qwen3-8B on one die"
+    " in 25.85 ms (vLLM Ascend's benchmark page)",
     batching="fcfs",
     launch_frac=1.0,
     graphs=ANY_BATCH,
@@ -69,7 +77,9 @@ FLOWSERVE: Final = Semantics(
     eager_launch_s=55e-6,
     frontend_s=0.0,
     frontend_s_per_token=0.0,
+    launch_skew_s=1.0e-3,
     arranges_rows=True,
+    fuses_prolog=True,
 )
 
 CLOUDMATRIX_INFER: Final = replace(
@@ -78,6 +88,7 @@ CLOUDMATRIX_INFER: Final = replace(
     source="CloudMatrix-Infer 4.2: fused dispatch and combine by remote writes, 0.6 to"
     " 0.8 ms for a graph; absorbed prefill: inferred, see docs/experts.md",
     step_gap_s=0.7e-3,
+    launch_skew_s=0.0,
     exchange="fused_push",
     absorbs_prefill=True,
 )
@@ -148,7 +159,9 @@ SEMANTICS: Final[Mapping[str, Semantics]] = {
             name="vllm-ascend",
             source="vLLM on Ascend: tokens are permuted and summed by kernels of their own"
             " (npu_moe_init_routing, npu_moe_finalize_routing); gap as FlowServe's",
+            launch_skew_s=0.0,
             arranges_rows=False,
+            fuses_prolog=False,
         ),
     )
 }

@@ -13,17 +13,18 @@ from simpod.cost.collectives import combine_message_bytes, dispatch_message_byte
 from simpod.cost.exchange.breakdown import ExchangeTime
 from simpod.cost.exchange.shapes import Fabric
 from simpod.cost.exchange.trampoline import SplitShape, sending_s, trampoline_s
-from simpod.cost.expert_imbalance import ExpertSite, LoadModel, slowest_experts_s
+from simpod.cost.expert_imbalance import ExpertSite, LoadModel, kept, slowest_experts_s
 from simpod.cost.kernels.pricer import KernelPricer
 from simpod.cost.launches import PromptLaunches
 from simpod.cost.layout import Layout
 from simpod.cost.micro_batches import MicroBatches, RankCosts
-from simpod.cost.parts import A2E, DISPATCH_WAIT, E2A, EXPERTS, PartCosts, by_part
+from simpod.cost.parts import PartCosts
 from simpod.cost.pipeline.disaggregated import SplitStages, alike_domain_s, split_times
 from simpod.cost.semantics import Semantics, semantics_of
+from simpod.cost.step_parts import A2E, DISPATCH_WAIT, E2A, EXPERTS, by_part
 from simpod.cost.step_prices import Batch, StepPrices
 from simpod.cost.table import Table
-from simpod.cost.uneven import chosen_points
+from simpod.cost.uneven import by_kind, chosen_points
 from simpod.cost.work import Floats, Ints
 from simpod.errors import ConfigError, InvariantError
 from simpod.hardware.kernels.exchange import PullConstants
@@ -49,7 +50,7 @@ class ExpertSide:
     ) -> None:
         self._model, self._layout = model, layout
         self._experts = expert_layout(layout)
-        self.loads = loads
+        self.renew(loads)
         self._kernels = KernelPricer(hardware, PERSISTENT, is_arranged=True)
         self._fabric = Fabric.of(hardware)
         self._dtype = op.part_dtype(model, "experts", layout.weight_dtype)
@@ -60,11 +61,24 @@ class ExpertSide:
             )
         self._constants = fit.constants
 
+    def renew(self, loads: LoadModel | None) -> None:
+        """From now on experts have these loads; None: all alike."""
+        self.loads = loads
+        self._layer_loads = None if loads is None else kept(loads)
+
     def fill(self, domain_tokens: Floats) -> Floats:
         """[n, NUM_PARTS]: a2e, experts, e2a of one layer for tokens [n] of one micro-batch."""
+        return self._stages(domain_tokens, 0)
+
+    def fill_mtp(self, domain_tokens: Floats) -> Floats:
+        """The same of an MTP layer."""
+        return self._stages(domain_tokens, 1)
+
+    def _stages(self, domain_tokens: Floats, kind: int) -> Floats:
+        """kind: 0 for the model's own layers, 1 for those of MTP."""
         tokens = np.maximum(domain_tokens, 1.0)
         points = tokens if self.loads is None else chosen_points(tokens)
-        experts_s, imbalance = self._experts_s(points)
+        experts_s, imbalance = self._experts_s(points, kind)
         stages = (
             self.hop(points, imbalance, to_experts=True).total_s,
             experts_s,
@@ -100,15 +114,16 @@ class ExpertSide:
             dtype=self._dtype,
         )
 
-    def _experts_s(self, tokens: Floats) -> tuple[Floats, Floats]:
-        """Of the slowest die, and the imbalance: [n] each, means over layers."""
-        if self.loads is None:
+    def _experts_s(self, tokens: Floats, kind: int) -> tuple[Floats, Floats]:
+        """Of the slowest die, and the imbalance: [n] each, means over layers of a kind."""
+        if self.loads is None or self._layer_loads is None:
             work = op.expert_work(self._model, self._experts, tokens)
             return self._kernels.experts_s(work, self._dtype), np.ones(len(tokens))
-        site = self._site()
-        found = [self.loads(count) for count in tokens.tolist()]
-        slowest = [slowest_experts_s(self._kernels, site, loads).mean() for loads in found]
-        return np.array(slowest), np.array([loads.imbalance.mean() for loads in found])
+        site, mtp = self._site(), self._layout.mtp_layers
+        found = [self._layer_loads(count) for count in tokens.tolist()]
+        rows = [(slowest_experts_s(self._kernels, site, each), each.imbalance) for each in found]
+        slowest, imbalance = by_kind(np.array(rows), self.loads.num_layers, mtp)[kind].T
+        return slowest, imbalance
 
     def sending_s(self, domain_tokens: Floats) -> Floats:
         """Of `a2e`, the first stage, which keeps attention dies busy; same shape as the tokens."""
@@ -162,17 +177,18 @@ class SplitStepPricer:
         costs = PartCosts(model, hardware, layout, chosen)
         self._micro = MicroBatches(costs, layout.dp, layout.micro_batches)
         self._side = ExpertSide(model, hardware, layout, loads)
-        self._expert_side = Table(self._side.fill)
+        self._expert_side, self._mtp_side = Table(self._side.fill), Table(self._side.fill_mtp)
         self._head = Table(costs.head)
         self._domains, self._count = layout.domains, layout.micro_batches
         self._num_layers, self._dense_layers = costs.num_layers, model.num_dense_layers
+        self._mtp = costs.mtp
         self._launches = PromptLaunches(model, layout, chosen)  # as on dies that have the experts
         self.mtp_share = costs.mtp / costs.num_layers  # of attention
 
     def renew(self, loads: LoadModel) -> None:
         """From now on experts have these loads."""
-        self._side.loads = loads
-        self._expert_side = Table(self._side.fill)
+        self._side.renew(loads)
+        self._expert_side, self._mtp_side = Table(self._side.fill), Table(self._side.fill_mtp)
 
     def price(self, batch: Batch) -> StepPrices:
         """The next step; one with prompts takes at least its launches."""
@@ -184,22 +200,9 @@ class SplitStepPricer:
     def _price(self, batch: Batch) -> StepPrices:
         costs = self._micro.price(batch)
         tokens = costs.tokens.reshape(self._count, self._domains, -1).sum(axis=2).T
-        served = self._served(tokens)
-        sending_s = self._side.sending_s(tokens)
-        served[..., A2E] -= sending_s[..., np.newaxis]
-        stages = SplitStages(
-            attention_s=self._attention_s(costs),
-            sending_s=sending_s[..., np.newaxis],
-            a2e_s=served[..., A2E],
-            experts_s=served[..., EXPERTS],
-            e2a_s=served[..., E2A],
-            num_domains=self._domains,
-            micro_batches=self._count,
-            num_layers=self._num_layers,
-            dense_layers=self._dense_layers,
-        )
-        is_alike = served.shape[2] == 1
-        domain_s = alike_domain_s(stages) if is_alike else split_times(stages).domain_s
+        loads, sending_s = self._side.loads, self._side.sending_s(tokens)
+        find = self._drawn if loads is not None and loads.is_drawn else self._alike
+        domain_s, last = find(self._attention_s(costs), sending_s, tokens)
         layers_s = float(domain_s.max())
         head_s = self._head.seconds(costs.rows)
         sent_s = sending_s.sum(axis=1) * (self._num_layers - self._dense_layers)  # [domains]
@@ -210,7 +213,7 @@ class SplitStepPricer:
         return StepPrices(
             base_s=layers_s + head_s,
             slope_s=0.0,
-            fixed_s=own_s + self._head.parts[costs.rows] + exposed(served[-1, -1, -1], exposed_s),
+            fixed_s=own_s + self._head.parts[costs.rows] + exposed(last, exposed_s),
             attention_s=costs.attention_s,
             attention_slope_s=0.0,
             mtp_share=self.mtp_share,
@@ -225,20 +228,51 @@ class SplitStepPricer:
         of_dies = by_layer_s.reshape(*by_layer_s.shape[:2], self._domains, -1)
         return np.repeat(of_dies.max(axis=3).T, counts, axis=2)
 
-    def _served(self, tokens: Ints) -> Floats:
-        """[domains, micro_batches, 1 or all layers, NUM_PARTS] of the experts' side.
+    def _alike(self, attention_s: Floats, sending_s: Floats, tokens: Ints) -> tuple[Floats, Floats]:
+        """Layers alike but for those of MTP: seconds [domains], and the last one's stages."""
+        most = int(tokens.max())
+        self._expert_side.grow(most)
+        own, layers = self._expert_side.parts[tokens], self._num_layers - self._mtp
+        served, dense = own[:, :, np.newaxis], self._dense_layers
+        stages = self._stages(attention_s[..., :layers], sending_s, served, dense)
+        after = None
+        if self._mtp:
+            self._mtp_side.grow(most)
+            mtp = self._mtp_side.parts[tokens][:, :, np.newaxis]
+            after = self._stages(attention_s[..., layers:], sending_s, mtp)
+        return alike_domain_s(stages, after), self._received(own, sending_s)[-1, -1]
 
-        Drawn loads: MTP layers have the mean, and so have dense layers, which nobody asks about.
-        """
-        loads = self._side.loads
-        if loads is None or not loads.is_drawn:
-            self._expert_side.grow(int(tokens.max()))
-            return self._expert_side.parts[tokens][:, :, np.newaxis]
+    def _drawn(self, attention_s: Floats, sending_s: Floats, tokens: Ints) -> tuple[Floats, Floats]:
+        """The same with loads drawn; dense layers have the mean, which nobody asks about."""
         sparse = self._side.drawn(tokens)
-        mean = sparse.mean(axis=2, keepdims=True)
-        mtp = self._num_layers - self._dense_layers - sparse.shape[2]
-        before, after = (np.repeat(mean, n, axis=2) for n in (self._dense_layers, mtp))
-        return np.concatenate([before, sparse, after], axis=2)
+        mean = np.repeat(sparse.mean(axis=2, keepdims=True), self._dense_layers, axis=2)
+        served = np.concatenate([mean, sparse], axis=2)
+        stages = self._stages(attention_s, sending_s, served, self._dense_layers)
+        last = self._received(served[..., -1, :], sending_s)[-1, -1]
+        return split_times(stages).domain_s, last
+
+    def _stages(
+        self, attention_s: Floats, sending_s: Floats, served: Floats, dense_layers: int = 0
+    ) -> SplitStages:
+        """Of the layers of `attention_s`; served [domains, micro_batches, 1 or all, NUM_PARTS]."""
+        received = self._received(served, sending_s[..., np.newaxis])
+        return SplitStages(
+            attention_s=attention_s,
+            sending_s=sending_s[..., np.newaxis],
+            a2e_s=received[..., A2E],
+            experts_s=received[..., EXPERTS],
+            e2a_s=received[..., E2A],
+            num_domains=self._domains,
+            micro_batches=self._count,
+            num_layers=attention_s.shape[-1],
+            dense_layers=dense_layers,
+        )
+
+    def _received(self, served: Floats, sending_s: Floats) -> Floats:
+        """The same but for the first stage of A2E, which attention dies do."""
+        found = served.copy()
+        found[..., A2E] -= sending_s
+        return found
 
 
 def exposed(stages: Floats, seconds: float) -> Floats:

@@ -20,16 +20,9 @@ from simpod.cost.die_waits import Meetings
 from simpod.cost.expert_imbalance import LoadModel
 from simpod.cost.launches import PromptLaunches
 from simpod.cost.layout import Layout
-from simpod.cost.parts import (
-    ATTENTION,
-    COMBINE,
-    COMBINE_WAIT,
-    DISPATCH,
-    HOST_GAP,
-    MTP,
-    PartCosts,
-)
+from simpod.cost.parts import PartCosts
 from simpod.cost.semantics import Semantics, semantics_of
+from simpod.cost.step_parts import ATTENTION, COMBINE, COMBINE_WAIT, DISPATCH, HOST_GAP, MTP
 from simpod.cost.step_prices import Batch, StepPrices, least
 from simpod.cost.stragglers import Arrivals, SlowestRanks
 from simpod.cost.table import ContextTable, PromptTable, Table
@@ -274,6 +267,7 @@ class StepPricer:
             experts_spread_frac=self._spread_frac if costs.has_loads else 0.0,
             fullest_dispatch_s=dispatch_s / costs.num_moe_layers,
             fullest_combine_s=combine_s / costs.num_moe_layers,
+            launch_skew_s=costs.launch_skew_s,
         )
 
     def _as_run(self, tokens: Ints) -> tuple[int, int]:

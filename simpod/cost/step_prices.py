@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from simpod.cost.parts import ATTENTION, DISPATCH_WAIT, HOST_GAP, MTP
+from simpod.cost.step_parts import ATTENTION, DISPATCH_WAIT, HOST_GAP, MTP
 from simpod.cost.step_traffic import StepTraffic
 from simpod.cost.stragglers import Arrivals
 from simpod.cost.work import Floats, Ints

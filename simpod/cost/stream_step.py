@@ -12,10 +12,11 @@ from simpod.cost.launches import PromptLaunches
 from simpod.cost.layout import Layout
 from simpod.cost.micro_batches import MicroBatches
 from simpod.cost.parts import PartCosts
-from simpod.cost.pipeline.streams import CoreSplit, StreamTimes, alike_s
+from simpod.cost.pipeline.streams import CoreSplit, StreamTimes, alike_s, period_s
 from simpod.cost.prompt_streams import PromptStreams
 from simpod.cost.semantics import Semantics, semantics_of
 from simpod.cost.split_step import exposed
+from simpod.cost.step_parts import MTP
 from simpod.cost.step_prices import Batch, StepPrices
 from simpod.cost.table import Table
 from simpod.cost.work import Floats, Ints
@@ -68,20 +69,21 @@ class StreamStepPricer:
         return gate + self._served.experts(group_tokens)
 
     def _alike(self, layers_s: Floats, group_tokens: Ints) -> tuple[float, Floats]:
-        """Sparse layers alike, and all micro-batches: seconds, and parts of the second stream.
+        """Sparse layers alike but for those of MTP, and all micro-batches: seconds, and parts of
+        the second stream.
 
         layers_s [layers]: of the first. Dense layers come first and have nothing for the second.
         """
         self._experts.grow(int(group_tokens.max()))
-        sparse = self._served.num_moe_layers
-        sparse_s = alike_s(
-            layers_s[-1],
-            self._experts.total[group_tokens].max() / sparse,
-            micro_batches=self._count,
-            layers=sparse,
-        )
-        dense_s = self._count * layers_s[:-sparse].sum()
-        return float(dense_s + sparse_s), self._experts.parts[group_tokens].sum(axis=0)
+        parts = self._experts.parts[group_tokens]
+        sparse, mtp = self._served.num_moe_layers, self._served.mtp
+        first_s, micro = layers_s[-1], self._count
+        mtp_s = parts[:, MTP].max() / max(mtp, 1)
+        own_s = (parts.sum(axis=1) - parts[:, MTP]).max() / max(sparse - mtp, 1)
+        sparse_s = alike_s(first_s, own_s, micro_batches=micro, layers=sparse)
+        longer_s = np.diff(period_s(first_s, [own_s, mtp_s], micro_batches=micro)).item()
+        dense_s = micro * layers_s[:-sparse].sum()
+        return float(dense_s + sparse_s + mtp * longer_s), parts.sum(axis=0)
 
     def _drawn(self, layers_s: Floats, group_tokens: Ints) -> tuple[float, Floats]:
         """The same with loads drawn for every sparse layer of every micro-batch."""

@@ -9,6 +9,7 @@ from simpod.cost.expert_imbalance import (
     LoadModel,
     SparseTimes,
     die_times,
+    kept,
     sparse_times,
 )
 from simpod.cost.gather_exchange import AnyExchange
@@ -32,8 +33,19 @@ def chosen_points(counts: Floats) -> Floats:
     return counts.take(np.linspace(0, last, MOST_POINTS).astype(int))
 
 
+def by_kind(rows: Floats, num_layers: int, mtp_layers: int) -> tuple[Floats, Floats]:
+    """[..., steps x num_layers]: mean [...] of the model's own layers, and of MTP's, the last ones.
+
+    Without any of these twice the first.
+    """
+    steps = rows.reshape(*rows.shape[:-1], -1, num_layers)
+    own = num_layers - mtp_layers
+    first = steps[..., :own].mean(axis=(-2, -1))
+    return first, steps[..., own:].mean(axis=(-2, -1)) if mtp_layers else first
+
+
 class UnevenExperts:
-    """Mean over layers of the parts of a sparse layer."""
+    """Mean over layers of the parts of a sparse layer, of those of MTP apart."""
 
     def __init__(
         self,
@@ -44,8 +56,9 @@ class UnevenExperts:
         loads: LoadModel,
     ) -> None:
         work = op.expert_work(model, layout, np.ones(1))
-        self._kernels, self._exchange, self._loads = kernels, exchange, loads
-        self._dies = layout.dies
+        self._kernels, self._exchange = kernels, exchange
+        self._loads, self._layer_loads = loads, kept(loads)
+        self._dies, self._mtp = layout.dies, layout.mtp_layers
         self._site = ExpertSite(
             hidden_size=work.hidden_size,
             inter_size=work.inter_size,
@@ -58,24 +71,23 @@ class UnevenExperts:
         """Each step has loads of its own."""
         return self._loads.is_drawn
 
-    def layer_s(
-        self, group_tokens: Floats, late: Floats | None = None
-    ) -> tuple[Floats, Floats, Floats, Floats]:
-        """Dispatch, experts, combine and wait for the slowest die [n], for tokens [n].
+    def layer_s(self, group_tokens: Floats, late: Floats | None = None) -> tuple[Floats, Floats]:
+        """Dispatch, experts, combine and wait for the slowest die [4, n], for tokens [n]; the same
+        of an MTP layer.
 
         late [counts]: of `sparse_times`.
         """
         points = chosen_points(group_tokens)
         priced = np.array([self._one(tokens, late) for tokens in points.tolist()])
-        dispatch, experts, combine, wait = (
-            np.interp(group_tokens, points, column) for column in priced.T
-        )
-        return dispatch, experts, combine, wait
+        columns = priced.reshape(len(points), -1).T
+        found = np.array([np.interp(group_tokens, points, column) for column in columns])
+        own, mtp = found.reshape(2, 4, -1)
+        return own, mtp
 
     def rows(self, group_tokens: float, late: Floats | None = None) -> SparseTimes:
         """Of each layer and step that the model of loads gives."""
         tokens = max(group_tokens, 1.0)
-        loads = self._loads(tokens)
+        loads = self._layer_loads(tokens)
         return sparse_times(
             self._kernels, self._exchange, self._site, loads, tokens / self._dies, late
         )
@@ -88,7 +100,10 @@ class UnevenExperts:
         drawn = self._loads.slot_tokens(tokens)
         return die_times(self._kernels, self._exchange, self._site, drawn, tokens / self._dies)
 
-    def _one(self, group_tokens: float, late: Floats | None) -> list[float]:
-        times = self.rows(group_tokens, late)
-        parts = (times.dispatch_s, times.experts_s, times.combine_s, times.combine_wait_s)
-        return [float(part.mean()) for part in parts]
+    def means(self, times: SparseTimes) -> tuple[Floats, Floats]:
+        """Dispatch, experts, combine and wait [4] of a layer of the model, and of one of MTP."""
+        return by_kind(times.columns, self._loads.num_layers, self._mtp)
+
+    def _one(self, group_tokens: float, late: Floats | None) -> tuple[Floats, Floats]:
+        """[4] each, as `layer_s`."""
+        return self.means(self.rows(group_tokens, late))

@@ -23,6 +23,8 @@ class Product:
     is_per_head: bool = False
     """Many small matrices side by side, whose large result the kernel after it finds in the last
     cache."""
+    is_joined: bool = False
+    """Runs in the kernel of the product before it: no launch of its own."""
 
     @property
     def flops(self) -> Amount:

@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 
 import numpy as np
@@ -80,8 +80,11 @@ class ExpertTimeline:
         start: ExpertPlacement,
         balancing: Balancing,
         sampler: LoadSampler,
+        left_layers: int = 0,
     ) -> None:
+        """left_layers: the last ones, whose experts stay where they are at the start."""
         self._popular, self._balancing, self._sampler = popular, balancing, sampler
+        self._balanced = start.num_layers - left_layers
         self._shares = popular.at(0.0)
         self._placement = aligned(start, self._ask(start, self._shares))
         self._seen = np.zeros(self._shares.shape)
@@ -209,8 +212,10 @@ class ExpertTimeline:
             self._shares = self._popular.at(until_s)
 
     def _ask(self, placement: ExpertPlacement, shares: Floats) -> Ints:
-        seen = SlotsSeen(placement=placement, tokens=SEEN_TOKENS)
-        return self._balancing.decide(shares * SEEN_TOKENS, seen)
+        ours, left = np.split(placement.experts, [self._balanced])
+        seen = SlotsSeen(placement=replace(placement, experts=ours), tokens=SEEN_TOKENS)
+        decided = self._balancing.decide(shares[: self._balanced] * SEEN_TOKENS, seen)
+        return np.concatenate([decided, left])
 
     def _draw(self) -> LoadModel:
         self._drawn_from = (self._shares, self._placement)
@@ -242,22 +247,26 @@ def expert_timeline(
         dies_per_node=hardware.dies_per_node,
     )
     dims = RouterDims(
-        num_layers=experiment.model.num_moe_layers,
+        num_layers=experiment.model.num_moe_layers + layout.mtp_layers,
         num_experts=moe.num_experts,
         top_k=moe.experts_per_token,
+        mtp_layers=layout.mtp_layers,
     )
     return ExpertTimeline(
         popularity(routing, dims, stream("expert_routing")),
         ExpertPlacement(slots=slots, experts=in_order(slots, dims.num_layers)),
         _balancing(experiment, spec, hardware),
         _sampler(routing, dims, spec, stream),
+        left_layers=0 if layout.balances_mtp else layout.mtp_layers,
     )
 
 
 def _sampler(routing: RoutingSpec, dims: RouterDims, spec: PoolSpec, stream: Stream) -> LoadSampler:
     if routing.sampling == "exact":
-        return ExactSampler(dims.top_k, stream(f"expert_tokens of {spec.name}"))
-    return MomentSampler(seed=int(stream("expert_loads").integers(2**31)))
+        rng = stream(f"expert_tokens of {spec.name}")
+        return ExactSampler(dims.top_k, rng, routing.step_log_scale)
+    seed = int(stream("expert_loads").integers(2**31))
+    return MomentSampler(seed=seed, step_log_scale=routing.step_log_scale)
 
 
 def _balancing(

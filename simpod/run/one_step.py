@@ -189,13 +189,14 @@ def _layers(
 
 
 def _imbalance(caught: CaughtStep, spec: PoolSpec, model: ModelSpec) -> Floats | None:
-    """[sparse layers]: mean over the draws of the loads."""
+    """[sparse layers]: mean over the draws of the loads; without MTP layers."""
     if caught.loads is None:
         return None
     batch = caught.batch
     tokens = batch.decode_seqs.sum() * spec.layout.tokens_per_decode + batch.prefill_tokens.sum()
     drawn = caught.loads(float(tokens)).imbalance
-    return np.asarray(drawn.reshape(-1, model.num_moe_layers).mean(axis=0))
+    by_layer = drawn.reshape(-1, caught.loads.num_layers).mean(axis=0)
+    return np.asarray(by_layer[: model.num_moe_layers])
 
 
 def as_json(step: OneStep) -> dict[str, Any]:

@@ -58,9 +58,9 @@ class SeenLoads:
 
     is_drawn = False
 
-    def __init__(self, slot_tokens: Floats) -> None:
+    def __init__(self, slot_tokens: Floats, num_layers: int) -> None:
         """[draws x num_layers, num_dies, slots of a die]: all that the step drew."""
-        self._slot_tokens = slot_tokens
+        self._slot_tokens, self.num_layers = slot_tokens, num_layers
 
     def __call__(self, group_tokens: float) -> LayerLoads:
         """Whatever the tokens: those that the step had."""
@@ -76,7 +76,7 @@ class _Recorder:
 
     def __init__(self, loads: LoadModel) -> None:
         self._loads = loads
-        self.is_drawn = loads.is_drawn
+        self.is_drawn, self.num_layers = loads.is_drawn, loads.num_layers
         self._seen: list[Floats] = []
 
     def __call__(self, group_tokens: float) -> LayerLoads:
@@ -88,7 +88,7 @@ class _Recorder:
 
     def seen(self) -> SeenLoads:
         """All that was given."""
-        return SeenLoads(np.concatenate(self._seen))
+        return SeenLoads(np.concatenate(self._seen), self.num_layers)
 
 
 class _Catcher:

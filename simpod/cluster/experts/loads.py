@@ -6,11 +6,11 @@ from typing import ClassVar, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from simpod.cluster.experts.moments import DieMoments
+from simpod.cluster.experts.counts import SlotCounts
 from simpod.cluster.experts.placement import ExpertPlacement
+from simpod.cluster.experts.routing import of_step
 from simpod.cluster.experts.sampling import Choices, CopyTable
 from simpod.cost.expert_imbalance import LayerLoads, LoadModel
-from simpod.cost.stragglers import TINY, leads_of
 
 Floats = NDArray[np.float64]
 
@@ -20,62 +20,48 @@ DRAWS = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class MomentLoads:
-    """Loads of `DRAWS` steps, from moments; the same draws for every number of tokens."""
+    """Loads of `DRAWS` steps, each slot for itself; the same luck for every number of tokens."""
 
     is_drawn: ClassVar[bool] = False
 
-    placement: ExpertPlacement
-    ordered: Floats
-    """[num_layers, num_dies, slots of a die]: means per token of the group, fullest slot first."""
-    moments: DieMoments
+    steps: tuple[SlotCounts, ...]
+    """`DRAWS` of them."""
     seed: int
 
     @classmethod
-    def of(cls, placement: ExpertPlacement, shares: Floats, seed: int) -> "MomentLoads":
-        """For a placement and a popularity [num_layers, num_experts]."""
-        means = placement.table(placement.slot_tokens(shares), tokens=1.0)
-        moments = DieMoments.of(placement, shares)
-        ordered = -np.sort(-means, axis=-1)
-        return cls(placement=placement, ordered=ordered, moments=moments, seed=seed)
+    def of(
+        cls, placement: ExpertPlacement, shares: Floats, seed: int, step_log_scale: float = 0.0
+    ) -> "MomentLoads":
+        """For a placement and a popularity [num_layers, num_experts].
+
+        Steps are pairs of opposite deviations, so that few of them have the right mean.
+        """
+        rng = np.random.default_rng([seed, 1])
+        popular: list[Floats] = []
+        for _ in range(DRAWS // 2):
+            deviations = step_log_scale * rng.standard_normal(shares.shape)
+            popular += [of_step(shares, deviations), of_step(shares, -deviations)]
+        return cls(steps=tuple(SlotCounts.of(placement, own) for own in popular), seed=seed)
+
+    @property
+    def placement(self) -> ExpertPlacement:
+        """Of all steps."""
+        return self.steps[0].placement
+
+    @property
+    def num_layers(self) -> int:
+        """Of the placement."""
+        return self.placement.num_layers
 
     def __call__(self, group_tokens: float) -> LayerLoads:
-        """[DRAWS x num_layers]: the fullest die's slots in proportion to their means.
-
-        A slot gets none with probability exp(-mean), its count being nearly Poisson.
-        """
+        """[DRAWS x num_layers]."""
         rng = np.random.default_rng(self.seed)
-        row = np.arange(len(self.ordered))
-        fullest, leads = [], []
-        for _ in range(DRAWS):
-            drawn = self.moments.sample(group_tokens, rng)
-            die = drawn.argmax(axis=1)
-            leads.append(leads_of(drawn))
-            fullest.append(_in_proportion(self.ordered[row, die], drawn[row, die]))
-        mean = group_tokens * self.ordered.mean(axis=1)
-        hit = -np.expm1(-group_tokens * self.ordered).mean(axis=1)
-        return LayerLoads(
-            fullest=np.concatenate(fullest),
-            mean=np.tile(mean, (DRAWS, 1)),
-            mean_hit=np.tile(hit, (DRAWS, 1)),
-            leads=np.concatenate(leads),
-        )
+        drawn = [step.sample(group_tokens, rng) for step in self.steps]
+        return LayerLoads.of(np.concatenate(drawn))
 
     def slot_tokens(self, group_tokens: float) -> Floats:
-        """[num_layers, num_dies, slots of a die] of the first of these steps.
-
-        Slots that get none are drawn; if that is all of a die, its fullest has what it gets.
-        """
-        rng = np.random.default_rng(self.seed)
-        drawn = self.moments.sample(group_tokens, rng)
-        is_hit = rng.random(self.ordered.shape) < -np.expm1(-group_tokens * self.ordered)
-        is_hit[..., 0] |= ~is_hit.any(axis=-1)
-        return _in_proportion(self.ordered * is_hit, drawn)
-
-
-def _in_proportion(means: Floats, tokens: Floats) -> Floats:
-    """[..., slots of a die]: `tokens` [...] of a die in proportion to the slots' means."""
-    total = np.maximum(means.sum(axis=-1), TINY)
-    return np.asarray(means * (tokens / total)[..., np.newaxis])
+        """[num_layers, num_dies, slots of a die] of the first of these steps."""
+        return self.steps[0].sample(group_tokens, np.random.default_rng(self.seed))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -88,14 +74,29 @@ class StepLoads:
     choices: Choices
     table: CopyTable
     rng: np.random.Generator
+    step_log_scale: float
 
     @classmethod
     def of(
-        cls, placement: ExpertPlacement, choices: Choices, rng: np.random.Generator
+        cls,
+        placement: ExpertPlacement,
+        choices: Choices,
+        rng: np.random.Generator,
+        step_log_scale: float = 0.0,
     ) -> "StepLoads":
         """For a placement, and choices of the same layers."""
-        table = CopyTable.of(placement)
-        return cls(placement=placement, choices=choices, table=table, rng=rng)
+        return cls(
+            placement=placement,
+            choices=choices,
+            table=CopyTable.of(placement),
+            rng=rng,
+            step_log_scale=step_log_scale,
+        )
+
+    @property
+    def num_layers(self) -> int:
+        """Of the placement."""
+        return self.placement.num_layers
 
     def __call__(self, group_tokens: float) -> LayerLoads:
         """[num_layers]: of the next step, which has so many tokens."""
@@ -104,7 +105,7 @@ class StepLoads:
     def slot_tokens(self, group_tokens: float) -> Floats:
         """[num_layers, num_dies, slots of a die]: of the next step."""
         num_tokens = round(group_tokens)
-        chosen = self.choices.draw(num_tokens, self.rng)
+        chosen = self.choices.of_step(self.step_log_scale, self.rng).draw(num_tokens, self.rng)
         slot_tokens = self.table.deal(chosen, num_tokens, self.rng).astype(np.float64)
         return self.placement.table(slot_tokens, group_tokens)
 
@@ -121,17 +122,18 @@ class MomentSampler:
     """Means over a few steps; every placement with the same random numbers."""
 
     seed: int
+    step_log_scale: float = 0.0
 
     def __call__(self, placement: ExpertPlacement, shares: Floats) -> MomentLoads:
         """For a popularity [num_layers, num_experts]."""
-        return MomentLoads.of(placement, shares, self.seed)
+        return MomentLoads.of(placement, shares, self.seed, self.step_log_scale)
 
 
 class ExactSampler:
     """Each step for itself; one stream for all placements, in the order of the steps."""
 
-    def __init__(self, top_k: int, rng: np.random.Generator) -> None:
-        self._top_k, self._rng = top_k, rng
+    def __init__(self, top_k: int, rng: np.random.Generator, step_log_scale: float = 0.0) -> None:
+        self._top_k, self._rng, self._step_log_scale = top_k, rng, step_log_scale
         self._shares: Floats | None = None
         self._choices: Choices
 
@@ -139,4 +141,4 @@ class ExactSampler:
         """For a popularity [num_layers, num_experts], whose odds are kept for the next time."""
         if shares is not self._shares:
             self._shares, self._choices = shares, Choices.of(shares, self._top_k)
-        return StepLoads.of(placement, self._choices, self._rng)
+        return StepLoads.of(placement, self._choices, self._rng, self._step_log_scale)

@@ -26,6 +26,10 @@ class Sampled:
     sampling: Literal["moments", "exact"] = "moments"
     """moments: loads of four steps stand for all, prices are kept; exact: each step draws the
     top-k choices of its tokens in every sparse layer, and is priced from what each die got."""
+    step_log_scale: NonNegative = 0.0
+    """Standard deviation of the logarithm of what an expert's popularity in one step is over that
+    of all steps, which balancers know: each step has other requests. 0.1: DeepSeek-R1 decoding,
+    4,096 tokens a step (TensorRT-LLM's blog 4, table 1, beyond what drawing tokens gives)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +91,7 @@ class ReplayedRouting(Sampled):
     """Loads that were recorded, and after the last record again from the first.
 
     A JSON or .npy file of token counts by layer and expert, or by time, layer and expert, in any
-    unit: only shares count.
+    unit: only shares count. MTP layers that it lacks have the loads of the last layer.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -147,9 +151,11 @@ class RouterDims:
     """Of the gate of a model."""
 
     num_layers: int
-    """Sparse layers."""
+    """Sparse layers, those of MTP last."""
     num_experts: int
     top_k: int
+    mtp_layers: int = 0
+    """Of `num_layers`."""
 
 
 def after(now_s: float, every_s: float) -> float:
@@ -174,6 +180,15 @@ def inclusion(weights: Floats, top_k: int) -> Floats:
         if not (shares > 1.0).any():
             return shares
         sure |= shares > 1.0
+
+
+def of_step(shares: Floats, deviations: Floats) -> Floats:
+    """Popularity [num_layers, num_experts] of one step, whose logarithms deviate so much from those
+    of all steps (`Sampled.step_log_scale`).
+    """
+    if not deviations.any():
+        return shares
+    return inclusion(shares * np.exp(deviations), round(float(shares[0].sum())))
 
 
 class FixedPopularity:
@@ -284,6 +299,8 @@ def _records(spec: ReplayedRouting, dims: RouterDims) -> Floats:
     if loads.ndim == 2:
         loads = loads[np.newaxis]
     wanted = (dims.num_layers, dims.num_experts)
+    if loads.ndim == 3 and loads.shape[1] == dims.num_layers - dims.mtp_layers:
+        loads = np.concatenate([loads, *[loads[:, -1:]] * dims.mtp_layers], axis=1)
     if loads.ndim != 3 or loads.shape[1:] != wanted:
         raise ConfigError(
             f"routing: {path} has shape {list(loads.shape)}, the model needs [times],"

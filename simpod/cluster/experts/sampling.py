@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simpod.cluster.experts.placement import EMPTY, ExpertPlacement
+from simpod.cluster.experts.routing import of_step
 from simpod.errors import InvariantError
 
 Floats = NDArray[np.float64]
@@ -37,16 +38,35 @@ class Choices:
     """
 
     takes: Floats
+    shares: Floats
+    """[num_layers, num_experts] popularity."""
+    says_yes: Floats
+    """[num_experts, num_layers]: what the odds are of."""
 
     @classmethod
     def of(cls, shares: Floats, top_k: int) -> "Choices":
         """For popularity [num_layers, num_experts]."""
-        says_yes = _fitted(shares.T, top_k)
+        return cls._by_odds(shares, _fitted(shares.T, top_k), top_k)
+
+    def of_step(self, log_scale: float, rng: np.random.Generator) -> "Choices":
+        """For the popularity of one step (`routing.of_step`): odds change as those of shares do."""
+        if log_scale == 0.0:
+            return self
+        shares = of_step(self.shares, log_scale * rng.standard_normal(self.shares.shape))
+        others = np.where(self.shares < 1.0, 1.0 - self.shares, 1.0)
+        change = (shares / np.where(self.shares > 0.0, self.shares, 1.0)) * others
+        moved = self.says_yes * change.T
+        left = (1.0 - self.says_yes) * (1.0 - shares.T)
+        says_yes = np.where(self.says_yes < 1.0, moved / (moved + left), 1.0)
+        return self._by_odds(shares, says_yes, self.takes.shape[2])
+
+    @classmethod
+    def _by_odds(cls, shares: Floats, says_yes: Floats, top_k: int) -> "Choices":
         later = _counts(says_yes[::-1], top_k)[::-1]
         wanted = later[:-1, :, 1:]
         joint = says_yes[..., np.newaxis] * later[1:, :, :-1]
         takes = np.divide(joint, wanted, out=np.zeros_like(joint), where=wanted > 0.0)
-        return cls(takes=np.minimum(takes, 1.0))
+        return cls(takes=np.minimum(takes, 1.0), shares=shares, says_yes=says_yes)
 
     def draw(self, num_tokens: int, rng: np.random.Generator) -> Ints:
         """[num_layers, num_experts] tokens of one step of `num_tokens` tokens of all ranks."""

@@ -31,7 +31,7 @@ from simpod.cost.kernels.variants import (
     need,
     prefill_variants,
 )
-from simpod.cost.work import Amount, Floats
+from simpod.cost.work import Amount, Floats, Product
 from simpod.hardware.kernels.decode_attention import DecodeAttentionConstants
 from simpod.hardware.kernels.decode_mla import DecodeMlaConstants
 from simpod.hardware.kernels.fits import Fit
@@ -99,16 +99,18 @@ class KernelPricer:
         self._die = hardware.die
         self._library = LIBRARY_OF_FAMILY[hardware.family]
 
-    def gemm_s(self, m: Amount, n: int, k: int, dtype: str, *, is_per_head: bool = False) -> Floats:
-        """A product of m tokens with a matrix [k, n] held in `dtype`; its input is quantised.
-
-        is_per_head: as `Product` has it. No tokens: 0.
-        """
-        fmt = gemm_format(self._hardware, dtype)
+    def product_s(self, work: Product) -> Floats:
+        """A product whose input is quantised already. No tokens: 0."""
+        fmt = gemm_format(self._hardware, work.dtype)
         constants = self._gemm_constants(fmt)
-        tokens = np.asarray(m, dtype=np.float64)
+        if work.is_joined:
+            constants = replace(constants, launch_s=0.0)
+        tokens = np.asarray(work.tokens, dtype=np.float64)
         shape = GemmShape(
-            m=np.maximum(tokens, 1.0), n=_whole(n), k=_whole(k), is_result_kept=is_per_head
+            m=np.maximum(tokens, 1.0),
+            n=_whole(work.n),
+            k=_whole(work.k),
+            is_result_kept=work.is_per_head,
         )
         priced = gemm_s(self._die, constants, shape, fmt, is_cold=True, is_quantised=True)
         return np.where(tokens > 0.0, priced, 0.0)

@@ -113,6 +113,14 @@ class _Clocks:
                 self.free[domain] = self.attention_end[domain][micro] = end
                 self.back[domain][micro] = end
 
+    def shift(self, seconds: float) -> None:
+        """Everything happens so much later."""
+        self.back = [[end + seconds for end in micros] for micros in self.back]
+        self.free = [free + seconds for free in self.free]
+        self.receive, self.expert, self.send = (
+            kernel + seconds for kernel in (self.receive, self.expert, self.send)
+        )
+
     def now(self) -> Floats:
         """All of them, [n]."""
         kernels = np.array([self.receive, self.expert, self.send])
@@ -141,12 +149,12 @@ def split_times(stages: SplitStages) -> SplitTimes:
     )
 
 
-def alike_domain_s(stages: SplitStages) -> Floats:
+def alike_domain_s(stages: SplitStages, last: SplitStages | None = None) -> Floats:
     """[domains]: `split_times(stages).domain_s` for sparse layers that are all alike, sooner.
 
     Stages are those of the last layer, but for attention of the dense layers: that of the first.
     The recurrence commutes with a shift of all clocks: as soon as a layer moves them all by the
-    same, so does every layer after it.
+    same, so does every layer after it. `last`: layers that come then, alike among themselves.
     """
     arrays = stages.arrays()
     one = [stage[:, :, -1].tolist() for stage in arrays]
@@ -163,8 +171,13 @@ def alike_domain_s(stages: SplitStages) -> Floats:
         before = after
         if float(np.ptp(moved)) <= SAME * float(moved.max()):
             break
-    ends = np.array([max(micros) for micros in clocks.back])
-    return np.asarray(ends + left * moved.max() if left else ends)
+    if left:
+        clocks.shift(left * float(moved.max()))
+    if last is not None:
+        own = [stage[:, :, -1].tolist() for stage in last.arrays()]
+        for _ in range(last.num_layers):
+            clocks.sparse(*own)
+    return np.array([max(micros) for micros in clocks.back])
 
 
 def period_s(

@@ -90,17 +90,23 @@ class StreamTimes:
         return cls(attention_end_s=attention_end, expert_end_s=expert_end)
 
 
+def period_s(attention_s: ArrayLike, expert_s: ArrayLike, *, micro_batches: int) -> Floats:
+    """Of a layer of many: as long as the busier stream's stages, or as one micro-batch's way
+    through both.
+    """
+    a, e = np.asarray(attention_s, dtype=np.float64), np.asarray(expert_s, dtype=np.float64)
+    return np.asarray(np.maximum(micro_batches * np.maximum(a, e), a + e))
+
+
 def alike_s(
     attention_s: ArrayLike, expert_s: ArrayLike, *, micro_batches: int, layers: int
 ) -> Floats:
     """The same for stages that are alike in all layers and micro-batches, in closed form.
 
-    One micro-batch: L (a + e). More: with m micro-batches a layer lasts as long as the busier
-    stream's m stages or as one micro-batch's way through both, p = max(m max(a, e), a + e); the
-    last layer ends m - 1 stages of the busier stream after the first micro-batch:
+    One micro-batch: L (a + e). With m of them each layer but the last lasts a period p, and that
+    ends m - 1 stages of the busier stream after its first micro-batch:
     (L - 1) p + a + e + (m - 1) max(a, e).
     """
     a, e = np.asarray(attention_s, dtype=np.float64), np.asarray(expert_s, dtype=np.float64)
-    busier = np.maximum(a, e)
-    period = np.maximum(micro_batches * busier, a + e)
-    return np.asarray((layers - 1) * period + a + e + (micro_batches - 1) * busier)
+    period = period_s(a, e, micro_batches=micro_batches)
+    return np.asarray((layers - 1) * period + a + e + (micro_batches - 1) * np.maximum(a, e))

@@ -1,0 +1,82 @@
+"""Tokens of each slot in one step, each slot for itself: the fast mode.
+
+Tokens are independent, so a slot's count is binomial(n / copies, p), and those of copies are
+independent, which serve different tokens. Experts of one token exclude each other, so that all
+counts of a layer add up to n * top_k: what they don't is made up for in proportion.
+
+Counts are quantiles of their law at normal numbers, so that a step of few tokens more is drawn with
+the same luck: the binomial law itself while few are expected, its expansion by Cornish and Fisher
+(mean, variance, third moment) beyond.
+"""
+
+from dataclasses import dataclass
+from math import erf, sqrt
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simpod.cluster.experts.placement import ExpertPlacement
+
+Floats = NDArray[np.float64]
+
+FEW: Final = 8.0
+"""Expected tokens of a slot from which on its law is expanded."""
+MOST_OF_FEW: Final = 40
+"""Tokens that a slot of a few never has: 1e-15 of Poisson(8)."""
+GRID: Final = np.linspace(-8.0, 8.0, 4001)
+NORMAL_LAW: Final = np.array([0.5 * (1.0 + erf(z / sqrt(2.0))) for z in GRID.tolist()])
+
+
+def binomial_quantiles(tokens: Floats, chance: Floats, z: Floats) -> Floats:
+    """[n] counts of `tokens` [n] trials, whole or not, at normal quantiles z [n]."""
+    mean = tokens * chance
+    variance = mean * (1.0 - chance)
+    deviation = np.sqrt(np.maximum(variance, 1e-300))
+    skew = (1.0 - 2.0 * chance) / deviation
+    many = mean + deviation * (z + skew / 6.0 * (z * z - 1.0))
+    counts = np.maximum(np.where(variance > 0.0, many, mean), 0.0)
+    few = (mean < FEW) & (chance < 1.0)
+    counts[few] = _few(tokens[few], chance[few], np.interp(z[few], GRID, NORMAL_LAW))
+    return counts
+
+
+def _few(tokens: Floats, chance: Floats, share: Floats) -> Floats:
+    """[n] smallest counts whose law exceeds `share`."""
+    odds = chance / (1.0 - chance)
+    term = (1.0 - chance) ** tokens
+    law, counts = term.copy(), np.zeros(len(term))
+    for count in range(1, MOST_OF_FEW + 1):
+        more = share > law
+        if not more.any():
+            break
+        counts += more
+        term = term * odds * np.maximum(tokens - count + 1.0, 0.0) / count
+        law = law + term
+    return np.minimum(counts, np.ceil(tokens))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SlotCounts:
+    """Of a placement and one popularity; arrays [num_layers, num_slots]."""
+
+    placement: ExpertPlacement
+    chance: Floats
+    """That a token chooses the slot's expert."""
+    portion: Floats
+    """Of the tokens, those that the slot serves if they choose its expert."""
+
+    @classmethod
+    def of(cls, placement: ExpertPlacement, shares: Floats) -> "SlotCounts":
+        """For popularity [num_layers, num_experts]."""
+        own = np.take_along_axis(shares, np.maximum(placement.experts, 0), axis=1)
+        return cls(placement=placement, chance=own, portion=placement.slot_share)
+
+    def sample(self, num_tokens: float, rng: np.random.Generator) -> Floats:
+        """[num_layers, num_dies, slots of a die] of one step of `num_tokens` of all ranks."""
+        z = rng.standard_normal(self.chance.shape)
+        counts = binomial_quantiles(num_tokens * self.portion, self.chance, z)
+        expected = num_tokens * (self.portion * self.chance).sum(axis=1, keepdims=True)
+        total = counts.sum(axis=1, keepdims=True)
+        scale = np.divide(expected, total, out=np.ones_like(total), where=total > 0.0)
+        return self.placement.table(counts * scale, num_tokens)
