@@ -8,7 +8,7 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
-from simpod.cluster.experts.counts import SlotCounts, binomial_quantiles
+from simpod.cluster.experts.counts import Luck, SlotCounts, binomial_quantiles
 from simpod.cluster.experts.placement import ExpertPlacement, expert_slots, in_order
 from simpod.cluster.experts.routing import (
     BalancedRouting,
@@ -210,7 +210,8 @@ def test_tokens_are_conserved() -> None:
     placement = ExpertPlacement(slots=slots, experts=in_order(slots, 3))
     shares = shares_of(MODELS[2])
     exact = sample_dies(placement, shares, 8, 500, np.random.default_rng(0))
-    fast = SlotCounts.of(placement, shares).sample(500, np.random.default_rng(0)).sum(axis=2)
+    counts = SlotCounts.of(placement, shares)
+    fast = counts.sample(500, counts.luck(np.random.default_rng(0))).sum(axis=2)
     assert exact.sum(axis=1) == pytest.approx([500 * 9] * 3)
     assert fast.sum(axis=1) == pytest.approx([500 * 9] * 3)
 
@@ -237,7 +238,9 @@ def test_moments_agree_with_drawn_tokens(
     alike = ExpertPlacement(slots=slots, experts=in_order(slots, steps))
     by_die = placement.by_die(drawn_slots(alike, np.tile(shares, (steps, 1)), tokens, rng) * 1.0)
     exact = (by_die + placement.shared_tokens(tokens)).max(axis=1)
-    fast = np.array([counts.sample(tokens, rng).sum(axis=2).max() for _ in range(8000)])
+    fast = np.array(
+        [counts.sample(tokens, counts.luck(rng)).sum(axis=2).max() for _ in range(8000)]
+    )
     error = 4.0 * exact.std() / np.sqrt(steps)
     assert abs(fast.mean() - exact.mean()) <= max(0.01 * exact.mean(), error)
     assert error < 0.02 * exact.mean()  # the comparison is sharp
@@ -250,7 +253,7 @@ def test_moments_agree_with_drawn_tokens(
 def test_quantiles_are_those_of_the_binomial_law(tokens: int, chance: float) -> None:
     """Mean and spread at a hundred thousand quantiles; below 8 expected tokens each probability."""
     z = np.array([NormalDist().inv_cdf((i + 0.5) / 100_000) for i in range(100_000)])
-    counts = binomial_quantiles(np.full(len(z), float(tokens)), np.full(len(z), chance), z)
+    counts = binomial_quantiles(np.full(len(z), float(tokens)), np.full(len(z), chance), Luck.of(z))
     assert counts.mean() == pytest.approx(tokens * chance, rel=2e-3)
     assert counts.std() == pytest.approx(np.sqrt(tokens * chance * (1 - chance)), rel=5e-3)
     assert counts.min() >= 0.0
@@ -262,18 +265,18 @@ def test_quantiles_are_those_of_the_binomial_law(tokens: int, chance: float) -> 
 
 
 def test_more_tokens_give_no_slot_fewer() -> None:
-    z = np.random.default_rng(0).standard_normal(2000)
+    luck = Luck.of(np.random.default_rng(0).standard_normal(2000))
     chance = np.random.default_rng(1).uniform(0.0, 0.2, 2000)
     before = np.zeros(2000)
     for tokens in (1.0, 2.5, 10.0, 30.0, 100.0, 300.0, 1000.0):
-        after = binomial_quantiles(np.full(2000, tokens), chance, z)
+        after = binomial_quantiles(np.full(2000, tokens), chance, luck)
         assert (after >= before - 1.0).all()  # the law is expanded from 8 expected tokens on
         before = after
 
 
 def test_slots_that_nobody_or_everybody_chooses() -> None:
-    z = np.zeros(3)
-    counts = binomial_quantiles(np.array([10.0, 10.0, 0.0]), np.array([0.0, 1.0, 0.5]), z)
+    luck = Luck.of(np.zeros(3))
+    counts = binomial_quantiles(np.array([10.0, 10.0, 0.0]), np.array([0.0, 1.0, 0.5]), luck)
     assert counts.tolist() == [0.0, 10.0, 0.0]
 
 

@@ -136,7 +136,7 @@ def test_a_run_with_placements_that_change_leaves_mtp_layers_alone() -> None:
         *SMALL,
         *FEW_LAYERS,
         "workload.num_requests=128",
-        "workload.output_tokens.value=600",
+        "workload.output_tokens.value=300",
         "expert_routing={kind: correlated, log_scale: 0.8, drift_s: 0.5, epoch_s: 0.2}",
         "policies.experts={use: eplb, redundant_slots: 32, every_s: 0.2}",
     )

@@ -28,8 +28,24 @@ GRID: Final = np.linspace(-8.0, 8.0, 4001)
 NORMAL_LAW: Final = np.array([0.5 * (1.0 + erf(z / sqrt(2.0))) for z in GRID.tolist()])
 
 
-def binomial_quantiles(tokens: Floats, chance: Floats, z: Floats) -> Floats:
-    """[n] counts of `tokens` [n] trials, whole or not, at normal quantiles z [n]."""
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Luck:
+    """Quantiles at which counts are taken."""
+
+    z: Floats
+    """Standard normal."""
+    share: Floats
+    """Of a law, what lies below."""
+
+    @classmethod
+    def of(cls, z: Floats) -> "Luck":
+        """For normal quantiles of any shape."""
+        return cls(z=z, share=np.interp(z, GRID, NORMAL_LAW))
+
+
+def binomial_quantiles(tokens: Floats, chance: Floats, luck: Luck) -> Floats:
+    """[...] counts of `tokens` [...] trials, whole or not."""
+    z = luck.z
     mean = tokens * chance
     variance = mean * (1.0 - chance)
     deviation = np.sqrt(np.maximum(variance, 1e-300))
@@ -37,7 +53,7 @@ def binomial_quantiles(tokens: Floats, chance: Floats, z: Floats) -> Floats:
     many = mean + deviation * (z + skew / 6.0 * (z * z - 1.0))
     counts = np.maximum(np.where(variance > 0.0, many, mean), 0.0)
     few = (mean < FEW) & (chance < 1.0)
-    counts[few] = _few(tokens[few], chance[few], np.interp(z[few], GRID, NORMAL_LAW))
+    counts[few] = _few(tokens[few], chance[few], luck.share[few])
     return counts
 
 
@@ -72,10 +88,13 @@ class SlotCounts:
         own = np.take_along_axis(shares, np.maximum(placement.experts, 0), axis=1)
         return cls(placement=placement, chance=own, portion=placement.slot_share)
 
-    def sample(self, num_tokens: float, rng: np.random.Generator) -> Floats:
+    def luck(self, rng: np.random.Generator) -> Luck:
+        """Of one step."""
+        return Luck.of(rng.standard_normal(self.chance.shape))
+
+    def sample(self, num_tokens: float, luck: Luck) -> Floats:
         """[num_layers, num_dies, slots of a die] of one step of `num_tokens` of all ranks."""
-        z = rng.standard_normal(self.chance.shape)
-        counts = binomial_quantiles(num_tokens * self.portion, self.chance, z)
+        counts = binomial_quantiles(num_tokens * self.portion, self.chance, luck)
         expected = num_tokens * (self.portion * self.chance).sum(axis=1, keepdims=True)
         total = counts.sum(axis=1, keepdims=True)
         scale = np.divide(expected, total, out=np.ones_like(total), where=total > 0.0)

@@ -1,12 +1,12 @@
 """Loads of the experts of a group for any number of tokens: what the price of a step asks for."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from simpod.cluster.experts.counts import SlotCounts
+from simpod.cluster.experts.counts import Luck, SlotCounts
 from simpod.cluster.experts.placement import ExpertPlacement
 from simpod.cluster.experts.routing import of_step
 from simpod.cluster.experts.sampling import Choices, CopyTable
@@ -24,9 +24,10 @@ class MomentLoads:
 
     is_drawn: ClassVar[bool] = False
 
-    steps: tuple[SlotCounts, ...]
-    """`DRAWS` of them."""
-    seed: int
+    placement: ExpertPlacement
+    counts: SlotCounts
+    """Of the layers of all steps, one step after the other."""
+    luck: Luck
 
     @classmethod
     def of(
@@ -41,12 +42,10 @@ class MomentLoads:
         for _ in range(DRAWS // 2):
             deviations = step_log_scale * rng.standard_normal(shares.shape)
             popular += [of_step(shares, deviations), of_step(shares, -deviations)]
-        return cls(steps=tuple(SlotCounts.of(placement, own) for own in popular), seed=seed)
-
-    @property
-    def placement(self) -> ExpertPlacement:
-        """Of all steps."""
-        return self.steps[0].placement
+        each = replace(placement, experts=np.tile(placement.experts, (DRAWS, 1)))
+        counts = SlotCounts.of(each, np.concatenate(popular))
+        luck = counts.luck(np.random.default_rng(seed))
+        return cls(placement=placement, counts=counts, luck=luck)
 
     @property
     def num_layers(self) -> int:
@@ -55,13 +54,11 @@ class MomentLoads:
 
     def __call__(self, group_tokens: float) -> LayerLoads:
         """[DRAWS x num_layers]."""
-        rng = np.random.default_rng(self.seed)
-        drawn = [step.sample(group_tokens, rng) for step in self.steps]
-        return LayerLoads.of(np.concatenate(drawn))
+        return LayerLoads.of(self.counts.sample(group_tokens, self.luck))
 
     def slot_tokens(self, group_tokens: float) -> Floats:
         """[num_layers, num_dies, slots of a die] of the first of these steps."""
-        return self.steps[0].sample(group_tokens, np.random.default_rng(self.seed))
+        return self.counts.sample(group_tokens, self.luck)[: self.num_layers]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
