@@ -34,7 +34,8 @@ below.
   operators of these passes, so they are not held out.
 * `points/...`: published figures of whole systems; none was used in a fit. Of CloudMatrix-Infer two
   facts that its paper does not print were inferred from its figures, of xDeepServe's colocated
-  decoding how lengths spread ([experts.md](experts.md)).
+  decoding how lengths spread, how far apart hosts launch a step and that nobody balances the
+  experts of MTP layers ([experts.md](experts.md)).
 """
 
 
