@@ -15,8 +15,8 @@
 import matplotlib.pyplot as plt
 from pictures import first, show, simulate
 
-# standard deviation of the log popularity; 0.64: two recorded layers (docs/experts.md)
-SKEW = first((0.0, 0.64, 1.0), 2)
+# standard deviation of the log popularity; 0.64 and 1.02: recorded loads (docs/experts.md)
+SKEW = first((0.0, 0.64, 1.02), 2)
 BALANCERS = ("none", "eplb")
 CONCURRENCY = 17280
 

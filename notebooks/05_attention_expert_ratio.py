@@ -47,5 +47,5 @@ assert tokens_per_s == sorted(tokens_per_s)
 
 # %% [markdown]
 # **What would overturn it.** Longer contexts need more attention dies for the same batch; a tighter TPOT target leaves
-# fewer sequences on a die, and experts that are read from memory for fewer tokens; beyond 3.6 : 1 experts bind
+# fewer sequences on a die, and experts that are read from memory for fewer tokens; beyond 3 : 1 experts bind
 # (docs/experts.md). Published is 480 : 288.
