@@ -274,6 +274,20 @@ def test_more_tokens_give_no_slot_fewer() -> None:
         before = after
 
 
+@pytest.mark.parametrize("top_k", [1, 2, 8])
+@pytest.mark.parametrize("tokens", [1, 2, 5])
+def test_few_tokens_are_all_there_and_no_slot_has_more(top_k: int, tokens: int) -> None:
+    dims = RouterDims(num_layers=200, num_experts=64, top_k=top_k)
+    shares = shares_of(CorrelatedRouting(log_scale=1.0), dims)
+    slots = expert_slots(num_dies=8, num_experts=64)
+    counts = SlotCounts.of(ExpertPlacement(slots=slots, experts=in_order(slots, 200)), shares)
+    found = counts.sample(tokens, counts.luck(np.random.default_rng(0)))
+    assert found.sum(axis=(1, 2)) == pytest.approx(np.full(200, tokens * top_k))
+    assert found.max() <= tokens * (1.0 + 1e-9)
+    exact = Choices.of(shares, top_k).draw(tokens, np.random.default_rng(1))
+    assert (found > 0).mean() == pytest.approx((exact > 0).mean(), rel=0.05)
+
+
 def test_slots_that_nobody_or_everybody_chooses() -> None:
     luck = Luck.of(np.zeros(3))
     counts = binomial_quantiles(np.array([10.0, 10.0, 0.0]), np.array([0.0, 1.0, 0.5]), luck)

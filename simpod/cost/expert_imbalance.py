@@ -4,7 +4,6 @@ A layer's dispatch, experts and combine end together on all dies: when the die w
 through. What that takes beyond the mean die is *waiting*, which the others spend in combine.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, Protocol
@@ -90,9 +89,24 @@ class LoadModel(Protocol):
         """[num_layers, num_dies, slots of a die] of one step: what each die gets."""
 
 
-def kept(loads: LoadModel) -> Callable[[float], LayerLoads]:
-    """What it gives, kept for the next who asks unless each step is drawn."""
-    return loads if loads.is_drawn else lru_cache(MOST_KEPT)(loads)
+class KeptLoads:
+    """What a model of loads gives, kept for the next who asks."""
+
+    is_drawn = False
+
+    def __init__(self, loads: LoadModel) -> None:
+        self.num_layers = loads.num_layers
+        self.slot_tokens = loads.slot_tokens
+        self._found = lru_cache(MOST_KEPT)(loads)
+
+    def __call__(self, group_tokens: float) -> LayerLoads:
+        """Of equally likely steps."""
+        return self._found(group_tokens)
+
+
+def kept(loads: LoadModel) -> LoadModel:
+    """The same; what is drawn for each step is not kept."""
+    return loads if loads.is_drawn else KeptLoads(loads)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

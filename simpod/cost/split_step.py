@@ -63,8 +63,7 @@ class ExpertSide:
 
     def renew(self, loads: LoadModel | None) -> None:
         """From now on experts have these loads; None: all alike."""
-        self.loads = loads
-        self._layer_loads = None if loads is None else kept(loads)
+        self.loads = None if loads is None else kept(loads)
 
     def fill(self, domain_tokens: Floats) -> Floats:
         """[n, NUM_PARTS]: a2e, experts, e2a of one layer for tokens [n] of one micro-batch."""
@@ -116,11 +115,11 @@ class ExpertSide:
 
     def _experts_s(self, tokens: Floats, kind: int) -> tuple[Floats, Floats]:
         """Of the slowest die, and the imbalance: [n] each, means over layers of a kind."""
-        if self.loads is None or self._layer_loads is None:
+        if self.loads is None:
             work = op.expert_work(self._model, self._experts, tokens)
             return self._kernels.experts_s(work, self._dtype), np.ones(len(tokens))
         site, mtp = self._site(), self._layout.mtp_layers
-        found = [self._layer_loads(count) for count in tokens.tolist()]
+        found = [self.loads(count) for count in tokens.tolist()]
         rows = [(slowest_experts_s(self._kernels, site, each), each.imbalance) for each in found]
         slowest, imbalance = by_kind(np.array(rows), self.loads.num_layers, mtp)[kind].T
         return slowest, imbalance
@@ -229,7 +228,7 @@ class SplitStepPricer:
         return np.repeat(of_dies.max(axis=3).T, counts, axis=2)
 
     def _alike(self, attention_s: Floats, sending_s: Floats, tokens: Ints) -> tuple[Floats, Floats]:
-        """Layers alike but for those of MTP: seconds [domains], and the last one's stages."""
+        """Layers alike but for those of MTP: seconds [domains], and stages of one of the others."""
         most = int(tokens.max())
         self._expert_side.grow(most)
         own, layers = self._expert_side.parts[tokens], self._num_layers - self._mtp

@@ -70,7 +70,7 @@ class StreamStepPricer:
 
     def _alike(self, layers_s: Floats, group_tokens: Ints) -> tuple[float, Floats]:
         """Sparse layers alike but for those of MTP, and all micro-batches: seconds, and parts of
-        the second stream.
+        the second stream. The step ends as with one of the others last.
 
         layers_s [layers]: of the first. Dense layers come first and have nothing for the second.
         """

@@ -56,8 +56,7 @@ class UnevenExperts:
         loads: LoadModel,
     ) -> None:
         work = op.expert_work(model, layout, np.ones(1))
-        self._kernels, self._exchange = kernels, exchange
-        self._loads, self._layer_loads = loads, kept(loads)
+        self._kernels, self._exchange, self._loads = kernels, exchange, kept(loads)
         self._dies, self._mtp = layout.dies, layout.mtp_layers
         self._site = ExpertSite(
             hidden_size=work.hidden_size,
@@ -87,7 +86,7 @@ class UnevenExperts:
     def rows(self, group_tokens: float, late: Floats | None = None) -> SparseTimes:
         """Of each layer and step that the model of loads gives."""
         tokens = max(group_tokens, 1.0)
-        loads = self._layer_loads(tokens)
+        loads = self._loads(tokens)
         return sparse_times(
             self._kernels, self._exchange, self._site, loads, tokens / self._dies, late
         )

@@ -251,6 +251,7 @@ def expert_timeline(
         num_experts=moe.num_experts,
         top_k=moe.experts_per_token,
         mtp_layers=layout.mtp_layers,
+        model_mtp_layers=experiment.model.num_mtp_layers,
     )
     return ExpertTimeline(
         popularity(routing, dims, stream("expert_routing")),

@@ -24,6 +24,11 @@ FEW: Final = 8.0
 """Expected tokens of a slot from which on its law is expanded."""
 MOST_OF_FEW: Final = 40
 """Tokens that a slot of a few never has: 1e-15 of Poisson(8)."""
+FEW_IN_ALL: Final = 64.0
+"""Expected tokens of a layer below which luck is shifted until they add up: to scale counts of 0
+and 1 would lose all tokens of some layers, and give a slot of others more than there are."""
+HALVINGS: Final = 24
+"""Of a shift between -8 and 8 standard deviations."""
 GRID: Final = np.linspace(-8.0, 8.0, 4001)
 NORMAL_LAW: Final = np.array([0.5 * (1.0 + erf(z / sqrt(2.0))) for z in GRID.tolist()])
 
@@ -94,8 +99,22 @@ class SlotCounts:
 
     def sample(self, num_tokens: float, luck: Luck) -> Floats:
         """[num_layers, num_dies, slots of a die] of one step of `num_tokens` of all ranks."""
-        counts = binomial_quantiles(num_tokens * self.portion, self.chance, luck)
-        expected = num_tokens * (self.portion * self.chance).sum(axis=1, keepdims=True)
+        tokens = num_tokens * self.portion
+        expected = (tokens * self.chance).sum(axis=1, keepdims=True)
+        if expected.max() < FEW_IN_ALL:
+            counts = self._adding_up(tokens, expected, luck)
+        else:
+            counts = binomial_quantiles(tokens, self.chance, luck)
         total = counts.sum(axis=1, keepdims=True)
         scale = np.divide(expected, total, out=np.ones_like(total), where=total > 0.0)
         return self.placement.table(counts * scale, num_tokens)
+
+    def _adding_up(self, tokens: Floats, expected: Floats, luck: Luck) -> Floats:
+        """Counts at luck that is shifted, layer by layer, by the least that gives all tokens."""
+        low, high = np.full_like(expected, GRID[0]), np.full_like(expected, GRID[-1])
+        for _ in range(HALVINGS):
+            middle = (low + high) / 2.0
+            counts = binomial_quantiles(tokens, self.chance, Luck.of(luck.z + middle))
+            enough = counts.sum(axis=1, keepdims=True) >= expected - 0.5
+            low, high = np.where(enough, low, middle), np.where(enough, middle, high)
+        return binomial_quantiles(tokens, self.chance, Luck.of(luck.z + high))

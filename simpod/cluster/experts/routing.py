@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Protocol
 
 import numpy as np
+from annotated_types import Ge, Le
 from numpy.typing import NDArray
 
 from simpod.cost.kernels.expert_load import power_law
@@ -26,7 +27,7 @@ class Sampled:
     sampling: Literal["moments", "exact"] = "moments"
     """moments: loads of four steps stand for all, prices are kept; exact: each step draws the
     top-k choices of its tokens in every sparse layer, and is priced from what each die got."""
-    step_log_scale: NonNegative = 0.0
+    step_log_scale: Annotated[float, Ge(0), Le(3)] = 0.0
     """Standard deviation of the logarithm of what an expert's popularity in one step is over that
     of all steps, which balancers know: each step has other requests. 0.1: DeepSeek-R1 decoding,
     4,096 tokens a step (TensorRT-LLM's blog 4, table 1, beyond what drawing tokens gives)."""
@@ -91,7 +92,8 @@ class ReplayedRouting(Sampled):
     """Loads that were recorded, and after the last record again from the first.
 
     A JSON or .npy file of token counts by layer and expert, or by time, layer and expert, in any
-    unit: only shares count. MTP layers that it lacks have the loads of the last layer.
+    unit: only shares count. MTP layers that it lacks have the loads of the last layer, those that a
+    pool lacks are left out.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -156,6 +158,8 @@ class RouterDims:
     top_k: int
     mtp_layers: int = 0
     """Of `num_layers`."""
+    model_mtp_layers: int = 0
+    """That recordings may have."""
 
 
 def after(now_s: float, every_s: float) -> float:
@@ -184,11 +188,14 @@ def inclusion(weights: Floats, top_k: int) -> Floats:
 
 def of_step(shares: Floats, deviations: Floats) -> Floats:
     """Popularity [num_layers, num_experts] of one step, whose logarithms deviate so much from those
-    of all steps (`Sampled.step_log_scale`).
+    of all steps (`Sampled.step_log_scale`). Experts that every token chooses stay so.
     """
     if not deviations.any():
         return shares
-    return inclusion(shares * np.exp(deviations), round(float(shares[0].sum())))
+    top_k = round(float(shares[0].sum()))
+    weights = shares * np.exp(deviations)
+    certain = top_k * weights.sum(axis=-1, keepdims=True)
+    return inclusion(np.where(shares < 1.0, weights, certain), top_k)
 
 
 class FixedPopularity:
@@ -228,6 +235,7 @@ class DriftingPopularity:
 
     def __init__(self, spec: CorrelatedRouting, dims: RouterDims, rng: np.random.Generator) -> None:
         self._spec, self._dims, self._rng = spec, dims, rng
+        self._mtp_rng = rng.spawn(1)[0]  # pools without MTP have the same popularity
         self._epoch = 0
         self._keep = float(np.exp(-spec.epoch_s / spec.drift_s)) if spec.drift_s else 1.0
         self._common, self._own = self._normals()
@@ -254,7 +262,9 @@ class DriftingPopularity:
     def _normals(self) -> tuple[Floats, Floats]:
         dims = self._dims
         common = self._rng.standard_normal(dims.num_experts)
-        return common, self._rng.standard_normal((dims.num_layers, dims.num_experts))
+        own = self._rng.standard_normal((dims.num_layers - dims.mtp_layers, dims.num_experts))
+        mtp = self._mtp_rng.standard_normal((dims.mtp_layers, dims.num_experts))
+        return common, np.concatenate([own, mtp])
 
     def _drift(self) -> None:
         common, own = self._normals()
@@ -298,14 +308,17 @@ def _records(spec: ReplayedRouting, dims: RouterDims) -> Floats:
         raise ConfigError(f"routing: can't read expert loads from {path}: {error}") from error
     if loads.ndim == 2:
         loads = loads[np.newaxis]
-    wanted = (dims.num_layers, dims.num_experts)
-    if loads.ndim == 3 and loads.shape[1] == dims.num_layers - dims.mtp_layers:
-        loads = np.concatenate([loads, *[loads[:, -1:]] * dims.mtp_layers], axis=1)
-    if loads.ndim != 3 or loads.shape[1:] != wanted:
+    own = dims.num_layers - dims.mtp_layers
+    most = own + max(dims.mtp_layers, dims.model_mtp_layers)
+    is_known = loads.ndim == 3 and own <= loads.shape[1] <= most
+    if not is_known or loads.shape[2] != dims.num_experts:
+        mtp = f" (to {most} with those of MTP)" if most > own else ""
         raise ConfigError(
             f"routing: {path} has shape {list(loads.shape)}, the model needs [times],"
-            f" {wanted[0]} sparse layers, {wanted[1]} experts"
+            f" {own} sparse layers{mtp}, {dims.num_experts} experts"
         )
+    missing = max(0, dims.num_layers - loads.shape[1])
+    loads = np.concatenate([loads, *[loads[:, -1:]] * missing], axis=1)[:, : dims.num_layers]
     if not (loads >= 0.0).all() or ((loads > 0.0).sum(axis=-1) < dims.top_k).any():
         raise ConfigError(
             f"routing: {path}: loads must be >= 0, and at least {dims.top_k} of each layer above 0"

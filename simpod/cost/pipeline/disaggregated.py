@@ -116,6 +116,7 @@ class _Clocks:
     def shift(self, seconds: float) -> None:
         """Everything happens so much later."""
         self.back = [[end + seconds for end in micros] for micros in self.back]
+        self.attention_end = [[end + seconds for end in micros] for micros in self.attention_end]
         self.free = [free + seconds for free in self.free]
         self.receive, self.expert, self.send = (
             kernel + seconds for kernel in (self.receive, self.expert, self.send)
