@@ -113,8 +113,8 @@ TABLE_COLUMNS: Final[Mapping[str, Mapping[tuple[str, ...], str]]] = {
             "dispatch_wait_s",
             "combine_wait_s",
         ): (
-            "waiting for the slowest rank; without expert parallelism the wait at the end "
-            "of the step is in `dispatch_wait_s`"
+            "waiting for the slowest rank, at the first dispatch for the last launch; without "
+            "expert parallelism the wait at the end of the step is in `dispatch_wait_s`"
         ),
         (
             "a2e_s",

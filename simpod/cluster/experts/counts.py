@@ -2,7 +2,8 @@
 
 Tokens are independent, so a slot's count is binomial(n / copies, p), and those of copies are
 independent, which serve different tokens. Experts of one token exclude each other, so that all
-counts of a layer add up to n * top_k: what they don't is made up for in proportion.
+counts of a layer add up to n * top_k: what they don't is made up for in proportion, or by shifting
+all luck of a layer where few tokens come.
 
 Counts are quantiles of their law at normal numbers, so that a step of few tokens more is drawn with
 the same luck: the binomial law itself while few are expected, its expansion by Cornish and Fisher
