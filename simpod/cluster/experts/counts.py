@@ -28,8 +28,7 @@ MOST_OF_FEW: Final = 40
 FEW_IN_ALL: Final = 64.0
 """Expected tokens of a layer below which luck is shifted until they add up: to scale counts of 0
 and 1 would lose all tokens of some layers, and give a slot of others more than there are."""
-HALVINGS: Final = 24
-"""Of a shift between -8 and 8 standard deviations."""
+TINY: Final = 1e-300
 GRID: Final = np.linspace(-8.0, 8.0, 4001)
 NORMAL_LAW: Final = np.array([0.5 * (1.0 + erf(z / sqrt(2.0))) for z in GRID.tolist()])
 
@@ -111,11 +110,21 @@ class SlotCounts:
         return self.placement.table(counts * scale, num_tokens)
 
     def _adding_up(self, tokens: Floats, expected: Floats, luck: Luck) -> Floats:
-        """Counts at luck that is shifted, layer by layer, by the least that gives all tokens."""
-        low, high = np.full_like(expected, GRID[0]), np.full_like(expected, GRID[-1])
-        for _ in range(HALVINGS):
-            middle = (low + high) / 2.0
-            counts = binomial_quantiles(tokens, self.chance, Luck.of(luck.z + middle))
-            enough = counts.sum(axis=1, keepdims=True) >= expected - 0.5
-            low, high = np.where(enough, low, middle), np.where(enough, middle, high)
-        return binomial_quantiles(tokens, self.chance, Luck.of(luck.z + high))
+        """Counts at luck that is shifted, layer by layer, by the least that gives all tokens.
+
+        A slot has another token from the shift on at which its law stops to be below its luck.
+        """
+        odds = np.where(self.chance < 1.0, self.chance / np.maximum(1.0 - self.chance, TINY), 0.0)
+        term = (1.0 - self.chance) ** tokens
+        law, shifts = np.zeros_like(term), []
+        for count in range(1, int(np.ceil(tokens.max())) + 1):
+            law = law + term
+            reached = np.interp(law, NORMAL_LAW, GRID) - luck.z
+            shifts.append(np.where(count < tokens + 1.0, reached, np.inf))
+            term = term * odds * np.maximum(tokens - count + 1.0, 0.0) / count
+        every = np.stack(shifts)
+        dealt = round(float(expected.max()))
+        by_layer = np.moveaxis(every, 1, 0).reshape(len(expected), -1)
+        last = np.partition(by_layer, dealt - 1, axis=1)[:, dealt - 1, np.newaxis]
+        counts: Floats = (every <= last).sum(axis=0, dtype=np.float64)
+        return counts
