@@ -131,14 +131,15 @@ def test_a_balancer_places_the_experts_of_mtp_layers_or_leaves_them(balanced: bo
     assert is_left.tolist() == [False, False, False, not balanced]
 
 
+@pytest.mark.slow
 def test_a_run_with_placements_that_change_leaves_mtp_layers_alone() -> None:
     settings = (
         *SMALL,
         *FEW_LAYERS,
         "workload.num_requests=128",
-        "workload.output_tokens.value=300",
-        "expert_routing={kind: correlated, log_scale: 0.8, drift_s: 0.5, epoch_s: 0.2}",
-        "policies.experts={use: eplb, redundant_slots: 32, every_s: 0.2}",
+        "workload.output_tokens.value=200",
+        "expert_routing={kind: correlated, log_scale: 0.8, drift_s: 0.2, epoch_s: 0.1}",
+        "policies.experts={use: eplb, redundant_slots: 32, every_s: 0.1}",
     )
     rows = run(load_experiment("xdeepserve-colocated-288", settings)).records.experts
     assert rows is not None
