@@ -6,38 +6,19 @@ from simpod.cost.table import NUM_PARTS
 from simpod.cost.work import Amount, Floats
 from simpod.records.columns import STEP_PARTS
 
-(
-    ATTENTION,
-    ELEMENTWISE,
-    EXPERTS,
-    LATENT_GATHER,
-    HEAD_EXCHANGE,
-    DISPATCH,
-    DISPATCH_WAIT,
-    COMBINE,
-    COMBINE_WAIT,
-    A2E,
-    E2A,
-    MTP,
-    HOST_GAP,
-) = (
-    STEP_PARTS.index(name)
-    for name in (
-        "attention",
-        "elementwise",
-        "experts",
-        "latent_gather",
-        "head_exchange",
-        "dispatch",
-        "dispatch_wait",
-        "combine",
-        "combine_wait",
-        "a2e",
-        "e2a",
-        "mtp",
-        "host_gap",
-    )
-)
+ATTENTION = STEP_PARTS.index("attention")
+ELEMENTWISE = STEP_PARTS.index("elementwise")
+EXPERTS = STEP_PARTS.index("experts")
+LATENT_GATHER = STEP_PARTS.index("latent_gather")
+HEAD_EXCHANGE = STEP_PARTS.index("head_exchange")
+DISPATCH = STEP_PARTS.index("dispatch")
+DISPATCH_WAIT = STEP_PARTS.index("dispatch_wait")
+COMBINE = STEP_PARTS.index("combine")
+COMBINE_WAIT = STEP_PARTS.index("combine_wait")
+A2E = STEP_PARTS.index("a2e")
+E2A = STEP_PARTS.index("e2a")
+MTP = STEP_PARTS.index("mtp")
+HOST_GAP = STEP_PARTS.index("host_gap")
 
 
 def by_part(size: int, **seconds: Amount) -> Floats:

@@ -29,6 +29,7 @@ FEW_IN_ALL: Final = 64.0
 """Expected tokens of a layer below which luck is shifted until they add up: to scale counts of 0
 and 1 would lose all tokens of some layers, and give a slot of others more than there are."""
 TINY: Final = 1e-300
+"""Instead of a divisor of 0."""
 GRID: Final = np.linspace(-8.0, 8.0, 4001)
 NORMAL_LAW: Final = np.array([0.5 * (1.0 + erf(z / sqrt(2.0))) for z in GRID.tolist()])
 
@@ -53,7 +54,7 @@ def binomial_quantiles(tokens: Floats, chance: Floats, luck: Luck) -> Floats:
     z = luck.z
     mean = tokens * chance
     variance = mean * (1.0 - chance)
-    deviation = np.sqrt(np.maximum(variance, 1e-300))
+    deviation = np.sqrt(np.maximum(variance, TINY))
     skew = (1.0 - 2.0 * chance) / deviation
     many = mean + deviation * (z + skew / 6.0 * (z * z - 1.0))
     counts = np.maximum(np.where(variance > 0.0, many, mean), 0.0)
