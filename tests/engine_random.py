@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from simpod.cost import KvTransfer, StepPricer
 from simpod.engine import PoolInputs, RunInputs, Simulation
-from simpod.policies import BUILT_IN, MigrationView, Move, Prediction
+from simpod.policies import BUILT_IN, MigrationView, Move, PolicyRef, Prediction, resolve
 from simpod.records.columns import FINISHED, RunRecords
 from simpod.workload import Requests
 
@@ -44,6 +44,7 @@ class Experiment:
     swaps: bool
     migrates: bool
     has_paces: bool  # requests accept more or fewer drafts
+    leads: bool  # prompts go from rank to rank before they begin
     load: str  # poisson, ticks, sessions or closed
     num_requests: int
     seed: int
@@ -82,6 +83,7 @@ def random_experiment(number: int, fixed: dict[str, Any]) -> Experiment:
         "swaps": choose([False, True]),
         "migrates": choose([False, True]),
         "has_paces": choose([False, True]),
+        "leads": choose([False, True]),
         "seed": number,
     }
     return Experiment(**(drawn | fixed))
@@ -206,6 +208,10 @@ def inputs_of(
         given["migration_law"] = KvTransfer(
             latency_s=0.117 * unit_s, bytes_per_token=8.0, s_per_token=0.0617 * unit_s
         )  # no multiples of steps: at the very end of one, averages over time depend on the order
+    if case.leads:
+        ref = PolicyRef("collaborative", {"launch_tokens": 8, "attention_tokens": 16.0})
+        given["make_leader"] = resolve("prefill_leader", ref)
+        given["leader_name"] = "collaborative"
     entry_role = "prefill" if case.shape == "split" else case.shape
     given |= changes
     return run_inputs(given.pop("requests"), pool_of(case, entry_role, time_scale, router), **given)
@@ -291,6 +297,7 @@ FIXED = Experiment(
     swaps=False,
     migrates=False,
     has_paces=True,
+    leads=True,
     load="sessions",
     num_requests=200,
     seed=12,

@@ -141,8 +141,8 @@ ONE_MISTAKE = {
     "misspelt policy key": (
         ("batching: fcfs", "bathcing: fcfs"),
         'exp.yaml:11:12: policies.bathcing: unknown key (got "fcfs"); allowed: router,'
-        " prefill_router, decode_router, batching, admission, length_predictor, prefix_eviction,"
-        " migration, experts, scaling;"
+        " prefill_router, prefill_leader, decode_router, batching, admission, length_predictor,"
+        " prefix_eviction, migration, experts, scaling;"
         ' did you mean "batching"?',
     ),
     "policy that nobody asks": (

@@ -141,6 +141,7 @@ JOIN_AT_ONCE = Experiment(
     swaps=True,
     migrates=False,
     has_paces=False,
+    leads=False,
     load="ticks",
     num_requests=29,
     seed=198,

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from policy_cases import KEY_OF_ROLE, make, pool, prompt, rank, request
 
+from simpod.cli.check import RoleName
 from simpod.errors import ConfigError, PolicyError
 from simpod.policies import BUILT_IN, ROLE_OF_KEY, BatchPlan, PolicyRef, resolve
 from simpod.policies.catalogue import described
@@ -56,6 +57,7 @@ def test_every_built_in_has_a_file_of_its_own() -> None:
 
 def test_every_role_has_a_check_and_a_key() -> None:
     assert set(BUILT_IN) == set(CHECKS) == set(ROLE_OF_KEY.values())
+    assert set(RoleName) == set(CHECKS)
 
 
 @pytest.mark.parametrize(

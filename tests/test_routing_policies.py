@@ -114,23 +114,21 @@ def test_pd_serve_takes_the_next_idle_one() -> None:
     assert router(busy, request()) == 1
 
 
-def test_collaborative_prefill_counts_attention_and_hits() -> None:
-    router = make("router", "collaborative_prefill", attention_tokens=1000.0)
+def test_earliest_prefill_counts_attention_and_hits() -> None:
+    router = make("router", "earliest_prefill", attention_tokens=1000.0)
     # uncached 1000: 1000 x 1.5; 400 of it cached: 600 x (1 + 0.7) = 1020 and 300 queued
     view = pool(queued=[0, 300], hits=hits(0, 400))
     assert router(view, request(tokens=1000)) == 1
     fuller = pool(queued=[0, 500], hits=hits(0, 400))
     assert (
-        make("router", "collaborative_prefill", attention_tokens=1000.0)(
-            fuller, request(tokens=1000)
-        )
+        make("router", "earliest_prefill", attention_tokens=1000.0)(fuller, request(tokens=1000))
         == 0
     )
 
 
-def test_collaborative_prefill_waits_for_the_slowest_rank_of_an_instance() -> None:
+def test_earliest_prefill_waits_for_the_slowest_rank_of_an_instance() -> None:
     """Rank 1 has nothing to do, but rank 0, with which it steps, computes 500 tokens."""
-    router = make("router", "collaborative_prefill")
+    router = make("router", "earliest_prefill")
     view = pool(queued=[0, 0, 100, 200], computing=np.array([500, 0, 0, 0]), ranks_per_instance=2)
     assert router(view, request(tokens=1000)) == 2
     idle = pool(queued=[0, 9, 0, 5], ranks_per_instance=2)

@@ -69,7 +69,7 @@ def test_length_aware_placement_works_over_ranks_that_share_attention() -> None:
         found = (summary(4, "sp_tp_sp", (*changes, f"seed={seed}")) for seed in range(3))
         return sum(float(each["p99_ttft_ms"]) for each in found)
 
-    assert p99_ms("collaborative_prefill") < 0.85 * p99_ms("round_robin")
+    assert p99_ms("earliest_prefill") < 0.85 * p99_ms("round_robin")
 
 
 def test_short_prompts_first_works_over_ranks_that_share_attention() -> None:

@@ -58,6 +58,51 @@ def test_conversation_by_hand() -> None:
     assert prefix_hit_tokens(requests).tolist() == [0, 24, 56, 0, 24, 56, 0]
 
 
+def cut_at(longest: int | None, turns: int = 4) -> SessionsSpec:
+    return SessionsSpec(
+        turns=ConstantLengths(value=turns),
+        think_s=ConstantThink(mean_s=5),
+        max_prompt_tokens=longest,
+    )
+
+
+def test_a_turn_that_would_be_too_long_begins_a_conversation_of_its_own() -> None:
+    """Prompts of 10, 40, 70, 100 tokens; with at most 69, the third turn stands alone."""
+    requests = build(chat(sessions=cut_at(69)), streams(0))
+    assert requests.prompt_tokens.tolist() == [10, 40, 10, 40, 10, 40, 10]
+    assert requests.session_id.tolist() == [0, 0, 1, 1, 2, 2, 3]
+    assert requests.after.tolist() == [-1, 0, -1, 2, -1, 4, -1]
+    assert np.isnan(requests.arrival_s).tolist() == [False, True] * 3 + [False]
+    assert build(chat(sessions=cut_at(70)), streams(0)).prompt_tokens[:4].tolist() == [
+        10,
+        40,
+        70,
+        10,
+    ]
+    assert build(chat(sessions=cut_at(5)), streams(0)).prompt_tokens.tolist() == [10] * 7
+    with_prefix = chat(
+        sessions=cut_at(69), shared_prefix=SharedPrefixSpec(num_prefixes=1, tokens=30)
+    )
+    assert build(with_prefix, streams(0)).prompt_tokens.tolist() == [40] * 7
+
+
+@given(st.integers(1, 400), st.integers(1, 9), st.integers(0, 99))
+def test_no_later_turn_exceeds_the_longest_prompt(longest: int, turns: int, seed: int) -> None:
+    lengths = UniformLengths(min=1, max=60)
+    given_ = {"prompt_tokens": lengths, "output_tokens": lengths, "num_requests": 40}
+    whole = build(chat(sessions=cut_at(None, turns), **given_), streams(seed))
+    cut = build(chat(sessions=cut_at(longest, turns), **given_), streams(seed))
+    assert (cut.prompt_tokens[cut.after >= 0] <= longest).all()
+    assert (cut.prompt_tokens <= whole.prompt_tokens).all()
+    np.testing.assert_array_equal(cut.output_tokens, whole.output_tokens)
+    begins = cut.after < 0
+    assert begins[whole.after < 0].all()
+    # no earlier than needed: whoever begins before its time would have been too long
+    early = np.flatnonzero(begins & (whole.after >= 0))
+    before = cut.prompt_tokens[early - 1] + cut.output_tokens[early - 1]
+    assert (before + cut.prompt_tokens[early] > longest).all()
+
+
 def test_system_prompt_comes_first_and_is_shared() -> None:
     prefix = SharedPrefixSpec(num_prefixes=1, tokens=20)
     requests = build(chat(shared_prefix=prefix), streams(0))

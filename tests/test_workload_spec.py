@@ -154,6 +154,13 @@ def test_trace_example() -> None:
             "",
             "shared_prefix.tokens 15 is less than one block",
         ),
+        (
+            PLAIN
+            | {"sessions": SESSIONS | {"max_prompt_tokens": 99}}
+            | {"shared_prefix": {"num_prefixes": 2, "tokens": 99}},
+            "",
+            "sessions.max_prompt_tokens 99 leaves no room for a second turn",
+        ),
         (PLAIN | {"num_requests": 0}, "num_requests", "greater than or equal to 1"),
     ],
 )

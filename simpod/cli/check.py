@@ -29,6 +29,7 @@ class RoleName(StrEnum):
     BATCHING = "batching"
     EXPERTS = "experts"
     ROUTER = "router"
+    PREFILL_LEADER = "prefill_leader"
     ADMISSION = "admission"
     LENGTH_PREDICTOR = "length_predictor"
     CACHE = "cache"
@@ -50,7 +51,7 @@ def check_command(
         typer.Option(
             "--role",
             help="What it is for; default: batching if it takes one argument, router if two;"
-            " say so for a cache policy.",
+            " say so for another role.",
             show_default=False,
         ),
     ] = None,

@@ -78,6 +78,7 @@ OPTIONAL_SECTIONS: Final = frozenset(
 POLICY_KEYS: Final = (
     "router",
     "prefill_router",
+    "prefill_leader",
     "decode_router",
     "batching",
     "admission",

@@ -15,9 +15,15 @@ DEFAULT_POLICIES: Final[Mapping[str, str]] = {
     "batching": "fcfs",
 }
 """What decides when the file does not say."""
-OPTIONAL_POLICIES: Final = ("admission", "length_predictor", "prefix_eviction", "migration")
+OPTIONAL_POLICIES: Final = (
+    "prefill_leader",
+    "admission",
+    "length_predictor",
+    "prefix_eviction",
+    "migration",
+)
 """Asked only if the file names them: else requests are let in, lengths are unknown, the least
-recently used block goes, and nobody moves."""
+recently used block goes, and nobody moves, no prompt to another rank either."""
 
 
 def ordered_pools(experiment: Experiment, problems: Problems) -> tuple[str, ...] | None:
@@ -49,6 +55,9 @@ def check_policy_keys(experiment: Experiment, num_pools: int, problems: Problems
         if key not in needed and getattr(experiment.policies, key) is not None:
             pools = "prefill and decode pools" if num_pools == 2 else "one pool"
             problems.at(("policies", key), f"is not used with {pools}", allowed=listed(needed))
+    has_prefill = any(pool.role == "prefill" for pool in experiment.deployment.values())
+    if experiment.policies.prefill_leader is not None and not has_prefill:
+        problems.at(("policies", "prefill_leader"), "there is no pool with the role prefill")
 
 
 def kv_plane(

@@ -261,6 +261,9 @@ class Policies(_Section):
     """Chooses the rank of a request, where there is one pool; default least_requests."""
     prefill_router: PolicyEntry | None = None
     """Chooses the prefill rank; default least_tokens."""
+    prefill_leader: PolicyEntry | None = None
+    """Gives waiting prompts to the ranks of a prefill instance before each step; default: none, a
+    prompt stays at the rank to which the router sent it."""
     decode_router: PolicyEntry | None = None
     """Chooses the decode rank; default least_kv."""
     batching: PolicyEntry | None = None

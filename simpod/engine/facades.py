@@ -166,6 +166,8 @@ class RankFacade:
         for seq in rank.partial.values():
             yield SequenceFacade(seq)
         for seq in rank.waiting.values():
+            if seq.seq_id in rank.held:
+                continue
             ids = seq.prefix_hashes
             hit = rank.hit_tokens(ids, seq.goal_tokens) if ids else 0
             yield SequenceFacade(seq, hit)

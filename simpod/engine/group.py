@@ -10,17 +10,18 @@ import simpy
 
 from simpod.cluster import KvBlocks, PoolSpec
 from simpod.cost import Pricer, StepPrices
+from simpod.engine.before_plan import before_plan
 from simpod.engine.clock import PLAN, STEP_END, Alarm, Clock
 from simpod.engine.dispatch import Dispatcher
 from simpod.engine.idleness import Idleness
 from simpod.engine.intake import Arrival, receive, take_in
 from simpod.engine.layer_streams import LayerStreams
+from simpod.engine.leading import Leading
 from simpod.engine.ledger import Ledger
 from simpod.engine.prompt_counters import PromptCounters
 from simpod.engine.rank import Rank
 from simpod.engine.sequence import Sequence
 from simpod.engine.steps import StepRun, token_clock
-from simpod.engine.waits import waits_of
 from simpod.errors import InvariantError
 from simpod.policies import BatchScheduler
 
@@ -43,7 +44,7 @@ class Group:
     # a thousand groups are more than the processor's cache holds: no dictionary for each
     __slots__ = (
         "_alarm _calendar _due_steps _end_order _joining _reviews _run "
-        "batch clock context_tokens dirty dispatch idleness index instance kv ledger "
+        "batch clock context_tokens dirty dispatch idleness index instance kv leading ledger "
         "next_tokens num_chunks num_decoding num_preemptions num_pulling prefill_tokens "
         "pricer prompts ranks renew_prices sim spec tokens unseen"
     ).split()
@@ -83,6 +84,7 @@ class Group:
         first = instance * num_ranks
         self.ranks = [Rank(self, r, first + r, make_policy()) for r in range(num_ranks)]
         dispatch.ranks += self.ranks
+        self.leading: Leading | None = None
         self.unseen: list[Arrival] = []  # prompts that came after the next step was planned
         self.tokens = token_clock(self.spec.layout)
         self.ledger = Ledger(sim.log, index, self.tokens)
@@ -185,7 +187,7 @@ class Group:
         price, renew_prices, begin = self.pricer.price, self.renew_prices, ledger.beginner
         skip_ahead, cache = self.sim.skip_ahead, self.sim.cache
         layers = cache.layers if cache is not None else None
-        begins, waits = self.sim.begins_of(self.spec.role), waits_of(self.sim, self)
+        begins, waits = self.sim.begins_of(self.spec.role), before_plan(self.sim, self)
         fruitless = 0
         while True:
             if not clock.may_plan():

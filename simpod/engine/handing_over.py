@@ -16,11 +16,11 @@ def hand_over_waiting(pool: "Pool", rank: "Rank") -> None:
     its way from the shared memory holds blocks and stays.
     """
     for seq in list(rank.waiting.values()):
-        _forget(rank, seq)
+        forget(rank, seq)
         del rank.waiting[seq.seq_id]
         send_on(pool, seq)
     for seq in list(rank.inbox.values()):
-        _forget(rank, seq)
+        forget(rank, seq)
         del rank.inbox[seq.seq_id]
         seq.decode_target = pool.dispatch.choose(seq)
         group, other = pool.rank_of(seq.decode_target)
@@ -34,7 +34,7 @@ def take_out(rank: "Rank") -> list[Sequence]:
             rank.preempt(seq)
     taken = [*rank.waiting.values()]
     for seq in taken:
-        _forget(rank, seq)
+        forget(rank, seq)
     rank.waiting.clear()
     return taken
 
@@ -59,7 +59,7 @@ def send_on(pool: "Pool", seq: Sequence) -> None:
     group.poke()
 
 
-def _forget(rank: "Rank", seq: Sequence) -> None:
+def forget(rank: "Rank", seq: Sequence) -> None:
     """A waiting request leaves the counts of its rank."""
     dispatch, target = rank.group.dispatch, rank.target
     dispatch.waiting_seqs[target] -= 1

@@ -21,6 +21,7 @@ from simpod.policies import (
     CachePolicy,
     Migration,
     Prediction,
+    PrefillLeader,
     Router,
 )
 from simpod.records.columns import Floats
@@ -59,6 +60,8 @@ class RunInputs:
     make_batching: Callable[[], BatchScheduler]
     batching_name: str
     orders_pulls: bool = True  # by the batch scheduler; False: it takes prompts as they come
+    make_leader: Callable[[], PrefillLeader] | None = None  # None: prompts stay at their ranks
+    leader_name: str = ""
     transfer: KvTransfer | None = None
     kv_path: KvPath | None = None
     fabric: Fabric | None = None

@@ -7,6 +7,7 @@ from simpod.engine.dispatch import Dispatcher
 from simpod.engine.elastic import ElasticDispatcher
 from simpod.engine.group import Group
 from simpod.engine.inputs import PoolInputs
+from simpod.engine.leading import Leading
 from simpod.engine.pauses import StepPauses
 from simpod.engine.pausing import HostLink
 from simpod.engine.pull_order import PullOrder
@@ -44,8 +45,11 @@ class Pool:
                 rank.pulls = PullOrder(rank, sim.inputs.make_batching())
             if spec.role == "decode" and isinstance(rank.policy, Reserving):
                 rank.room = DecodeRoom(rank, rank.policy)
+        make_leader = sim.inputs.make_leader
         for group in self.groups:
             group.renew_prices = inputs.renew_prices
+            if spec.role == "prefill" and make_leader is not None:
+                group.leading = Leading(group, make_leader(), sim.inputs.leader_name)
         if spec.pauses:
             streams = inputs.pause_rng.spawn(spec.instances)
             for group, rng in zip(self.groups, streams, strict=True):

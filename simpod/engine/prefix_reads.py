@@ -31,7 +31,8 @@ class PrefixReads:
         """Look prompts up in order of arrival; stop at the first that finds no room."""
         rank = self._rank
         slots = rank.free_slots - len(rank.partial) - len(self.under_way)
-        for seq in list(islice(rank.waiting.values(), max(0, slots))):
+        seqs = (seq for seq in rank.waiting.values() if seq.seq_id not in rank.held)
+        for seq in list(islice(seqs, max(0, slots))):
             if seq.seq_id not in self._missed and not self._start(seq):
                 return
 

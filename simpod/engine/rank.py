@@ -1,7 +1,7 @@
 """One data-parallel rank: its queues, its slots and its KV blocks."""
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from collections.abc import Sequence as ReadOnly
 from itertools import chain
 from typing import TYPE_CHECKING
@@ -30,9 +30,9 @@ class Rank:
     """
 
     __slots__ = (
-        "asks_group at_boundary chunks group host inbox index is_dirty num_decoding num_pulling "
-        "partial paused pinned policy pulls reads reserved review_clock room running service spec "
-        "target view waiting"
+        "asks_group at_boundary chunks group held host inbox index is_dirty num_decoding "
+        "num_pulling partial paused pinned policy pulls reads reserved review_clock room running "
+        "service spec target view waiting"
     ).split()
 
     def __init__(self, group: "Group", index: int, target: int, policy: BatchScheduler) -> None:
@@ -48,6 +48,7 @@ class Rank:
         self.partial: dict[int, Sequence] = {}
         cache = group.sim.cache if group.spec.role != "decode" else None
         self.reads = PrefixReads(self, cache) if cache is not None else None
+        self.held: Set[int] = frozenset()  # waiting prompts that a leader keeps back
         self.running: dict[int, Sequence] = {}
         self.pinned: dict[int, tuple[int, ReadOnly[int]]] = {}  # own blocks and prefix units
         self.reserved: dict[int, int] = {}  # blocks for prompts that are still being computed
@@ -370,7 +371,7 @@ class Rank:
     def _make_way(self) -> None:
         self.group.dispatch.running_seqs[self.target] -= 1
         self.group.dispatch.held_seqs[self.target] -= 1
-        if self.waiting or self.inbox or self.partial or self.paused:
+        if self.waiting or self.inbox or self.partial or self.paused or self.held:
             self.touch()
 
     def release(self, seq: Sequence) -> None:

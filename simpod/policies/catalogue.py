@@ -40,14 +40,15 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "preble": "simpod.policies.routing.preble:Preble",
         "conductor": "simpod.policies.routing.conductor:Conductor",
         "pd_serve": "simpod.policies.routing.pd_serve:PdServe",
-        "collaborative_prefill": (
-            "simpod.policies.routing.collaborative_prefill:CollaborativePrefill"
-        ),
+        "earliest_prefill": "simpod.policies.routing.earliest_prefill:EarliestPrefill",
         "two_level": "simpod.policies.routing.two_level:TwoLevel",
         "llumnix": "simpod.policies.routing.llumnix:Llumnix",
         "length_split": "simpod.policies.routing.length_split:LengthSplit",
         "max_flow": "simpod.policies.routing.max_flow:MaxFlow",
         "stale": "simpod.policies.routing.stale:Stale",
+    },
+    "prefill_leader": {
+        "collaborative": "simpod.policies.leading.collaborative:Collaborative",
     },
     "admission": {
         "always": "simpod.policies.admission.always:always",
@@ -91,7 +92,7 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
 """Role -> short name -> where it is; strings only, so nothing is imported for nothing."""
 
 IN_ORDER_OF_ARRIVAL = frozenset(
-    {"fcfs", "orca", "splitfuse", "prefill_first", "sglang", "decode_first", "slices"}
+    {"fcfs", "orca", "splitfuse", "prefill_first", "sglang", "decode_first"}
 )
 """Batch schedulers that take prompts as they come: nobody has to ask them which is the first."""
 
@@ -100,6 +101,7 @@ ROLE_OF_KEY: Mapping[str, str] = {
     "router": "router",
     "prefill_router": "router",
     "decode_router": "router",
+    "prefill_leader": "prefill_leader",
     "admission": "admission",
     "length_predictor": "length_predictor",
     "prefix_eviction": "cache",

@@ -14,11 +14,13 @@ from simpod.policies.expert_checks import check_expert_balancer
 from simpod.policies.fakes import (
     FakeAdmissionView,
     FakeBatchView,
+    FakeLeaderView,
     FakeMigrationView,
     FakePredictorView,
     FakeRouterView,
     batch_views,
     cache_views,
+    leader_views,
     migration_views,
     random_sequence,
     router_views,
@@ -138,6 +140,35 @@ _ROUTER_FIELDS = (
 )
 
 
+def check_prefill_leader(make: Callable[[], Any], name: str, *, views: int = 500) -> list[str]:
+    """Problems found on random views: waiting prompts, ranks that are there, no idling.
+
+    The answer is the same when two fresh policies are asked alike.
+    """
+    problems: list[str] = []
+    first, second = make(), make()
+    for index, view in enumerate(leader_views(np.random.default_rng(7), views)):
+        given, again = _call(first, name, view), _call(second, name, view)
+        problems += [f"view {index}: {problem}" for problem in _leader_problems(view, given)]
+        if given != again:
+            problems.append(f"view {index}: two fresh policies, same views, other ranks")
+    return problems
+
+
+def _leader_problems(view: FakeLeaderView, given: Any) -> Iterator[str]:
+    if not isinstance(given, Mapping):
+        yield f"returned {given!r}, no mapping of sequences to ranks"
+        return
+    waiting = {seq.seq_id for seq in view.waiting}
+    for seq_id, rank in given.items():
+        if seq_id not in waiting:
+            yield f"names sequence {seq_id!r}, which does not wait"
+        if not isinstance(rank, Integral) or not 0 <= int(rank) < view.num_ranks:
+            yield f"rank {rank!r} for sequence {seq_id}; allowed: 0 to {view.num_ranks - 1}"
+    if waiting and not given and not view.under_way:
+        yield f"idles while {len(waiting)} prompts wait"
+
+
 def check_admission(make: Callable[[], Any], name: str, *, views: int = 500) -> list[str]:
     """Problems found on random views: the answer is a bool, and the same for the same history."""
     problems: list[str] = []
@@ -240,6 +271,7 @@ CHECKS: dict[str, Callable[..., list[str]]] = {
     "batching": check_batch_scheduler,
     "experts": check_expert_balancer,
     "router": check_router,
+    "prefill_leader": check_prefill_leader,
     "admission": check_admission,
     "length_predictor": check_length_predictor,
     "cache": check_cache,

@@ -214,6 +214,44 @@ def router_views(rng: np.random.Generator, count: int) -> Iterator[FakeRouterVie
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FakeLeaderView:
+    """A `LeaderView` out of thin air."""
+
+    now_s: float
+    num_ranks: int
+    max_step_tokens: int
+    waiting: tuple[FakeSequence, ...]
+    under_way: tuple[tuple[int, FakeSequence], ...] = ()
+    free_tokens: Ints
+    hits: Ints | None = None  # [num_ranks] of any prompt
+
+    def hit_tokens(self, prompt: Any, /) -> Ints:
+        """[num_ranks] tokens of any prompt in each rank's prefix cache."""
+        none = np.zeros(self.num_ranks, dtype=np.int64)
+        return none if self.hits is None else np.minimum(self.hits, prompt.prompt_tokens - 1)
+
+
+def leader_views(rng: np.random.Generator, count: int) -> Iterator[FakeLeaderView]:
+    """Random instances of one rank to many: idle ones, full ones, prompts under way."""
+    for _ in range(count):
+        ranks = int(rng.choice([1, 2, 8, 17]))
+        prompts = [random_sequence(rng, seq_id) for seq_id in range(int(rng.integers(0, 12)))]
+        yield FakeLeaderView(
+            now_s=float(rng.uniform(10.0, 20.0)),
+            num_ranks=ranks,
+            max_step_tokens=int(rng.choice([512, 8192, 65_536])),
+            waiting=tuple(
+                replace(seq, uncached_tokens=seq.prompt_tokens)
+                for seq in prompts
+                if not seq.is_running
+            ),
+            under_way=tuple((int(rng.integers(ranks)), seq) for seq in prompts if seq.is_running),
+            free_tokens=rng.integers(0, 100_000, ranks),
+            hits=rng.integers(0, 10_000, ranks),
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class FakeCacheView:
     """A `CacheView` out of thin air."""

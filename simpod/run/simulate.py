@@ -309,6 +309,9 @@ def _host_link(experiment: ResolvedExperiment, spec: PoolSpec) -> KvTransfer | N
 
 def _with_gates(inputs: RunInputs, experiment: ResolvedExperiment) -> RunInputs:
     """The same, and who decides which requests are let in and which prefixes stay, if anybody."""
+    if (ref := experiment.policies.get("prefill_leader")) is not None:
+        name = f"{ref.use} (policies.prefill_leader)"
+        inputs = replace(inputs, make_leader=resolve("prefill_leader", ref), leader_name=name)
     if (ref := experiment.policies.get("admission")) is not None:
         name = f"{ref.use} (policies.admission)"
         inputs = replace(inputs, make_admission=resolve("admission", ref), admission_name=name)

@@ -14,6 +14,7 @@ from simpod.workload.sessions import (
     draw_turns,
     name_blocks,
     single_turns,
+    split_long,
     whole_prompts,
 )
 from simpod.workload.spec import WorkloadSpec
@@ -51,6 +52,9 @@ def _requests(spec: WorkloadSpec, stream: Stream) -> Requests:
     turns = single_turns(num)
     if spec.sessions is not None:
         turns = draw_turns(num, spec.sessions.turns, stream("turns"))
+        if (limit := spec.sessions.max_prompt_tokens) is not None:
+            limit -= spec.shared_prefix.tokens if spec.shared_prefix else 0
+            turns = split_long(turns, new_tokens + output_tokens, output_tokens, limit)
     prefixes, prefix_tokens = _prefixes(spec, turns.num_conversations, stream)
     prompt_tokens = whole_prompts(turns, prefix_tokens, new_tokens, output_tokens)
     offsets, ids = _identity(spec, turns, prefixes, prompt_tokens + output_tokens)

@@ -88,6 +88,9 @@ class SessionsSpec:
     """Requests of one conversation."""
     think_s: ThinkSpec
     """Pause between an answer and the next turn."""
+    max_prompt_tokens: Count | None = None
+    """Longest prompt with all that went before: the turn that would exceed it begins a conversation
+    of its own, with nothing before it. None: conversations grow without bound."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -115,6 +118,26 @@ def draw_turns(num: int, turns: LengthSpec, rng: np.random.Generator) -> Turns:
     starts = np.concatenate(([0], kept[:-1]))
     conversation = np.repeat(np.arange(len(kept)), np.minimum(kept, num) - starts)
     return Turns(conversation=conversation, turn=np.arange(num) - starts[conversation])
+
+
+def split_long(turns: Turns, said_tokens: Ints, output_tokens: Ints, limit_tokens: int) -> Turns:
+    """Let a turn whose prompt would be longer than the limit begin a conversation of its own.
+
+    said_tokens [n]: what a turn adds to its conversation, the answer in output_tokens [n] included.
+    """
+    begins = turns.turn == 0
+    ends = np.cumsum(said_tokens)
+    prompts_end = ends - output_tokens
+    while True:
+        first = np.maximum.accumulate(np.where(begins, np.arange(len(ends)), 0))
+        before = (ends - said_tokens)[first]
+        too_long = (prompts_end - before > limit_tokens) & ~begins
+        if not too_long.any():
+            conversation = np.cumsum(begins) - 1
+            return Turns(conversation=conversation, turn=np.arange(len(ends)) - first)
+        # the first of each conversation: what follows is looked at again from there
+        nth = np.cumsum(too_long)
+        begins |= too_long & (nth - nth[first] == 1)
 
 
 def draw_prefixes(spec: SharedPrefixSpec, num: int, rng: np.random.Generator) -> Ints:

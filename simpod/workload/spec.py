@@ -106,6 +106,12 @@ def _structure_problems(spec: WorkloadSpec) -> list[str]:
     if spec.sessions is not None and isinstance(spec.arrivals, ClosedLoopArrivals):
         problems.append("sessions with closed_loop arrivals; allowed: any other process")
     prefix = spec.shared_prefix
+    longest = spec.sessions.max_prompt_tokens if spec.sessions is not None else None
+    if prefix is not None and longest is not None and longest <= prefix.tokens:
+        problems.append(
+            f"sessions.max_prompt_tokens {longest} leaves no room for a second turn; allowed: more "
+            f"than shared_prefix.tokens {prefix.tokens}"
+        )
     if prefix is not None and prefix.tokens < spec.hash_block_tokens:
         problems.append(
             f"shared_prefix.tokens {prefix.tokens} is less than one block, so nothing would be "

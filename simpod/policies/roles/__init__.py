@@ -16,6 +16,7 @@ from simpod.policies.roles.batch import (
     SequenceView,
 )
 from simpod.policies.roles.cache import CachePolicy, CacheView
+from simpod.policies.roles.lead import LeaderView, PrefillLeader
 from simpod.policies.roles.migrate import Migration, MigrationView, Move
 from simpod.policies.roles.predict import LengthPredictor, Prediction, PredictorView
 from simpod.policies.roles.reference import PolicyRef
@@ -43,6 +44,7 @@ __all__ = [
     "ExpertSlotsView",
     "Floats",
     "Ints",
+    "LeaderView",
     "LengthPredictor",
     "Migration",
     "MigrationView",
@@ -52,6 +54,7 @@ __all__ = [
     "PoolLoad",
     "Prediction",
     "PredictorView",
+    "PrefillLeader",
     "RemoveInstance",
     "Reserving",
     "RouteRequest",

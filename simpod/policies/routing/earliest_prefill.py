@@ -8,7 +8,7 @@ from simpod.policies.roles import Floats, Ints, RouteRequest, RouterView
 
 
 @dataclass(slots=True)
-class CollaborativePrefill:
+class EarliestPrefill:
     """The target that would be done with the request first, by a cost model of prompts.
 
     Cost of a prompt of u uncached and h cached tokens, for tokens and attention: u + u (h + u/2) /
@@ -17,8 +17,9 @@ class CollaborativePrefill:
     the mean cost per token of what was sent to it lately. Of equals, the instance with the least
     to do, then the rank.
 
-    Source: xDeepServe (arXiv:2508.02520), collaborative prefill scheduling: a leader gathers the
-    ranks' states and assigns prompts by a cost model with prefix hits and lengths.
+    Source: the job executor of xDeepServe (arXiv:2508.02520), which places requests by load, cache
+    status and queue of each prefill instance, here with the cost model of its leaders (policies
+    `prefill_leader`, who may give a prompt to another rank of the instance).
     Sees: contents of the prefix caches, prompt tokens queued and computed at every target, what it
     sent itself.
     """
