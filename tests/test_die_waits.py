@@ -195,7 +195,7 @@ def test_loads_of_all_dies_are_those_of_the_fullest() -> None:
     assert tokens.sum(axis=(1, 2)) == pytest.approx(np.full(58, 9 * 2000.0))
     assert LayerLoads.of(tokens).imbalance == pytest.approx(loads(2000.0).imbalance[:58])
     few = loads.slot_tokens(8.0)
-    counts = loads.counts
+    counts, _ = loads.blocks[0]
     expected = counts.placement.table(8.0 * counts.portion * counts.chance, 8.0)
     assert (few > 0.0).mean() == pytest.approx(-np.expm1(-expected).mean(), rel=0.2)
 

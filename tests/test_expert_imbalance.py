@@ -22,6 +22,7 @@ from simpod.cost.expert_imbalance import (
     LayerLoads,
     SparseTimes,
     die_experts_s,
+    fullest_first,
     sparse_times,
 )
 from simpod.cost.kernels.pricer import KernelPricer
@@ -42,7 +43,8 @@ SITE = ExpertSite(hidden_size=7168, inter_size=2048, top_k=8, dtype="int8")
 
 
 def priced(slot_tokens: np.ndarray, tokens_per_die: float = 120.0) -> SparseTimes:
-    return sparse_times(KERNELS, EXCHANGE, SITE, LayerLoads.of(slot_tokens), tokens_per_die)
+    own = np.full(len(slot_tokens), tokens_per_die)
+    return sparse_times(KERNELS, EXCHANGE, SITE, LayerLoads.of(slot_tokens), own)
 
 
 def test_even_loads_leave_nothing_to_wait_for() -> None:
@@ -75,6 +77,13 @@ def test_which_die_is_the_fullest_does_not_matter() -> None:
     assert np.array_equal(first.fullest, again.fullest)
     assert first.mean == pytest.approx(again.mean)
     assert LayerLoads.of(shuffled).mean.sum() == pytest.approx(first.mean.sum())
+
+
+@pytest.mark.parametrize("slots", [1, 2, 3, 7, 9, 32, 33])
+def test_slots_of_a_die_in_order(slots: int) -> None:
+    slot_tokens = np.random.default_rng(slots).integers(0, 6, (3, 40, slots)).astype(float)
+    expected = np.moveaxis(-np.sort(-slot_tokens, axis=-1), -1, 0)
+    assert np.array_equal(fullest_first(slot_tokens), expected)
 
 
 def test_nothing_to_do_is_balanced() -> None:

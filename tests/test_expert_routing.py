@@ -1,14 +1,20 @@
 """Popularity of experts, tokens of each die token by token, and the same from moments."""
 
 import json
-from math import comb
+from math import comb, erfc, sqrt
 from pathlib import Path
 from statistics import NormalDist
 
 import numpy as np
 import pytest
 
-from simpod.cluster.experts.counts import Luck, SlotCounts, binomial_quantiles
+from simpod.cluster.experts.counts import (
+    Luck,
+    SlotCounts,
+    binomial_quantiles,
+    normal_law,
+    normal_quantiles,
+)
 from simpod.cluster.experts.placement import ExpertPlacement, expert_slots, in_order
 from simpod.cluster.experts.routing import (
     BalancedRouting,
@@ -247,13 +253,22 @@ def test_moments_agree_with_drawn_tokens(
     assert np.quantile(fast, 0.99) == pytest.approx(np.quantile(exact, 0.99), rel=0.03)
 
 
+def test_normal_law_and_its_quantiles_from_tables() -> None:
+    z = np.linspace(-7.9, 7.9, 9173)
+    law = np.array([0.5 * erfc(-each / sqrt(2.0)) for each in z.tolist()])
+    assert normal_law(z) == pytest.approx(law, abs=5e-7)
+    assert normal_quantiles(law[z < 6.0]) == pytest.approx(z[z < 6.0], abs=3e-6)
+    assert normal_quantiles(np.array([0.0, 0.5, 1.0])) == pytest.approx([-8.0, 0.0, 8.0])
+
+
 @pytest.mark.parametrize(
     ("tokens", "chance"), [(1, 0.3), (16, 0.3), (40, 0.02), (200, 0.03), (200, 0.9), (5000, 0.1)]
 )
 def test_quantiles_are_those_of_the_binomial_law(tokens: int, chance: float) -> None:
     """Mean and spread at a hundred thousand quantiles; below 8 expected tokens each probability."""
     z = np.array([NormalDist().inv_cdf((i + 0.5) / 100_000) for i in range(100_000)])
-    counts = binomial_quantiles(np.full(len(z), float(tokens)), np.full(len(z), chance), Luck.of(z))
+    luck = Luck.of(np.full(len(z), chance), np.ones(len(z)), z)
+    counts = binomial_quantiles(float(tokens), luck)
     assert counts.mean() == pytest.approx(tokens * chance, rel=2e-3)
     assert counts.std() == pytest.approx(np.sqrt(tokens * chance * (1 - chance)), rel=5e-3)
     assert counts.min() >= 0.0
@@ -265,11 +280,11 @@ def test_quantiles_are_those_of_the_binomial_law(tokens: int, chance: float) -> 
 
 
 def test_more_tokens_give_no_slot_fewer() -> None:
-    luck = Luck.of(np.random.default_rng(0).standard_normal(2000))
     chance = np.random.default_rng(1).uniform(0.0, 0.2, 2000)
+    luck = Luck.of(chance, np.ones(2000), np.random.default_rng(0).standard_normal(2000))
     before = np.zeros(2000)
     for tokens in (1.0, 2.5, 10.0, 30.0, 100.0, 300.0, 1000.0):
-        after = binomial_quantiles(np.full(2000, tokens), chance, luck)
+        after = binomial_quantiles(tokens, luck)
         assert (after >= before - 1.0).all()  # the law is expanded from 8 expected tokens on
         before = after
 
@@ -289,8 +304,8 @@ def test_few_tokens_are_all_there_and_no_slot_has_more(top_k: int, tokens: int) 
 
 
 def test_slots_that_nobody_or_everybody_chooses() -> None:
-    luck = Luck.of(np.zeros(3))
-    counts = binomial_quantiles(np.array([10.0, 10.0, 0.0]), np.array([0.0, 1.0, 0.5]), luck)
+    luck = Luck.of(np.array([0.0, 1.0, 0.5]), np.array([1.0, 1.0, 0.0]), np.zeros(3))
+    counts = binomial_quantiles(10.0, luck)
     assert counts.tolist() == [0.0, 10.0, 0.0]
 
 

@@ -54,8 +54,9 @@ def leads_of(die_tokens: Floats) -> Floats:
     ahead of the mean die on average, as a share of the fullest's lead; 1 of the fullest itself.
     """
     counts = counts_of(die_tokens.shape[-1])
-    ahead = -np.sort(-die_tokens, axis=-1) - die_tokens.mean(axis=-1, keepdims=True)
-    means = np.add.accumulate(ahead, axis=-1)[:, counts - 1] / counts
+    first = die_tokens.shape[-1] - counts[::-1]  # of the fullest ones, in ascending order
+    between = np.add.reduceat(np.sort(die_tokens, axis=-1), first, axis=-1)[:, ::-1]
+    means = between.cumsum(axis=-1) / counts - die_tokens.mean(axis=-1, keepdims=True)
     leads = np.maximum(means, 0.0) / np.maximum(means[:, :1], TINY)
     leads[:, 0] = 1.0  # also where all have as much, of which one may take longer all the same
     return np.asarray(leads)

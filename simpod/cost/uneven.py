@@ -6,6 +6,7 @@ from simpod.cost import operators as op
 from simpod.cost.expert_imbalance import (
     DieTimes,
     ExpertSite,
+    LayerLoads,
     LoadModel,
     SparseTimes,
     die_times,
@@ -77,19 +78,24 @@ class UnevenExperts:
         late [counts]: of `sparse_times`.
         """
         points = chosen_points(group_tokens)
-        priced = np.array([self._one(tokens, late) for tokens in points.tolist()])
-        columns = priced.reshape(len(points), -1).T
-        found = np.array([np.interp(group_tokens, points, column) for column in columns])
-        own, mtp = found.reshape(2, 4, -1)
+        columns = self._priced(points, late).columns
+        of_points = columns.reshape(len(columns), len(points), -1)
+        means = by_kind(of_points, self._loads.num_layers, self._mtp)
+        own, mtp = (
+            np.array([np.interp(group_tokens, points, row) for row in kind]) for kind in means
+        )
         return own, mtp
 
-    def rows(self, group_tokens: float, late: Floats | None = None) -> SparseTimes:
+    def rows(self, group_tokens: float) -> SparseTimes:
         """Of each layer and step that the model of loads gives."""
-        tokens = max(group_tokens, 1.0)
-        loads = self._loads(tokens)
-        return sparse_times(
-            self._kernels, self._exchange, self._site, loads, tokens / self._dies, late
-        )
+        return self._priced(np.array([group_tokens]), None)
+
+    def _priced(self, group_tokens: Floats, late: Floats | None) -> SparseTimes:
+        """The same for tokens [n], one after the other."""
+        tokens = np.maximum(group_tokens, 1.0)
+        loads = LayerLoads.joined([self._loads(count) for count in tokens.tolist()])
+        own = np.repeat(tokens / self._dies, len(loads.mean) // len(tokens))
+        return sparse_times(self._kernels, self._exchange, self._site, loads, own, late)
 
     def dies(self, group_tokens: float) -> DieTimes:
         """Of each layer and die in one step; raises InvariantError where dies send nothing."""
@@ -102,7 +108,3 @@ class UnevenExperts:
     def means(self, times: SparseTimes) -> tuple[Floats, Floats]:
         """Dispatch, experts, combine and wait [4] of a layer of the model, and of one of MTP."""
         return by_kind(times.columns, self._loads.num_layers, self._mtp)
-
-    def _one(self, group_tokens: float, late: Floats | None) -> tuple[Floats, Floats]:
-        """[4] each, as `layer_s`."""
-        return self.means(self.rows(group_tokens, late))
