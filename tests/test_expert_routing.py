@@ -1,20 +1,14 @@
 """Popularity of experts, tokens of each die token by token, and the same from moments."""
 
 import json
-from math import comb, erfc, sqrt
+from math import comb
 from pathlib import Path
 from statistics import NormalDist
 
 import numpy as np
 import pytest
 
-from simpod.cluster.experts.counts import (
-    Luck,
-    SlotCounts,
-    binomial_quantiles,
-    normal_law,
-    normal_quantiles,
-)
+from simpod.cluster.experts.counts import Luck, SlotCounts, binomial_quantiles
 from simpod.cluster.experts.placement import ExpertPlacement, expert_slots, in_order
 from simpod.cluster.experts.routing import (
     BalancedRouting,
@@ -251,14 +245,6 @@ def test_moments_agree_with_drawn_tokens(
     assert abs(fast.mean() - exact.mean()) <= max(0.01 * exact.mean(), error)
     assert error < 0.02 * exact.mean()  # the comparison is sharp
     assert np.quantile(fast, 0.99) == pytest.approx(np.quantile(exact, 0.99), rel=0.03)
-
-
-def test_normal_law_and_its_quantiles_from_tables() -> None:
-    z = np.linspace(-7.9, 7.9, 9173)
-    law = np.array([0.5 * erfc(-each / sqrt(2.0)) for each in z.tolist()])
-    assert normal_law(z) == pytest.approx(law, abs=5e-7)
-    assert normal_quantiles(law[z < 6.0]) == pytest.approx(z[z < 6.0], abs=3e-6)
-    assert normal_quantiles(np.array([0.0, 0.5, 1.0])) == pytest.approx([-8.0, 0.0, 8.0])
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,14 @@ from simpod.cost.expert_imbalance import (
     LoadModel,
     SparseTimes,
     die_times,
+    hit_tokens_of,
     kept,
     sparse_times,
 )
 from simpod.cost.gather_exchange import AnyExchange
 from simpod.cost.kernels.pricer import KernelPricer
 from simpod.cost.layout import Layout
+from simpod.cost.stragglers import VaryingDies
 from simpod.cost.work import Floats
 from simpod.errors import InvariantError
 from simpod.model.spec import ModelSpec
@@ -65,20 +67,23 @@ class UnevenExperts:
             top_k=work.top_k,
             dtype=op.part_dtype(model, "experts", layout.weight_dtype),
         )
+        self._hit_tokens = hit_tokens_of(kernels, exchange, self._site)
 
     @property
     def is_drawn(self) -> bool:
         """Each step has loads of its own."""
         return self._loads.is_drawn
 
-    def layer_s(self, group_tokens: Floats, late: Floats | None = None) -> tuple[Floats, Floats]:
+    def layer_s(
+        self, group_tokens: Floats, varying: VaryingDies | None = None
+    ) -> tuple[Floats, Floats]:
         """Dispatch, experts, combine and wait for the slowest die [4, n], for tokens [n]; the same
         of an MTP layer.
 
-        late [counts]: of `sparse_times`.
+        varying: of `sparse_times`.
         """
         points = chosen_points(group_tokens)
-        columns = self._priced(points, late).columns
+        columns = self._priced(points, varying).columns
         of_points = columns.reshape(len(columns), len(points), -1)
         means = by_kind(of_points, self._loads.num_layers, self._mtp)
         own, mtp = (
@@ -90,12 +95,12 @@ class UnevenExperts:
         """Of each layer and step that the model of loads gives."""
         return self._priced(np.array([group_tokens]), None)
 
-    def _priced(self, group_tokens: Floats, late: Floats | None) -> SparseTimes:
+    def _priced(self, group_tokens: Floats, varying: VaryingDies | None) -> SparseTimes:
         """The same for tokens [n], one after the other."""
         tokens = np.maximum(group_tokens, 1.0)
-        loads = LayerLoads.joined([self._loads(count) for count in tokens.tolist()])
+        loads = LayerLoads.joined([self._loads(n, self._hit_tokens) for n in tokens.tolist()])
         own = np.repeat(tokens / self._dies, len(loads.mean) // len(tokens))
-        return sparse_times(self._kernels, self._exchange, self._site, loads, own, late)
+        return sparse_times(self._kernels, self._exchange, self._site, loads, own, varying)
 
     def dies(self, group_tokens: float) -> DieTimes:
         """Of each layer and die in one step; raises InvariantError where dies send nothing."""

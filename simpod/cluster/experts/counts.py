@@ -12,14 +12,13 @@ the same luck: the binomial law itself while few are expected, its expansion by 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import erfc, sqrt
-from statistics import NormalDist
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from simpod.cluster.experts.placement import ExpertPlacement
+from simpod.cost.normal_law import TINY, normal_law, normal_quantiles
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -33,44 +32,6 @@ FEW_IN_ALL: Final = 64.0
 and 1 would lose all tokens of some layers, and give a slot of others more than there are."""
 PART_SLOTS: Final = 8192
 """Slots whose counts are taken together: what that needs stays in a core's cache."""
-TINY: Final = 1e-300
-"""Instead of a divisor of 0."""
-
-FARTHEST: Final = 8.0
-"""Normal numbers beyond it, 1e-15 of all, count as it."""
-STEPS: Final = 4000
-"""Of either table below; between its entries, 3e-6 off at most."""
-NORMAL_LAW: Final = np.array(
-    [0.5 * erfc(-z / sqrt(2.0)) for z in np.linspace(-FARTHEST, FARTHEST, STEPS + 1).tolist()]
-)
-LOG_ODDS: Final = -float(np.log(NORMAL_LAW[0]))
-_UPPER: Final = np.array(
-    [
-        -NormalDist().inv_cdf(1.0 / (1.0 + np.exp(y)))
-        for y in np.linspace(0.0, LOG_ODDS, STEPS // 2 + 1)
-    ]
-)
-NORMAL_QUANTILES: Final = np.concatenate([-_UPPER[:0:-1], _UPPER])
-"""By the logarithm of the odds of a share, in which they are nearly straight."""
-
-
-def between(table: Floats, where: Floats) -> Floats:
-    """Of a table over [-1, 1] in even steps, linear between them and constant beyond."""
-    place = (np.minimum(np.maximum(where, -1.0), 1.0) + 1.0) * (STEPS / 2)
-    left = np.minimum(place.astype(np.int64), STEPS - 1)
-    low = table.take(left)
-    return np.asarray(low + (place - left) * (table.take(left + 1) - low))
-
-
-def normal_law(z: Floats) -> Floats:
-    """Share of normal numbers below z."""
-    return between(NORMAL_LAW, z / FARTHEST)
-
-
-def normal_quantiles(share: Floats) -> Floats:
-    """Normal number below which there is such a share."""
-    odds = np.maximum(share, TINY) / np.maximum(1.0 - share, TINY)
-    return between(NORMAL_QUANTILES, np.log(odds) / LOG_ODDS)
 
 
 def odds_of(chance: Floats) -> Floats:

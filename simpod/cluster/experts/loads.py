@@ -61,9 +61,11 @@ class MomentLoads:
         """Of the placement."""
         return self.placement.num_layers
 
-    def __call__(self, group_tokens: float) -> LayerLoads:
+    def __call__(self, group_tokens: float, hit_tokens: float = 0.0) -> LayerLoads:
         """[DRAWS x num_layers]."""
-        return LayerLoads.joined([LayerLoads.of(block) for block in self._drawn(group_tokens)])
+        return LayerLoads.joined(
+            [LayerLoads.of(block, hit_tokens) for block in self._drawn(group_tokens)]
+        )
 
     def slot_tokens(self, group_tokens: float) -> Floats:
         """[num_layers, num_dies, slots of a die] of the first of these steps."""
@@ -107,9 +109,9 @@ class StepLoads:
         """Of the placement."""
         return self.placement.num_layers
 
-    def __call__(self, group_tokens: float) -> LayerLoads:
+    def __call__(self, group_tokens: float, hit_tokens: float = 0.0) -> LayerLoads:
         """[num_layers]: of the next step, which has so many tokens."""
-        return LayerLoads.of(self.slot_tokens(group_tokens))
+        return LayerLoads.of(self.slot_tokens(group_tokens), hit_tokens)
 
     def slot_tokens(self, group_tokens: float) -> Floats:
         """[num_layers, num_dies, slots of a die]: of the next step."""
