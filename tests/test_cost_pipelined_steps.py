@@ -24,7 +24,14 @@ from simpod.cost.parts import PartCosts
 from simpod.cost.semantics import SEMANTICS
 from simpod.cost.split_step import ExpertSide, SplitStepPricer, exposed
 from simpod.cost.step_parts import COMBINE_WAIT, DISPATCH_WAIT
-from simpod.cost.stragglers import Arrivals, SlowestRanks, leads_of, slowest_of
+from simpod.cost.stragglers import (
+    Arrivals,
+    SlowestRanks,
+    group_sizes,
+    last_of,
+    leads_of,
+    slowest_of,
+)
 from simpod.errors import ConfigError
 from simpod.records.columns import STEP_PARTS
 from tests.cost_examples import DEEPSEEK_R1, LLAMA_70B
@@ -89,7 +96,7 @@ def test_skew_shows_as_wait_for_the_fullest_die() -> None:
 def test_loads_are_drawn_once() -> None:
     loads = loads_of(CorrelatedRouting())
     first, again = loads(1000.0), loads(1000.0)
-    assert np.array_equal(first.fullest, again.fullest)
+    assert np.array_equal(first.busy, again.busy)
     assert (first.imbalance >= 1.0).all()
     assert loads(8000.0).imbalance.mean() < first.imbalance.mean()  # chance matters less
 
@@ -360,7 +367,37 @@ def test_the_law_of_ranks_that_are_alike_ends_with_what_is_asked() -> None:
 
 def test_the_fullest_die_leads_by_its_whole_lead() -> None:
     leads = leads_of(np.array([[4.0, 2.0, 1.0, 1.0], [3.0, 3.0, 3.0, 3.0]]))
-    assert leads.tolist() == [[1.0, 0.5, 0.0], [1.0, 0.0, 0.0]]
+    assert leads.tolist() == [[1.0, 0.0, -0.5], [1.0, 0.0, 0.0]]
+    alike = leads_of(np.full((1, 288), 0.1))  # whose sums round
+    assert np.abs(alike[0, 1:]).max() < 1e-3
+
+
+@pytest.mark.parametrize("num_ranks", [288, 72])
+@pytest.mark.parametrize("lasting", [0.0, 0.3, 1.0, 3.0])
+@pytest.mark.parametrize("law", ["normal", "exponential", "one in ten"])
+def test_the_last_of_dies_that_differ_throughout_and_at_random(law, lasting, num_ranks) -> None:
+    """Wherever the dies of a rank, which vary together, may lie among the others."""
+    rng = np.random.default_rng(0)
+    laws = {
+        "normal": rng.standard_normal(288),
+        "exponential": rng.exponential(1.0, 288),
+        "one in ten": 3.0 * (np.arange(288) % 10 == 0),
+    }
+    ahead = lasting * laws[law]
+    drawn = []
+    for _ in range(40):
+        late = np.repeat(rng.standard_normal((50, num_ranks)), 288 // num_ranks, axis=1)
+        drawn.append((rng.permutation(ahead) + late).max(axis=1).mean() - ahead.mean())
+    leads = leads_of(10.0 + ahead[np.newaxis])
+    lead = ahead.max() - ahead.mean()
+    (found,) = last_of(lead * leads, np.ones((1, 1)), group_sizes(288, num_ranks))
+    assert found == pytest.approx(np.mean(drawn), rel=0.04 if law == "one in ten" else 0.015)
+
+
+def test_how_many_dies_vary_by_themselves() -> None:
+    assert group_sizes(8, 8).tolist() == [1.0, 1.0, 2.0, 4.0]
+    assert group_sizes(8, 1) == pytest.approx([1.0, 0.0, 0.0, 0.0])
+    assert group_sizes(4, 2) == pytest.approx([1.0, 2.0 / 3.0, 1.0 / 3.0])  # 1 of 3 is its partner
 
 
 def test_ranks_wait_for_slow_kernels_and_the_law_still_holds() -> None:

@@ -22,12 +22,16 @@ from simpod.cost.expert_imbalance import (
     LayerLoads,
     SparseTimes,
     die_experts_s,
+    die_times,
+    fullest_first,
+    hit_tokens_of,
     sparse_times,
 )
 from simpod.cost.kernels.pricer import KernelPricer
 from simpod.cost.layout import Layout
 from simpod.cost.parts import PartCosts
 from simpod.cost.semantics import SEMANTICS
+from simpod.cost.stragglers import VaryingDies, group_sizes
 from simpod.policies.expert_optimum import load_bound
 from simpod.policies.expert_packing import fullest_die
 from simpod.policies.experts.eplb import Eplb
@@ -42,7 +46,8 @@ SITE = ExpertSite(hidden_size=7168, inter_size=2048, top_k=8, dtype="int8")
 
 
 def priced(slot_tokens: np.ndarray, tokens_per_die: float = 120.0) -> SparseTimes:
-    return sparse_times(KERNELS, EXCHANGE, SITE, LayerLoads.of(slot_tokens), tokens_per_die)
+    own = np.full(len(slot_tokens), tokens_per_die)
+    return sparse_times(KERNELS, EXCHANGE, SITE, LayerLoads.of(slot_tokens), own)
 
 
 def test_even_loads_leave_nothing_to_wait_for() -> None:
@@ -72,13 +77,45 @@ def test_which_die_is_the_fullest_does_not_matter() -> None:
     shuffled = np.random.default_rng(1).permuted(slot_tokens, axis=1)
     first = LayerLoads.of(slot_tokens)
     again = LayerLoads.of(slot_tokens[:, ::-1, ::-1])
-    assert np.array_equal(first.fullest, again.fullest)
+    assert np.array_equal(first.busy, again.busy)
+    assert first.imbalance == pytest.approx(again.imbalance)
     assert first.mean == pytest.approx(again.mean)
     assert LayerLoads.of(shuffled).mean.sum() == pytest.approx(first.mean.sum())
 
 
+@pytest.mark.parametrize("slots", [1, 2, 3, 7, 9, 32, 33])
+def test_slots_of_a_die_in_order(slots: int) -> None:
+    slot_tokens = np.random.default_rng(slots).integers(0, 6, (3, 40, slots)).astype(float)
+    expected = np.moveaxis(-np.sort(-slot_tokens, axis=-1), -1, 0)
+    assert np.array_equal(fullest_first(slot_tokens), expected)
+
+
 def test_nothing_to_do_is_balanced() -> None:
     assert LayerLoads.of(np.zeros((1, 4, 2))).imbalance.tolist() == [1.0]
+
+
+@pytest.mark.parametrize("tokens", [8, 32, 100, 1000, 20_000])
+@pytest.mark.parametrize("spread_frac", [0.0, 0.05])
+def test_the_slowest_of_all_dies_is_among_those_priced(tokens: int, spread_frac: float) -> None:
+    """With few tokens it reads most weights; with many, tiles decide among those that have most."""
+    dims = RouterDims(num_layers=58, num_experts=256, top_k=8)
+    slots = expert_slots(num_dies=288, num_experts=256, redundant_slots=288, shared_copies=32)
+    shares = popularity(CorrelatedRouting(log_scale=0.3), dims, np.random.default_rng(1)).at(0.0)
+    placement = ExpertPlacement(slots=slots, experts=in_order(slots, 58))
+    slot_tokens = MomentLoads.of(placement, shares, 3).slot_tokens(tokens)
+    each = die_times(KERNELS, EXCHANGE, SITE, slot_tokens, tokens / 288)
+    through_s = each.dispatch_s + each.experts_s + each.combine_s
+    late = spread_frac * np.random.default_rng(0).standard_normal((20, 58, 288))
+    last_s = (through_s + late * each.experts_s).max(axis=2).mean()
+    hit_tokens = hit_tokens_of(KERNELS, EXCHANGE, SITE)
+    assert 100.0 < hit_tokens < 1000.0
+    loads, own = LayerLoads.of(slot_tokens, hit_tokens), np.full(58, tokens / 288)
+    varying = VaryingDies(spread_frac=spread_frac, sizes=group_sizes(288, 288))
+    times = sparse_times(
+        KERNELS, EXCHANGE, SITE, loads, own, varying if spread_frac > 0.0 else None
+    )
+    within = 0.01 if spread_frac > 0.0 else 0.002
+    assert times.total_s.mean() == pytest.approx(last_s, rel=within)
 
 
 @pytest.mark.parametrize("batch", [8, 96, 192])

@@ -253,7 +253,8 @@ def test_moments_agree_with_drawn_tokens(
 def test_quantiles_are_those_of_the_binomial_law(tokens: int, chance: float) -> None:
     """Mean and spread at a hundred thousand quantiles; below 8 expected tokens each probability."""
     z = np.array([NormalDist().inv_cdf((i + 0.5) / 100_000) for i in range(100_000)])
-    counts = binomial_quantiles(np.full(len(z), float(tokens)), np.full(len(z), chance), Luck.of(z))
+    luck = Luck.of(np.full(len(z), chance), np.ones(len(z)), z)
+    counts = binomial_quantiles(float(tokens), luck)
     assert counts.mean() == pytest.approx(tokens * chance, rel=2e-3)
     assert counts.std() == pytest.approx(np.sqrt(tokens * chance * (1 - chance)), rel=5e-3)
     assert counts.min() >= 0.0
@@ -265,11 +266,11 @@ def test_quantiles_are_those_of_the_binomial_law(tokens: int, chance: float) -> 
 
 
 def test_more_tokens_give_no_slot_fewer() -> None:
-    luck = Luck.of(np.random.default_rng(0).standard_normal(2000))
     chance = np.random.default_rng(1).uniform(0.0, 0.2, 2000)
+    luck = Luck.of(chance, np.ones(2000), np.random.default_rng(0).standard_normal(2000))
     before = np.zeros(2000)
     for tokens in (1.0, 2.5, 10.0, 30.0, 100.0, 300.0, 1000.0):
-        after = binomial_quantiles(np.full(2000, tokens), chance, luck)
+        after = binomial_quantiles(tokens, luck)
         assert (after >= before - 1.0).all()  # the law is expanded from 8 expected tokens on
         before = after
 
@@ -289,8 +290,8 @@ def test_few_tokens_are_all_there_and_no_slot_has_more(top_k: int, tokens: int) 
 
 
 def test_slots_that_nobody_or_everybody_chooses() -> None:
-    luck = Luck.of(np.zeros(3))
-    counts = binomial_quantiles(np.array([10.0, 10.0, 0.0]), np.array([0.0, 1.0, 0.5]), luck)
+    luck = Luck.of(np.array([0.0, 1.0, 0.5]), np.array([1.0, 1.0, 0.0]), np.zeros(3))
+    counts = binomial_quantiles(10.0, luck)
     assert counts.tolist() == [0.0, 10.0, 0.0]
 
 

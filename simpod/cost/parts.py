@@ -19,7 +19,7 @@ from simpod.cost.passes import pass_s
 from simpod.cost.rank_collectives import RankCollectives
 from simpod.cost.semantics import Semantics
 from simpod.cost.step_parts import COMBINE, DISPATCH, EXPERTS, by_part
-from simpod.cost.stragglers import lateness
+from simpod.cost.stragglers import VaryingDies, group_sizes
 from simpod.cost.table import NUM_PARTS
 from simpod.cost.uneven import UnevenExperts
 from simpod.cost.work import Amount, Floats, Product, Work
@@ -242,8 +242,8 @@ class PartCosts:
             return self.experts(group_tokens)
         layout = self.layout
         spread_frac = self.hardware.calibration.decode_kernel_spread_frac
-        late = spread_frac * lateness(layout.dies, layout.dp)
-        return self._sparse_parts(*self._uneven.layer_s(group_tokens, late))
+        varying = VaryingDies(spread_frac=spread_frac, sizes=group_sizes(layout.dies, layout.dp))
+        return self._sparse_parts(*self._uneven.layer_s(group_tokens, varying))
 
     def experts(self, group_tokens: Floats) -> Floats:
         """Routed experts, dispatch and combine of the mean die, for all tokens of the group.

@@ -17,6 +17,7 @@ from simpod.cost.expert_imbalance import (
     LayerLoads,
     LoadModel,
     die_experts_s,
+    hit_tokens_of,
     slowest_experts_s,
 )
 from simpod.cost.kernels.expert_load import uniform_loads
@@ -56,6 +57,7 @@ class PromptStreams:
             top_k=work.top_k,
             dtype=op.part_dtype(model, "experts", layout.weight_dtype),
         )
+        self._hit_tokens = hit_tokens_of(costs.kernels, None, self._site)
         self._num_slots = work.num_slots
         self._sparse = lru_cache(256)(self._sparse_times)
 
@@ -141,8 +143,13 @@ class PromptStreams:
 
     def _layer_loads(self, group_tokens: int) -> LayerLoads:
         if self._loads is not None:
-            return self._loads(float(group_tokens))
+            return self._loads(float(group_tokens), self._hit_tokens)
         work = op.expert_work(self._model, self._layout, np.array([float(group_tokens)]))
         even = uniform_loads(work.group_tokens, work.num_experts, work.top_k, work.num_slots)
         slots = np.full((1, self._num_slots), float(even.pairs.item()) / self._num_slots)
-        return LayerLoads(fullest=slots, mean=slots, mean_hit=np.ones_like(slots))
+        return LayerLoads(
+            busy=slots[:, np.newaxis],
+            most=slots.sum(axis=1),
+            mean=slots,
+            mean_hit=np.ones_like(slots),
+        )

@@ -13,7 +13,14 @@ from simpod.cost.collectives import combine_message_bytes, dispatch_message_byte
 from simpod.cost.exchange.breakdown import ExchangeTime
 from simpod.cost.exchange.shapes import Fabric
 from simpod.cost.exchange.trampoline import SplitShape, sending_s, trampoline_s
-from simpod.cost.expert_imbalance import ExpertSite, LoadModel, kept, slowest_experts_s
+from simpod.cost.expert_imbalance import (
+    ExpertSite,
+    LayerLoads,
+    LoadModel,
+    hit_tokens_of,
+    kept,
+    slowest_experts_s,
+)
 from simpod.cost.kernels.pricer import KernelPricer
 from simpod.cost.launches import PromptLaunches
 from simpod.cost.layout import Layout
@@ -54,6 +61,14 @@ class ExpertSide:
         self._kernels = KernelPricer(hardware, PERSISTENT, is_arranged=True)
         self._fabric = Fabric.of(hardware)
         self._dtype = op.part_dtype(model, "experts", layout.weight_dtype)
+        work = op.expert_work(model, self._experts, np.ones(1))
+        self._site = ExpertSite(
+            hidden_size=work.hidden_size,
+            inter_size=work.inter_size,
+            top_k=work.top_k,
+            dtype=self._dtype,
+        )
+        self._hit_tokens = hit_tokens_of(self._kernels, None, self._site)
         fit = hardware.kernels.exchange.get("xccl_pull")
         if fit is None or not isinstance(fit.constants, PullConstants):
             raise ConfigError(
@@ -91,37 +106,27 @@ class ExpertSide:
         if self.loads is None:
             raise InvariantError("no loads to draw from")
         counts = np.maximum(domain_tokens.ravel(), 1)
-        steps = [self.loads(float(count)) for count in counts.tolist()]
-        imbalance = np.concatenate([loads.imbalance for loads in steps])
-        layers = len(imbalance) // len(steps)
-        experts_s = [slowest_experts_s(self._kernels, self._site(), loads) for loads in steps]
+        loads = LayerLoads.joined([self.loads(float(n), self._hit_tokens) for n in counts.tolist()])
+        imbalance, layers = loads.imbalance, len(loads.mean) // len(counts)
         tokens = np.repeat(counts.astype(np.float64), layers)
         stages = by_part(
             len(tokens),
             a2e=self.hop(tokens, imbalance, to_experts=True).total_s,
-            experts=np.concatenate(experts_s),
+            experts=slowest_experts_s(self._kernels, self._site, loads),
             e2a=self.hop(tokens, imbalance, to_experts=False).total_s,
         )
         return stages.reshape(*domain_tokens.shape, layers, -1)
-
-    def _site(self) -> ExpertSite:
-        work = op.expert_work(self._model, self._experts, np.ones(1))
-        return ExpertSite(
-            hidden_size=work.hidden_size,
-            inter_size=work.inter_size,
-            top_k=work.top_k,
-            dtype=self._dtype,
-        )
 
     def _experts_s(self, tokens: Floats, kind: int) -> tuple[Floats, Floats]:
         """Of the slowest die, and the imbalance: [n] each, means over layers of a kind."""
         if self.loads is None:
             work = op.expert_work(self._model, self._experts, tokens)
             return self._kernels.experts_s(work, self._dtype), np.ones(len(tokens))
-        site, mtp = self._site(), self._layout.mtp_layers
-        found = [self.loads(count) for count in tokens.tolist()]
-        rows = [(slowest_experts_s(self._kernels, site, each), each.imbalance) for each in found]
-        slowest, imbalance = by_kind(np.array(rows), self.loads.num_layers, mtp)[kind].T
+        loads = LayerLoads.joined([self.loads(n, self._hit_tokens) for n in tokens.tolist()])
+        rows = np.array([slowest_experts_s(self._kernels, self._site, loads), loads.imbalance])
+        of_points = rows.reshape(len(rows), len(tokens), -1)
+        kinds = by_kind(of_points, self.loads.num_layers, self._layout.mtp_layers)
+        slowest, imbalance = kinds[kind]
         return slowest, imbalance
 
     def sending_s(self, domain_tokens: Floats) -> Floats:

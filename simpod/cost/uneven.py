@@ -6,15 +6,18 @@ from simpod.cost import operators as op
 from simpod.cost.expert_imbalance import (
     DieTimes,
     ExpertSite,
+    LayerLoads,
     LoadModel,
     SparseTimes,
     die_times,
+    hit_tokens_of,
     kept,
     sparse_times,
 )
 from simpod.cost.gather_exchange import AnyExchange
 from simpod.cost.kernels.pricer import KernelPricer
 from simpod.cost.layout import Layout
+from simpod.cost.stragglers import VaryingDies
 from simpod.cost.work import Floats
 from simpod.errors import InvariantError
 from simpod.model.spec import ModelSpec
@@ -64,32 +67,40 @@ class UnevenExperts:
             top_k=work.top_k,
             dtype=op.part_dtype(model, "experts", layout.weight_dtype),
         )
+        self._hit_tokens = hit_tokens_of(kernels, exchange, self._site)
 
     @property
     def is_drawn(self) -> bool:
         """Each step has loads of its own."""
         return self._loads.is_drawn
 
-    def layer_s(self, group_tokens: Floats, late: Floats | None = None) -> tuple[Floats, Floats]:
+    def layer_s(
+        self, group_tokens: Floats, varying: VaryingDies | None = None
+    ) -> tuple[Floats, Floats]:
         """Dispatch, experts, combine and wait for the slowest die [4, n], for tokens [n]; the same
         of an MTP layer.
 
-        late [counts]: of `sparse_times`.
+        varying: of `sparse_times`.
         """
         points = chosen_points(group_tokens)
-        priced = np.array([self._one(tokens, late) for tokens in points.tolist()])
-        columns = priced.reshape(len(points), -1).T
-        found = np.array([np.interp(group_tokens, points, column) for column in columns])
-        own, mtp = found.reshape(2, 4, -1)
+        columns = self._priced(points, varying).columns
+        of_points = columns.reshape(len(columns), len(points), -1)
+        means = by_kind(of_points, self._loads.num_layers, self._mtp)
+        own, mtp = (
+            np.array([np.interp(group_tokens, points, row) for row in kind]) for kind in means
+        )
         return own, mtp
 
-    def rows(self, group_tokens: float, late: Floats | None = None) -> SparseTimes:
+    def rows(self, group_tokens: float) -> SparseTimes:
         """Of each layer and step that the model of loads gives."""
-        tokens = max(group_tokens, 1.0)
-        loads = self._loads(tokens)
-        return sparse_times(
-            self._kernels, self._exchange, self._site, loads, tokens / self._dies, late
-        )
+        return self._priced(np.array([group_tokens]), None)
+
+    def _priced(self, group_tokens: Floats, varying: VaryingDies | None) -> SparseTimes:
+        """The same for tokens [n], one after the other."""
+        tokens = np.maximum(group_tokens, 1.0)
+        loads = LayerLoads.joined([self._loads(n, self._hit_tokens) for n in tokens.tolist()])
+        own = np.repeat(tokens / self._dies, len(loads.mean) // len(tokens))
+        return sparse_times(self._kernels, self._exchange, self._site, loads, own, varying)
 
     def dies(self, group_tokens: float) -> DieTimes:
         """Of each layer and die in one step; raises InvariantError where dies send nothing."""
@@ -102,7 +113,3 @@ class UnevenExperts:
     def means(self, times: SparseTimes) -> tuple[Floats, Floats]:
         """Dispatch, experts, combine and wait [4] of a layer of the model, and of one of MTP."""
         return by_kind(times.columns, self._loads.num_layers, self._mtp)
-
-    def _one(self, group_tokens: float, late: Floats | None) -> tuple[Floats, Floats]:
-        """[4] each, as `layer_s`."""
-        return self.means(self.rows(group_tokens, late))

@@ -62,9 +62,9 @@ class SeenLoads:
         """[draws x num_layers, num_dies, slots of a die]: all that the step drew."""
         self._slot_tokens, self.num_layers = slot_tokens, num_layers
 
-    def __call__(self, group_tokens: float) -> LayerLoads:
+    def __call__(self, group_tokens: float, hit_tokens: float = 0.0) -> LayerLoads:
         """Whatever the tokens: those that the step had."""
-        return LayerLoads.of(self._slot_tokens)
+        return LayerLoads.of(self._slot_tokens, hit_tokens)
 
     def slot_tokens(self, group_tokens: float) -> Floats:
         """The same, of all dies."""
@@ -79,8 +79,8 @@ class _Recorder:
         self.is_drawn, self.num_layers = loads.is_drawn, loads.num_layers
         self._seen: list[Floats] = []
 
-    def __call__(self, group_tokens: float) -> LayerLoads:
-        return LayerLoads.of(self.slot_tokens(group_tokens))
+    def __call__(self, group_tokens: float, hit_tokens: float = 0.0) -> LayerLoads:
+        return LayerLoads.of(self.slot_tokens(group_tokens), hit_tokens)
 
     def slot_tokens(self, group_tokens: float) -> Floats:
         self._seen.append(self._loads.slot_tokens(group_tokens))

@@ -1,5 +1,6 @@
 """Loads of the experts of a group for any number of tokens: what the price of a step asks for."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import ClassVar, Protocol
 
@@ -16,6 +17,10 @@ Floats = NDArray[np.float64]
 
 DRAWS = 4
 """Steps that a mean is taken over; each has all sparse layers of the model."""
+BLOCK_SLOTS = 32768
+"""Of layers that are drawn together: arrays of more slots leave the cache, smaller ones cost more
+calls.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -25,9 +30,8 @@ class MomentLoads:
     is_drawn: ClassVar[bool] = False
 
     placement: ExpertPlacement
-    counts: SlotCounts
-    """Of the layers of all steps, one step after the other."""
-    luck: Luck
+    blocks: tuple[tuple[SlotCounts, Luck], ...]
+    """Layers of all steps, one step after the other, in blocks."""
 
     @classmethod
     def of(
@@ -37,28 +41,38 @@ class MomentLoads:
 
         Steps are pairs of opposite deviations, so that few of them have the right mean.
         """
-        rng = np.random.default_rng([seed, 1])
+        rng, of_luck = np.random.default_rng([seed, 1]), np.random.default_rng(seed)
         popular: list[Floats] = []
         for _ in range(DRAWS // 2):
             deviations = step_log_scale * rng.standard_normal(shares.shape)
             popular += [of_step(shares, deviations), of_step(shares, -deviations)]
-        each = replace(placement, experts=np.tile(placement.experts, (DRAWS, 1)))
-        counts = SlotCounts.of(each, np.concatenate(popular))
-        luck = counts.luck(np.random.default_rng(seed))
-        return cls(placement=placement, counts=counts, luck=luck)
+        experts, of_each = np.tile(placement.experts, (DRAWS, 1)), np.concatenate(popular)
+        count = -(-experts.size // BLOCK_SLOTS)
+        counts = [
+            SlotCounts.of(replace(placement, experts=rows), own)
+            for rows, own in zip(
+                np.array_split(experts, count), np.array_split(of_each, count), strict=True
+            )
+        ]
+        return cls(placement=placement, blocks=tuple((each, each.luck(of_luck)) for each in counts))
 
     @property
     def num_layers(self) -> int:
         """Of the placement."""
         return self.placement.num_layers
 
-    def __call__(self, group_tokens: float) -> LayerLoads:
+    def __call__(self, group_tokens: float, hit_tokens: float = 0.0) -> LayerLoads:
         """[DRAWS x num_layers]."""
-        return LayerLoads.of(self.counts.sample(group_tokens, self.luck))
+        return LayerLoads.joined(
+            [LayerLoads.of(block, hit_tokens) for block in self._drawn(group_tokens)]
+        )
 
     def slot_tokens(self, group_tokens: float) -> Floats:
         """[num_layers, num_dies, slots of a die] of the first of these steps."""
-        return self.counts.sample(group_tokens, self.luck)[: self.num_layers]
+        return np.concatenate(list(self._drawn(group_tokens)))[: self.num_layers]
+
+    def _drawn(self, group_tokens: float) -> Iterator[Floats]:
+        return (counts.sample(group_tokens, luck) for counts, luck in self.blocks)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -95,9 +109,9 @@ class StepLoads:
         """Of the placement."""
         return self.placement.num_layers
 
-    def __call__(self, group_tokens: float) -> LayerLoads:
+    def __call__(self, group_tokens: float, hit_tokens: float = 0.0) -> LayerLoads:
         """[num_layers]: of the next step, which has so many tokens."""
-        return LayerLoads.of(self.slot_tokens(group_tokens))
+        return LayerLoads.of(self.slot_tokens(group_tokens), hit_tokens)
 
     def slot_tokens(self, group_tokens: float) -> Floats:
         """[num_layers, num_dies, slots of a die]: of the next step."""

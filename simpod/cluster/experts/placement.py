@@ -163,17 +163,16 @@ class ExpertPlacement:
         The last column is the copy of the shared expert, if there are any; `tokens` of the group.
         """
         slots = self.slots
-        ends = np.cumsum(slots.slots_of_die)
-        column = np.arange(slots.num_slots) - np.repeat(
-            ends - slots.slots_of_die, slots.slots_of_die
-        )
+        first = np.searchsorted(slots.die_of_slot, np.arange(slots.num_dies))
         has_shared = int(len(slots.shared_dies) > 0)
-        width = int(slots.slots_of_die.max()) + has_shared
-        found = np.zeros((len(slot_values), slots.num_dies, width))
-        found[:, slots.die_of_slot, column] = slot_values
+        place = np.full((int(slots.slots_of_die.max()) + has_shared, slots.num_dies), -1)
+        column = np.arange(slots.num_slots) - first[slots.die_of_slot]
+        place[column, slots.die_of_slot] = np.arange(slots.num_slots)
+        none = np.zeros((len(slot_values), 1))
+        found = np.concatenate([slot_values, none], axis=1).take(place, axis=1)
         if has_shared:
-            found[:, :, -1] = self.shared_tokens(tokens)
-        return found
+            found[:, -1] = self.shared_tokens(tokens)
+        return found.swapaxes(1, 2)
 
     def without(self, changed: NDArray[np.bool_]) -> "ExpertPlacement":
         """The same while the slots in `changed` [num_layers, num_slots] are out of service."""
