@@ -16,7 +16,7 @@ from cost_examples import (
 from simpod.config import load_experiment, load_hardware
 from simpod.cost import Batch, Layout, StepPricer
 from simpod.cost.graphs import ANY_BATCH, SGLANG_GRAPHS, TRTLLM_GRAPHS, VLLM_GRAPHS
-from simpod.cost.operators import step_kernels, step_pieces
+from simpod.cost.launches import step_kernels, step_pieces
 from simpod.cost.pricer import step_pricer
 from simpod.cost.semantics import SEMANTICS
 from simpod.errors import ConfigError

@@ -57,9 +57,12 @@ def test_layers_on_engines_by_hand(core: float, vector: float, link: float, seco
 
 
 def test_micro_batches_gain_what_was_measured() -> None:
-    """CloudMatrix-Infer 5.4.1: a layer takes 24 % less, with prompts of 4,096 tokens."""
+    """CloudMatrix-Infer 5.4.1: 23 to 31 % more tokens a second, and a layer takes 24 % less with
+    prompts of 4,096 tokens.
+    """
     one, two = price(prompts(), 1), price(prompts(), 2)
-    assert 1.0 - two.base_s / one.base_s == pytest.approx(0.24, abs=0.005)
+    assert 1.23 < one.base_s / two.base_s < 1.31
+    assert 1.0 - two.base_s / one.base_s == pytest.approx(0.24, abs=0.01)
     for prices in (one, two):
         assert prices.parts().sum() == pytest.approx(prices.base_s)
         assert (prices.parts() >= 0.0).all()

@@ -10,9 +10,11 @@ from simpod.config import load_hardware
 from simpod.cost import Batch, Layout, StepPrices, step_pricer
 from simpod.cost import operators as op
 from simpod.cost.kernels.pricer import KernelPricer
+from simpod.cost.layer_passes import layer_passes
 from simpod.cost.memory import plan_memory
 from simpod.cost.memory_rules import MemoryLimits
 from simpod.cost.rank_collectives import RankCollectives
+from simpod.cost.semantics import CLOUDMATRIX_INFER
 from simpod.cost.step_parts import HEAD_EXCHANGE, LATENT_GATHER
 from simpod.records.columns import STEP_PARTS
 
@@ -62,9 +64,11 @@ def test_operations_of_all_dies_are_those_of_one(tp: int) -> None:
     for operator in (op.attention_projections, op.dense_ffn, op.shared_experts):
         whole = total_flops(operator(model, ONE, TOKENS))
         assert tp * total_flops(operator(model, staged(tp), TOKENS)) == whole, operator
-    passes = (op.layer_elementwise(model, layout, TOKENS) for layout in (ONE, staged(tp)))
-    whole_pass, own_pass = passes
-    assert tp * own_pass.flops == pytest.approx(whole_pass.flops, rel=1e-12)
+    whole_flops, own_flops = (
+        sum(work.flops for work in layer_passes(model, layout, TOKENS, CLOUDMATRIX_INFER))
+        for layout in (ONE, staged(tp))
+    )
+    assert tp * own_flops == pytest.approx(whole_flops, rel=1e-12)
     tensor = replace(staged(tp), attention_parallelism="tensor")
     copied = 2 * TOKENS * 7168 * (1536 + 576) * (tp - 1)
     cut = total_flops(op.attention_projections(model, tensor, TOKENS))
@@ -73,9 +77,12 @@ def test_operations_of_all_dies_are_those_of_one(tp: int) -> None:
 
 def test_passes_move_each_byte_once_but_for_copies_of_the_cache() -> None:
     """Every die of a rank holds, and so writes, the latents of all its tokens."""
-    one, four = (op.layer_elementwise(DEEPSEEK_R1, x, TOKENS) for x in (ONE, staged(4)))
+    one, four = (
+        sum(work.hbm_bytes for work in layer_passes(DEEPSEEK_R1, x, TOKENS, CLOUDMATRIX_INFER))
+        for x in (ONE, staged(4))
+    )
     copies = 3 * TOKENS * 576 * 2
-    assert 4 * four.hbm_bytes == pytest.approx(one.hbm_bytes + copies, rel=1e-12)
+    assert 4 * four == pytest.approx(one + copies, rel=1e-12)
 
 
 def test_an_odd_token_is_on_the_fullest_die() -> None:

@@ -143,7 +143,7 @@ def test_every_key_of_an_experiment_is_documented() -> None:
     sections = generator().SECTIONS.values()
     shown = {name for names in sections for name in names} | set(generator().TRACES)
     elsewhere = {"ModelSpec", "AttentionSpec", "MoeSpec", "HardwareProfile", "DieSpec"}
-    elsewhere |= {"PlaneSpec", "HostSpec", "Calibration"}  # model and hardware files
+    elsewhere |= {"PlaneSpec", "HostSpec", "Calibration", "PassRates"}  # model and hardware files
     elsewhere |= {"TopologySpec", "WiringSpec", "TransferLaw"}
     for fit, constants in generator().kernel_definitions().values():  # docs/kernels.md
         shown |= {"KernelFits", fit, *constants}

@@ -181,50 +181,6 @@ def resident_projection(model: ModelSpec, layout: Layout, tokens: Amount) -> tup
     return (product(tokens, Matrix(a.kv_lora_rank, up), dtype),)
 
 
-def layer_elementwise(
-    model: ModelSpec, layout: Layout, tokens: Amount, *, is_fused: bool = False
-) -> Pass:
-    """Two fused add-norms, rotary embedding, the write into the cache; 8-bit: two quantisations.
-
-    Norms of queries and keys are a kernel each. is_fused: products before attention are one kernel
-    with the quantisation of their input and the rotation of queries, at its end; keys are rotated
-    and cached beside the products (CANN's MlaPrologV3).
-
-    A fused add-norm reads input and residual and writes both: 4 passes over the hidden state.
-    Quantising reads 16 bits and writes 8, of the hidden state and of what heads give.
-    Staged: queries and the write into the cache are of all `tokens`, the rest of the die's own.
-    """
-    a = model.attention
-    queries = heads_per_die(a, layout.tp) * a.head_dim
-    keys = kv_heads_per_die(a, layout.tp) * a.head_dim
-    if a.kind == "mla":
-        queries = heads_per_die(a, layout.tp) * a.qk_rope_head_dim
-        keys = a.qk_rope_head_dim + a.kv_lora_rank
-    cached = kv_elements_per_die(a, layout.tp) * BYTES_PER_ELEMENT[layout.kv_dtype]
-    if is_fused:
-        keys, cached = 0, 0.0
-    own, rotated = tokens, queries + keys
-    flops: Amount = 0.0
-    hbm_bytes: Amount = 0.0
-    if layout.is_staged:
-        own, rotated = own_tokens(layout, tokens), keys
-        flops = tokens * float(ROPE_FLOPS * queries)
-        hbm_bytes = tokens * (2 * queries * BF16_BYTES + cached)
-        cached = 0.0
-    elements = 8 * model.hidden_size + 2 * rotated
-    is_quantised = input_bytes(layout.weight_dtype) == 1.0
-    heads = a.num_heads if layout.is_staged else heads_per_die(a, layout.tp)
-    inputs = model.hidden_size + heads * a.value_dim if is_quantised else 0
-    kernels = (2 if is_fused else 4) + (2 if a.has_qk_norm else 0)
-    if is_quantised:
-        kernels += 1 if is_fused else 2
-    return Pass(
-        flops=own * (2.0 * NORM_FLOPS * model.hidden_size + ROPE_FLOPS * rotated) + flops,
-        hbm_bytes=own * (elements * BF16_BYTES + inputs * (BF16_BYTES + 1.0) + cached) + hbm_bytes,
-        kernels=kernels,
-    )
-
-
 def gated_ffn(
     tokens: Amount, hidden: int, intermediate: int, dtype: str
 ) -> tuple[Product, Pass, Product]:
@@ -345,29 +301,3 @@ def sampling(model: ModelSpec, rows: Amount) -> Pass:
 def mtp_join(model: ModelSpec, tokens: Amount) -> Product:
     """The MTP layer's product of [embedding, hidden state] by [2 * hidden, hidden], in bf16."""
     return product(tokens, Matrix(2 * model.hidden_size, model.hidden_size))
-
-
-EXPERT_KERNELS = 7  # sort, permute, quantise, gate and up, activation, down, sum
-ATTENTION_KERNELS = 2  # write into the cache, attend
-MLA_KERNELS = 8  # split, rotate and join queries and latents; quantise the input of each product
-
-
-def step_pieces(model: ModelSpec) -> int:
-    """What is launched of a step that runs as graphs between attentions: those, and attention."""
-    return model.num_layers * (ATTENTION_KERNELS + 1)
-
-
-def step_kernels(model: ModelSpec, layout: Layout) -> int:
-    """Kernels that a step of the main model launches on each die."""
-    passes = layer_elementwise(model, layout, 1.0).kernels
-    reduces = 2 if layout.tp > 1 else 0  # staged: a gather and an exchange
-    layer = len(attention_matrices(model, layout.tp)) + ATTENTION_KERNELS + passes + reduces
-    layer += MLA_KERNELS if model.attention.kind == "mla" else 0
-    dense = len(dense_ffn(model, layout, 1.0))
-    sparse = EXPERT_KERNELS + len(router(model, 1.0)) + len(shared_experts(model, layout, 1.0))
-    exchanges = 2 if layout.has_tokens_apart else 0
-    return (
-        model.num_layers * layer
-        + model.num_dense_layers * dense
-        + model.num_moe_layers * (sparse + exchanges)
-    )

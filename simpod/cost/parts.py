@@ -14,8 +14,9 @@ from simpod.cost.collectives import meets_in_layers
 from simpod.cost.expert_imbalance import DieTimes, LoadModel
 from simpod.cost.gather_exchange import GatherExchange, exchange_of
 from simpod.cost.kernels.pricer import AttentionSite, KernelPricer
+from simpod.cost.layer_passes import expert_sum, layer_passes, prompt_copies
 from simpod.cost.layout import Layout
-from simpod.cost.passes import pass_s
+from simpod.cost.passes import pass_s, passes_s
 from simpod.cost.rank_collectives import RankCollectives
 from simpod.cost.semantics import Semantics
 from simpod.cost.step_parts import COMBINE, DISPATCH, EXPERTS, by_part
@@ -126,7 +127,12 @@ class PartCosts:
             return self._full_layers * one(0)
         again = op.resident_projection(self.model, self.layout, num_seqs * resident_tokens)
         again_s = np.where(resident_tokens > 0.0, self._price(again), 0.0)
-        return self._full_layers * (one(0) + again_s) + self._window_layers_s(one)
+        attention_s = self._full_layers * (one(0) + again_s) + self._window_layers_s(one)
+        if not self.semantics.copies_heads:
+            return attention_s
+        tokens, context = num_seqs * query_tokens, num_seqs * (query_tokens + resident_tokens)
+        copies = prompt_copies(self.model, self.layout, tokens, context)
+        return attention_s + self.num_layers * self._price(copies)
 
     def _site(self, window: int) -> AttentionSite:
         attention, tp = self.model.attention, self.layout.tp
@@ -184,8 +190,10 @@ class PartCosts:
         """Of one layer, but for the gate and the experts."""
 
         def one(is_fused: bool) -> Amount:
-            passes = op.layer_elementwise(self.model, self.layout, tokens, is_fused=is_fused)
-            return self._price((passes,))
+            passes = layer_passes(
+                self.model, self.layout, tokens, self.semantics, is_fused=is_fused
+            )
+            return passes_s(self.hardware, passes, self.semantics.launch_frac)
 
         return self._fused_if_few(one, tokens)
 
@@ -228,7 +236,10 @@ class PartCosts:
         """Of one sparse layer: a rank's gate, and its shared experts where it has them itself."""
         shared = op.shared_experts(self.model, self.layout, tokens)
         own = op.own_tokens(self.layout, tokens)
-        return self._price(shared) + self._price(op.router(self.model, own))
+        gate_s = self._price(shared) + self._price(op.router(self.model, own))
+        if not self.semantics.copies_heads:
+            return gate_s
+        return gate_s + self._price(expert_sum(self.model, self.layout, own))
 
     def gate(self, tokens: Floats) -> Floats:
         """What `tokens` leaves out when the gate is apart."""

@@ -52,6 +52,14 @@ class Semantics:
     fuses_prolog: bool = False
     """mla: products, norms and rotation before attention are one kernel with the write into the
     cache."""
+    norms_apart: bool = False
+    """Norms between projections and attention (mla: of the queries' latent, then quantised; gqa: of
+    queries and keys) are kernels that read and write what they norm, not part of others."""
+    quantises_twice: bool = False
+    """The hidden state is quantised for each of mla's two down-projections."""
+    copies_heads: bool = False
+    """Queries, keys and values are cut apart by copies, and so are attention's results and those of
+    routed and shared experts joined."""
     exchange: str = "xccl_pull"
     """Kernel of dispatch and combine, where a profile has several of one kind."""
     absorbs_prefill: bool = False
@@ -80,6 +88,7 @@ FLOWSERVE: Final = Semantics(
     launch_skew_s=1.0e-3,
     arranges_rows=True,
     fuses_prolog=True,
+    norms_apart=True,
 )
 
 CLOUDMATRIX_INFER: Final = replace(
@@ -151,17 +160,21 @@ SEMANTICS: Final[Mapping[str, Semantics]] = {
             CLOUDMATRIX_INFER,
             name="cann-recipes",
             source="CANN's recipes (cann-recipes-infer): the same operators, those of a decode step"
-            " in one SuperKernel, which leaves 43 % of the launches: of 9.4 ms a step 4.8 to 6 go",
+            " in one SuperKernel, which leaves 43 % of the launches: of 9.4 ms a step 4.8 to 6 go;"
+            " of prompts, q_a_proj and kv_a_proj quantise for themselves",
             launch_frac=0.43,
+            quantises_twice=True,
         ),
         replace(
             FLOWSERVE,
             name="vllm-ascend",
             source="vLLM on Ascend: tokens are permuted and summed by kernels of their own"
-            " (npu_moe_init_routing, npu_moe_finalize_routing); gap as FlowServe's",
+            " (npu_moe_init_routing, npu_moe_finalize_routing); gap as FlowServe's; copies: profile"
+            " of DeepSeek-V3 and Qwen3-32B on A3 dies (vLLM Ascend 0.15, Horacehxw/msModeling)",
             launch_skew_s=0.0,
             arranges_rows=False,
             fuses_prolog=False,
+            copies_heads=True,
         ),
     )
 }

@@ -39,6 +39,11 @@ class Pass:
     flops: Amount
     hbm_bytes: Amount
     kernels: int = 1
+    is_rotation: bool = False
+    """Rotary embedding."""
+    is_copy: bool = False
+    """Copies, scales or adds what the kernel before left in the last cache: hbm_bytes are what it
+    writes."""
 
 
 Work = Product | Pass

@@ -103,6 +103,23 @@ class HostSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PassRates:
+    """Element-wise kernels of a die on which they have more than one rate."""
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    fill_bytes: Positive
+    """A kernel moves its first bytes at `Calibration.hbm_frac`: as many as fill the buffers of all
+    vector cores once, before loads and stores overlap."""
+    hbm_frac: Share
+    """Of memory bandwidth, for the bytes that follow."""
+    rotation_frac: Share
+    """Of memory bandwidth, for all bytes of a rotary embedding: short pieces of each row."""
+    copy_overhead_s: NonNegative
+    """Launch of a kernel that copies, scales or adds; `Calibration.kernel_overhead_s` of others."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Calibration:
     """What a die achieves of its peaks outside the kernels of `kernels`: passes, links, latencies.
 
@@ -112,13 +129,15 @@ class Calibration:
     __pydantic_config__: ClassVar[Any] = STRICT
 
     hbm_frac: Share
-    """Of memory bandwidth, streaming weights."""
+    """Of memory bandwidth, in element-wise passes."""
     vector_frac: Share
     """Of the vector peak."""
     kernel_overhead_s: NonNegative
     """Launch or dispatch of one kernel inside a graph."""
     kernel_gap_s: NonNegative = 0.0
     """A die waits so long from the end of one kernel of a graph to the start of the next."""
+    passes: PassRates | None = None
+    """Of element-wise passes; none: all bytes at hbm_frac, all launches of kernel_overhead_s."""
     network_frac: Mapping[str, Share] = field(default_factory=dict)
     """Plane name -> achieved share of its bandwidth; a plane that is missing achieves all of it."""
     allreduce_latency_s: NonNegative = 0.0
