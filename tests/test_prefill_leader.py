@@ -60,7 +60,7 @@ def test_a_rank_gets_no_more_than_a_step_of_that_length() -> None:
     assert leader(view(*alike, free_tokens=np.array([100, 0]))) == {0: 0}
 
 
-def test_what_is_under_way_sets_the_pace_if_it_takes_longer() -> None:
+def test_what_is_under_way_sets_the_pace() -> None:
     leader = make("prefill_leader", "collaborative", **TOKENS_ONLY)
     begun = prompt(7, 400, is_running=True, context_tokens=1000)
     waiting = (prompt(1, 100), prompt(2, 900), prompt(3, 700))

@@ -28,15 +28,15 @@ class _Prompt(NamedTuple):
 class Collaborative:
     """Prompts of like cost together, each on the rank that would be done with it first.
 
-    A step lasts as long as its slowest rank. So the prompt that has waited longest for its cost
-    sets the pace, or what is under way does if it takes longer; a rank gets at most `max_ratio`
+    A step lasts as long as its slowest rank. So what is under way sets the pace, or with nothing
+    under way the prompt that has waited longest for its cost; a rank gets at most `max_ratio`
     times that, and what does not fit waits for a later step. Cost of a chunk of u uncached tokens
     behind h tokens in the cache, for tokens and attention: u + u (h + u/2) / attention_tokens.
 
     Source: xDeepServe (arXiv:2508.02520), collaborative prefill scheduling: before a step a leader
     gathers the ranks' states and gives out batches by a cost model with prefix hits and lengths, so
     that short and long prompts do not mix. Precedence: highest response ratio next (Brinch Hansen,
-    1971), under which nothing waits for ever.
+    1971), under which all that waits sets the pace some day, if steps begin with nothing under way.
     Sees: prompts that wait at any rank of the instance, contents of the prefix caches, free KV.
     """
 
