@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from simpod.policies.prompt_cost import prompt_cost
 from simpod.policies.roles import Floats, Ints, LeaderView
 
 
@@ -80,7 +81,8 @@ class Collaborative:
         tokens = np.zeros(view.num_ranks, dtype=np.int64)
         for rank, prompt in view.under_way:
             chunk = min(prompt.uncached_tokens, view.max_step_tokens)
-            load[rank] += self._cost(np.array([chunk]), np.array([prompt.context_tokens])).item()
+            before = np.array([prompt.context_tokens])
+            load[rank] += prompt_cost(np.array([chunk]), before, self.attention_tokens).item()
             tokens[rank] += chunk
         return load, tokens
 
@@ -88,9 +90,6 @@ class Collaborative:
         for prompt in view.waiting:
             hits = view.hit_tokens(prompt)
             chunks = np.minimum(prompt.uncached_tokens - hits, view.max_step_tokens)
-            costs = self._cost(chunks, hits)
+            costs = prompt_cost(chunks, hits, self.attention_tokens)
             least = max(float(costs.min()), float(self.launch_tokens))
             yield _Prompt(prompt.seq_id, view.now_s - prompt.arrival_s, chunks, costs, least)
-
-    def _cost(self, chunk: Ints, before: Ints) -> Floats:
-        return chunk * (1.0 + (before + chunk / 2) / self.attention_tokens)
