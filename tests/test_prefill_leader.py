@@ -145,6 +145,22 @@ def test_a_prompt_without_room_begins_where_room_comes_first() -> None:
     assert led.scheduled_s.tolist() == [0.0, 10.0, 10.0, 197.0]
 
 
+def test_a_prompt_of_many_steps_begins_where_all_of_it_finds_room() -> None:
+    """Steps of 20 tokens, KV of 100: rank 0 has room for a chunk, but 60 tokens leave it late."""
+    leader = make("prefill_leader", "collaborative", **TOKENS_ONLY)
+    spec = pool_spec(role="prefill", dp=2, kv_blocks=100, max_step_tokens=20)
+    led = in_two_stages(
+        at([0.0, 70.0], [60, 80], [2, 2]),
+        prefill=pool_inputs(spec, SECOND_A_TOKEN),
+        decode=pool_inputs(pool_spec(role="decode")),
+        transfer_s=1000.0,
+        make_leader=lambda: leader,
+        leader_name="mine",
+    ).requests
+    assert led.prefill_target.tolist() == [0, 1]
+    assert led.scheduled_s.tolist() == [0.0, 70.0]
+
+
 def test_prompts_wait_in_order_of_arrival() -> None:
     """A second turn comes after prompts of other conversations, though they are listed later."""
     turns = {"after": np.array([-1, 0, -1, -1]), "think_s": np.array([0.0, 2.0, 0.0, 0.0])}

@@ -11,11 +11,12 @@ from simpod.policies.roles import Floats, Ints, LeaderView
 
 
 class _Prompt(NamedTuple):
-    """A waiting prompt and its next chunk on each rank, arrays [num_ranks]."""
+    """A waiting prompt and its first chunk on each rank, arrays [num_ranks]."""
 
     seq_id: int
     waited_s: float
-    chunks: Ints  # tokens
+    uncached: Ints  # tokens
+    chunks: Ints  # of these
     costs: Floats  # in tokens without context
     least: float  # cost on the best rank, or of a step that is too short to matter
 
@@ -61,18 +62,20 @@ class Collaborative:
     def __call__(self, view: LeaderView) -> dict[int, int]:
         """Return seq_id -> rank of the prompts of the next step."""
         load, tokens = self._under_way(view)
-        room = np.minimum(view.free_tokens, view.max_step_tokens - tokens)
+        free, budget = view.free_tokens.copy(), view.max_step_tokens - tokens
         pace = float(load.max())
         given: dict[int, int] = {}
         for prompt in sorted(self._waiting(view), key=lambda each: each.precedence):
             pace = max(pace, self.launch_tokens) if pace else prompt.least
-            done = np.where(prompt.chunks <= room, load + prompt.costs, np.inf)
+            has_room = (prompt.uncached <= free) & (prompt.chunks <= budget)
+            done = np.where(has_room, load + prompt.costs, np.inf)
             rank = int(done.argmin())
             is_first = not given and not load.any()
             if is_first or done[rank] <= self.max_ratio * pace:
                 given[prompt.seq_id] = rank
                 load[rank] += prompt.costs[rank]
-                room[rank] -= prompt.chunks[rank]
+                free[rank] -= prompt.uncached[rank]
+                budget[rank] -= prompt.chunks[rank]
         return given
 
     def _under_way(self, view: LeaderView) -> tuple[Floats, Ints]:
@@ -89,7 +92,9 @@ class Collaborative:
     def _waiting(self, view: LeaderView) -> Iterator[_Prompt]:
         for prompt in view.waiting:
             hits = view.hit_tokens(prompt)
-            chunks = np.minimum(prompt.uncached_tokens - hits, view.max_step_tokens)
+            uncached = prompt.uncached_tokens - hits
+            chunks = np.minimum(uncached, view.max_step_tokens)
             costs = prompt_cost(chunks, hits, self.attention_tokens)
             least = max(float(costs.min()), float(self.launch_tokens))
-            yield _Prompt(prompt.seq_id, view.now_s - prompt.arrival_s, chunks, costs, least)
+            waited_s = view.now_s - prompt.arrival_s
+            yield _Prompt(prompt.seq_id, waited_s, uncached, chunks, costs, least)
