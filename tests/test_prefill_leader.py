@@ -4,11 +4,20 @@ from typing import Any
 
 import numpy as np
 import pytest
-from engine_cases import LinearPricer, at, chained, simulate
+from engine_cases import (
+    LinearPricer,
+    at,
+    chained,
+    in_two_stages,
+    pool_inputs,
+    pool_spec,
+    simulate,
+)
 from policy_cases import make, prompt
 
 from simpod.config import load_experiment
 from simpod.errors import ConfigError, PolicyError
+from simpod.policies import BatchPlan, BatchView, LeaderView
 from simpod.policies.checks import CHECKS
 from simpod.policies.fakes import FakeLeaderView
 from simpod.records.columns import RunRecords
@@ -51,7 +60,7 @@ def test_a_rank_gets_no_more_than_a_step_of_that_length() -> None:
     assert leader(view(*alike, free_tokens=np.array([100, 0]))) == {0: 0}
 
 
-def test_what_is_under_way_sets_the_pace_if_it_takes_longer() -> None:
+def test_what_is_under_way_sets_the_pace() -> None:
     leader = make("prefill_leader", "collaborative", **TOKENS_ONLY)
     begun = prompt(7, 400, is_running=True, context_tokens=1000)
     waiting = (prompt(1, 100), prompt(2, 900), prompt(3, 700))
@@ -109,6 +118,62 @@ def test_a_prompt_goes_to_the_rank_that_has_its_prefix() -> None:
     assert led.prefill_target.tolist() == [0, 1, 1]
     assert led.cached_tokens.tolist() == [0, 0, 8]
     assert led.first_token_s.tolist() == [12.0, 12.0, 54.0]
+
+
+def newest_first(view: BatchView) -> BatchPlan:
+    prompts = sorted(view.prefilling, key=lambda prompt: -prompt.seq_id)
+    return BatchPlan(prefill_chunks={each.seq_id: each.uncached_tokens for each in prompts})
+
+
+def test_a_prompt_without_room_begins_where_room_comes_first() -> None:
+    """KV of 100 tokens a rank: no room for the last one before a prompt is pulled.
+
+    It is given to rank 0, whose prompt is pulled last; that of rank 1 is gone at 197 s.
+    """
+    leader = make("prefill_leader", "collaborative", **TOKENS_ONLY)
+    led = in_two_stages(
+        at([0.0, 10.0, 10.0, 90.0], [5, 70, 60, 80], [20, 30, 30, 2]),
+        prefill=pool_inputs(pool_spec(role="prefill", dp=2, kv_blocks=100), SECOND_A_TOKEN),
+        decode=pool_inputs(pool_spec(role="decode", max_num_seqs=1), LinearPricer(base_s=10.0)),
+        transfer_s=1.0,
+        batching=lambda: newest_first,
+        make_leader=lambda: leader,
+        leader_name="mine",
+    ).requests
+    assert led.prefill_target.tolist() == [0, 0, 1, 1]
+    assert led.transfer_end_s.tolist() == [6.0, 499.0, 197.0, 488.0]
+    assert led.scheduled_s.tolist() == [0.0, 10.0, 10.0, 197.0]
+
+
+def test_a_prompt_of_many_steps_begins_where_all_of_it_finds_room() -> None:
+    """Steps of 20 tokens, KV of 100: rank 0 has room for a chunk, but 60 tokens leave it late."""
+    leader = make("prefill_leader", "collaborative", **TOKENS_ONLY)
+    spec = pool_spec(role="prefill", dp=2, kv_blocks=100, max_step_tokens=20)
+    led = in_two_stages(
+        at([0.0, 70.0], [60, 80], [2, 2]),
+        prefill=pool_inputs(spec, SECOND_A_TOKEN),
+        decode=pool_inputs(pool_spec(role="decode")),
+        transfer_s=1000.0,
+        make_leader=lambda: leader,
+        leader_name="mine",
+    ).requests
+    assert led.prefill_target.tolist() == [0, 1]
+    assert led.scheduled_s.tolist() == [0.0, 70.0]
+
+
+def test_prompts_wait_in_order_of_arrival() -> None:
+    """A second turn comes after prompts of other conversations, though they are listed later."""
+    turns = {"after": np.array([-1, 0, -1, -1]), "think_s": np.array([0.0, 2.0, 0.0, 0.0])}
+    load = at([0.0, np.nan, 3.0, 4.0], 10, **turns)
+    seen: list[list[int]] = []
+
+    def leader(view: LeaderView) -> dict[int, int]:
+        seen.append([prompt.seq_id for prompt in view.waiting])
+        return {seen[-1][0]: 0}
+
+    led = prefill(load, leader).requests
+    assert seen == [[0], [2, 3], [3, 1], [1]]
+    assert led.first_token_s.tolist() == [10.0, 40.0, 20.0, 30.0]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from numbers import Integral
+from operator import attrgetter
 from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
@@ -10,7 +11,7 @@ from simpod.engine.facades import SequenceFacade
 from simpod.engine.handing_over import forget
 from simpod.engine.intake import take_in
 from simpod.engine.sequence import Sequence
-from simpod.errors import PolicyError
+from simpod.errors import PolicyError, blaming
 from simpod.policies import Ints, PrefillLeader, RouteRequest
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class GroupFacade:
     def waiting(self) -> list[SequenceFacade]:
         """Prompts that hold nothing yet, in order of arrival."""
         seqs = (seq for rank in self._group.ranks for seq in rank.waiting.values())
-        return [SequenceFacade(seq) for seq in sorted(seqs, key=lambda seq: seq.seq_id)]
+        return [SequenceFacade(seq) for seq in sorted(seqs, key=attrgetter("arrival_s", "seq_id"))]
 
     @property
     def under_way(self) -> Iterator[tuple[int, SequenceFacade]]:
@@ -81,6 +82,11 @@ class Leading:
         for rank in group.ranks:
             rank.held = self.held
 
+    @property
+    def has_waiting(self) -> bool:
+        """Prompts wait at some rank, given to it or not."""
+        return any(rank.waiting for rank in self._group.ranks)
+
     def assign(self) -> None:
         """Ask the leader, if prompts wait; move them to the ranks that it names."""
         group = self._group
@@ -103,10 +109,8 @@ class Leading:
             )
 
     def _ask(self, waiting: Mapping[int, "Rank"]) -> Mapping[int, int]:
-        try:
+        with blaming(self._name):
             given = self._policy(self._view)
-        except Exception as error:  # the policy's code: whatever it raises, the policy is to blame
-            raise PolicyError(self._name, f"raised {error!r}") from error
         if not isinstance(given, Mapping):
             self._blame(f"returned {given!r}, no mapping of sequences to ranks")
         for seq_id, index in given.items():

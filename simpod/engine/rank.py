@@ -371,8 +371,10 @@ class Rank:
     def _make_way(self) -> None:
         self.group.dispatch.running_seqs[self.target] -= 1
         self.group.dispatch.held_seqs[self.target] -= 1
-        if self.waiting or self.inbox or self.partial or self.paused or self.held:
+        if self.waiting or self.inbox or self.partial or self.paused:
             self.touch()
+        elif self.group.leading is not None and self.group.leading.has_waiting:
+            self.touch()  # a prompt that waits at another rank may begin here
 
     def release(self, seq: Sequence) -> None:
         """Give back every block of a sequence and its slot."""

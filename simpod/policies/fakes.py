@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -237,6 +238,7 @@ def leader_views(rng: np.random.Generator, count: int) -> Iterator[FakeLeaderVie
     for _ in range(count):
         ranks = int(rng.choice([1, 2, 8, 17]))
         prompts = [random_sequence(rng, seq_id) for seq_id in range(int(rng.integers(0, 12)))]
+        prompts.sort(key=attrgetter("arrival_s"))
         yield FakeLeaderView(
             now_s=float(rng.uniform(10.0, 20.0)),
             num_ranks=ranks,

@@ -90,7 +90,8 @@ class SessionsSpec:
     """Pause between an answer and the next turn."""
     max_prompt_tokens: Count | None = None
     """Longest prompt with all that went before: the turn that would exceed it begins a conversation
-    of its own, with nothing before it. None: conversations grow without bound."""
+    of its own, with nothing before it, at a time of `arrivals`. Every conversation counts as if it
+    had a system prompt, where some have. None: conversations grow without bound."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -125,19 +126,14 @@ def split_long(turns: Turns, said_tokens: Ints, output_tokens: Ints, limit_token
 
     said_tokens [n]: what a turn adds to its conversation, the answer in output_tokens [n] included.
     """
-    begins = turns.turn == 0
-    ends = np.cumsum(said_tokens)
-    prompts_end = ends - output_tokens
-    while True:
-        first = np.maximum.accumulate(np.where(begins, np.arange(len(ends)), 0))
-        before = (ends - said_tokens)[first]
-        too_long = (prompts_end - before > limit_tokens) & ~begins
-        if not too_long.any():
-            conversation = np.cumsum(begins) - 1
-            return Turns(conversation=conversation, turn=np.arange(len(ends)) - first)
-        # the first of each conversation: what follows is looked at again from there
-        nth = np.cumsum(too_long)
-        begins |= too_long & (nth - nth[first] == 1)
+    begins, before = turns.turn == 0, 0
+    prompts = (said_tokens - output_tokens).tolist()
+    for index, (said, prompt) in enumerate(zip(said_tokens.tolist(), prompts, strict=True)):
+        if begins[index] or before + prompt > limit_tokens:
+            begins[index], before = True, 0
+        before += said
+    starts, conversation = np.flatnonzero(begins), np.cumsum(begins) - 1
+    return Turns(conversation=conversation, turn=np.arange(len(begins)) - starts[conversation])
 
 
 def draw_prefixes(spec: SharedPrefixSpec, num: int, rng: np.random.Generator) -> Ints:

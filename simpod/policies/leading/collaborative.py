@@ -6,15 +6,17 @@ from typing import NamedTuple
 
 import numpy as np
 
+from simpod.policies.prompt_cost import prompt_cost
 from simpod.policies.roles import Floats, Ints, LeaderView
 
 
 class _Prompt(NamedTuple):
-    """A waiting prompt and its next chunk on each rank, arrays [num_ranks]."""
+    """A waiting prompt and its first chunk on each rank, arrays [num_ranks]."""
 
     seq_id: int
     waited_s: float
-    chunks: Ints  # tokens
+    uncached: Ints  # tokens
+    chunks: Ints  # of these
     costs: Floats  # in tokens without context
     least: float  # cost on the best rank, or of a step that is too short to matter
 
@@ -28,15 +30,15 @@ class _Prompt(NamedTuple):
 class Collaborative:
     """Prompts of like cost together, each on the rank that would be done with it first.
 
-    A step lasts as long as its slowest rank. So the prompt that has waited longest for its cost
-    sets the pace, or what is under way does if it takes longer; a rank gets at most `max_ratio`
+    A step lasts as long as its slowest rank. So what is under way sets the pace, or with nothing
+    under way the prompt that has waited longest for its cost; a rank gets at most `max_ratio`
     times that, and what does not fit waits for a later step. Cost of a chunk of u uncached tokens
     behind h tokens in the cache, for tokens and attention: u + u (h + u/2) / attention_tokens.
 
     Source: xDeepServe (arXiv:2508.02520), collaborative prefill scheduling: before a step a leader
     gathers the ranks' states and gives out batches by a cost model with prefix hits and lengths, so
     that short and long prompts do not mix. Precedence: highest response ratio next (Brinch Hansen,
-    1971), under which nothing waits for ever.
+    1971), under which all that waits sets the pace some day, if steps begin with nothing under way.
     Sees: prompts that wait at any rank of the instance, contents of the prefix caches, free KV.
     """
 
@@ -60,18 +62,20 @@ class Collaborative:
     def __call__(self, view: LeaderView) -> dict[int, int]:
         """Return seq_id -> rank of the prompts of the next step."""
         load, tokens = self._under_way(view)
-        room = np.minimum(view.free_tokens, view.max_step_tokens - tokens)
+        free, budget = view.free_tokens.copy(), view.max_step_tokens - tokens
         pace = float(load.max())
         given: dict[int, int] = {}
         for prompt in sorted(self._waiting(view), key=lambda each: each.precedence):
             pace = max(pace, self.launch_tokens) if pace else prompt.least
-            done = np.where(prompt.chunks <= room, load + prompt.costs, np.inf)
+            has_room = (prompt.uncached <= free) & (prompt.chunks <= budget)
+            done = np.where(has_room, load + prompt.costs, np.inf)
             rank = int(done.argmin())
             is_first = not given and not load.any()
             if is_first or done[rank] <= self.max_ratio * pace:
                 given[prompt.seq_id] = rank
                 load[rank] += prompt.costs[rank]
-                room[rank] -= prompt.chunks[rank]
+                free[rank] -= prompt.uncached[rank]
+                budget[rank] -= prompt.chunks[rank]
         return given
 
     def _under_way(self, view: LeaderView) -> tuple[Floats, Ints]:
@@ -80,17 +84,17 @@ class Collaborative:
         tokens = np.zeros(view.num_ranks, dtype=np.int64)
         for rank, prompt in view.under_way:
             chunk = min(prompt.uncached_tokens, view.max_step_tokens)
-            load[rank] += self._cost(np.array([chunk]), np.array([prompt.context_tokens])).item()
+            before = np.array([prompt.context_tokens])
+            load[rank] += prompt_cost(np.array([chunk]), before, self.attention_tokens).item()
             tokens[rank] += chunk
         return load, tokens
 
     def _waiting(self, view: LeaderView) -> Iterator[_Prompt]:
         for prompt in view.waiting:
             hits = view.hit_tokens(prompt)
-            chunks = np.minimum(prompt.uncached_tokens - hits, view.max_step_tokens)
-            costs = self._cost(chunks, hits)
+            uncached = prompt.uncached_tokens - hits
+            chunks = np.minimum(uncached, view.max_step_tokens)
+            costs = prompt_cost(chunks, hits, self.attention_tokens)
             least = max(float(costs.min()), float(self.launch_tokens))
-            yield _Prompt(prompt.seq_id, view.now_s - prompt.arrival_s, chunks, costs, least)
-
-    def _cost(self, chunk: Ints, before: Ints) -> Floats:
-        return chunk * (1.0 + (before + chunk / 2) / self.attention_tokens)
+            waited_s = view.now_s - prompt.arrival_s
+            yield _Prompt(prompt.seq_id, waited_s, uncached, chunks, costs, least)

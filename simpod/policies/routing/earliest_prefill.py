@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from simpod.policies.roles import Floats, Ints, RouteRequest, RouterView
+from simpod.policies.prompt_cost import prompt_cost
+from simpod.policies.roles import Floats, RouteRequest, RouterView
 
 
 @dataclass(slots=True)
@@ -37,7 +38,7 @@ class EarliestPrefill:
         if len(self._per_token) != view.num_targets:
             self._per_token = np.ones(view.num_targets)
         hits = view.hit_tokens(request)
-        own = self._cost(request.prompt_tokens, hits)
+        own = prompt_cost(request.prompt_tokens - hits, hits, self.attention_tokens)
         queued = view.queued_tokens * self._per_token
         under_way = view.computing_tokens * self._per_token
         by_instance = (-1, view.ranks_per_instance)
@@ -50,7 +51,3 @@ class EarliestPrefill:
         tokens = int(view.queued_tokens[target]) + uncached
         self._per_token[target] = (queued[target] + own[target]) / max(1, tokens)
         return target
-
-    def _cost(self, prompt_tokens: int, hits: Ints) -> Floats:
-        uncached = prompt_tokens - hits
-        return uncached * (1.0 + (hits + uncached / 2) / self.attention_tokens)
