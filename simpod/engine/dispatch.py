@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from simpod.cluster import Counters, PoolSpec, integer_array
 from simpod.engine.clock import Clock
-from simpod.engine.facades import SequenceFacade
+from simpod.engine.facades import SequenceFacade, hits_of
 from simpod.engine.sequence import Sequence
 from simpod.errors import PolicyError
 from simpod.policies import Router, RouteRequest, RouterView
@@ -58,9 +58,7 @@ class RouterFacade:
 
     def hit_tokens(self, request: RouteRequest, /) -> Ints:
         """[num_targets] leading tokens that are in each target's prefix cache."""
-        ids, prompt = request.prefix_hashes, request.prompt_tokens
-        found = (rank.hit_tokens(ids, prompt) for rank in self._dispatcher.ranks)
-        return np.fromiter(found, dtype=np.int64, count=self.num_targets)
+        return hits_of(self._dispatcher.ranks, request)
 
 
 def _live_array(counts: "memoryview[int]") -> Ints:
@@ -124,6 +122,18 @@ class Dispatcher:
                 f"allowed: 0 to {num_targets - 1}",
             )
         return int(target)
+
+    def join_queue(self, seq: Sequence, target: int) -> None:
+        """A request waits at a rank from now on."""
+        self.waiting_seqs[target] += 1
+        self.held_seqs[target] += 1
+        self.queued_tokens[target] += seq.goal_tokens
+
+    def leave_queue(self, seq: Sequence, target: int) -> None:
+        """A request that waited at a rank goes elsewhere."""
+        self.waiting_seqs[target] -= 1
+        self.held_seqs[target] -= 1
+        self.queued_tokens[target] -= seq.goal_tokens
 
     def computing_tokens(self) -> Ints:
         """[num_targets] prompt tokens of the steps under way."""

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from simpod.cluster import PoolSpec, integer_array
 from simpod.engine.clock import Clock
 from simpod.engine.dispatch import Dispatcher
+from simpod.engine.facades import hits_of
 from simpod.engine.sequence import Sequence
 from simpod.policies import Router, RouteRequest
 
@@ -85,9 +86,8 @@ class ElasticFacade:
 
     def hit_tokens(self, request: RouteRequest, /) -> Ints:
         """[num_targets] leading tokens that are in each target's prefix cache."""
-        ranks, ids, prompt = self._dispatcher.ranks, request.prefix_hashes, request.prompt_tokens
-        found = (ranks[target].hit_tokens(ids, prompt) for target in self._dispatcher.serving)
-        return np.fromiter(found, dtype=np.int64, count=self.num_targets)
+        ranks = self._dispatcher.ranks
+        return hits_of([ranks[target] for target in self._dispatcher.serving], request)
 
     def _of_serving(self, counts: "memoryview[int]") -> Ints:
         values: Ints = integer_array(counts)[self._dispatcher.serving]

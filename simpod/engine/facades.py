@@ -5,8 +5,11 @@ from collections.abc import Sequence as ReadOnly
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from simpod.cluster import PoolSpec
 from simpod.engine.sequence import Sequence
+from simpod.policies import Ints, RouteRequest
 
 if TYPE_CHECKING:
     from simpod.engine.rank import Rank
@@ -129,6 +132,13 @@ class DecodingFacade(SequenceFacade):
         seq = self._seq
         before = -(-seq.resident_tokens // self._block_tokens)
         return seq.own_blocks - before - (-self.context_tokens // self._block_tokens)
+
+
+def hits_of(ranks: ReadOnly["Rank"], request: RouteRequest) -> Ints:
+    """[ranks] leading tokens of a prompt that are in the prefix cache of each."""
+    ids, prompt = request.prefix_hashes, request.prompt_tokens
+    found = (rank.hit_tokens(ids, prompt) for rank in ranks)
+    return np.fromiter(found, dtype=np.int64, count=len(ranks))
 
 
 @dataclass(frozen=True, slots=True)

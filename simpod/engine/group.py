@@ -105,10 +105,7 @@ class Group:
 
     def submit(self, seq: Sequence, rank: Rank) -> None:
         """A request arrives at a rank; it is seen by the step that starts now or next."""
-        dispatch, target = self.dispatch, rank.target
-        dispatch.waiting_seqs[target] += 1
-        dispatch.held_seqs[target] += 1
-        dispatch.queued_tokens[target] += seq.goal_tokens
+        self.dispatch.join_queue(seq, rank.target)
         self.poke(receive(self, seq, rank))
 
     def deliver(self, seq: Sequence, rank: Rank) -> None:

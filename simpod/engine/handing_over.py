@@ -51,19 +51,13 @@ def send_on(pool: "Pool", seq: Sequence) -> None:
         seq.decode_target = target
     group, rank = pool.rank_of(target)
     rank.waiting[seq.seq_id] = seq
-    dispatch = group.dispatch
-    dispatch.waiting_seqs[target] += 1
-    dispatch.held_seqs[target] += 1
-    dispatch.queued_tokens[target] += seq.goal_tokens
+    group.dispatch.join_queue(seq, target)
     rank.touch()
     group.poke()
 
 
 def forget(rank: "Rank", seq: Sequence) -> None:
     """A waiting request leaves the counts of its rank."""
-    dispatch, target = rank.group.dispatch, rank.target
-    dispatch.waiting_seqs[target] -= 1
-    dispatch.held_seqs[target] -= 1
-    dispatch.queued_tokens[target] -= seq.goal_tokens
+    rank.group.dispatch.leave_queue(seq, rank.target)
     if rank.reads is not None:
         rank.reads.forget(seq)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
-from simpod.engine.facades import SequenceFacade
+from simpod.engine.facades import SequenceFacade, hits_of
 from simpod.engine.handing_over import forget
 from simpod.engine.intake import take_in
 from simpod.engine.sequence import Sequence
@@ -63,11 +63,7 @@ class GroupFacade:
 
     def hit_tokens(self, prompt: RouteRequest, /) -> Ints:
         """[num_ranks] leading tokens that are in each rank's prefix cache."""
-        found = (
-            rank.hit_tokens(prompt.prefix_hashes, prompt.prompt_tokens)
-            for rank in self._group.ranks
-        )
-        return np.fromiter(found, dtype=np.int64, count=self.num_ranks)
+        return hits_of(self._group.ranks, prompt)
 
 
 class Leading:
@@ -130,8 +126,5 @@ def _move(seq: Sequence, rank: "Rank", other: "Rank") -> None:
     forget(rank, seq)
     del rank.waiting[seq.seq_id]
     other.waiting[seq.seq_id] = seq
-    dispatch, target = other.group.dispatch, other.target
-    dispatch.waiting_seqs[target] += 1
-    dispatch.held_seqs[target] += 1
-    dispatch.queued_tokens[target] += seq.goal_tokens
-    seq.prefill_target = target
+    other.group.dispatch.join_queue(seq, other.target)
+    seq.prefill_target = other.target

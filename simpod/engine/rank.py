@@ -163,10 +163,8 @@ class Rank:
         del self.waiting[seq.seq_id]
         if self.reads is not None:
             self.reads.forget(seq)
-        dispatch, target = group.dispatch, self.target
-        dispatch.waiting_seqs[target] -= 1
-        dispatch.running_seqs[target] += 1
-        dispatch.queued_tokens[target] -= resident
+        self.take_slot()
+        group.dispatch.queued_tokens[self.target] -= resident
         return True
 
     def _extend(self, seq: Sequence, chunk: int) -> bool:
@@ -255,10 +253,8 @@ class Rank:
                 seq.resident_tokens = seq.goal_tokens
             self.num_pulling += 1
             group.num_pulling += 1
-            dispatch, target = group.dispatch, self.target
-            dispatch.waiting_seqs[target] -= 1
-            dispatch.running_seqs[target] += 1
-            dispatch.queued_tokens[target] -= seq.goal_tokens
+            self.take_slot()
+            group.dispatch.queued_tokens[self.target] -= seq.goal_tokens
             self.report_kv()
             group.pull(seq, self)
 
@@ -371,10 +367,10 @@ class Rank:
     def _make_way(self) -> None:
         self.group.dispatch.running_seqs[self.target] -= 1
         self.group.dispatch.held_seqs[self.target] -= 1
-        if self.waiting or self.inbox or self.partial or self.paused:
+        leading = self.group.leading  # who may let a prompt begin here that waits at another rank
+        is_led_here = leading is not None and leading.has_waiting
+        if is_led_here or self.waiting or self.inbox or self.partial or self.paused:
             self.touch()
-        elif self.group.leading is not None and self.group.leading.has_waiting:
-            self.touch()  # a prompt that waits at another rank may begin here
 
     def release(self, seq: Sequence) -> None:
         """Give back every block of a sequence and its slot."""
