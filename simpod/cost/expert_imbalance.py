@@ -15,9 +15,12 @@ import numpy as np
 from simpod.cost.gather_exchange import AnyExchange
 from simpod.cost.kernels.expert_load import ExpertLoads, loads_of
 from simpod.cost.kernels.pricer import ExpertWork, KernelPricer
+from simpod.cost.layout import Layout
 from simpod.cost.normal_law import TINY
+from simpod.cost.operators import expert_work, part_dtype
 from simpod.cost.stragglers import VaryingDies, last_of, leads_of
 from simpod.cost.work import Floats, Ints
+from simpod.model.spec import ModelSpec
 
 MOST_KEPT: Final = 512
 """Numbers of tokens whose loads are kept."""
@@ -171,6 +174,17 @@ class ExpertSite:
     """Of one expert on this die."""
     top_k: int
     dtype: str
+
+    @classmethod
+    def of(cls, model: ModelSpec, layout: Layout) -> "ExpertSite":
+        """Those of a model, as they are laid out."""
+        work = expert_work(model, layout, np.ones(1))
+        return cls(
+            hidden_size=work.hidden_size,
+            inter_size=work.inter_size,
+            top_k=work.top_k,
+            dtype=part_dtype(model, "experts", layout.weight_dtype),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

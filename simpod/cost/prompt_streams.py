@@ -50,15 +50,8 @@ class PromptStreams:
         self._head = Table(costs.head)
         self._prompts = PromptTable(costs.prefill_attention_s)
         self._exchange = ExpertExchange(model, hardware, layout, BULK_KERNEL, is_bulk=True)
-        work = op.expert_work(model, layout, np.ones(1))
-        self._site = ExpertSite(
-            hidden_size=work.hidden_size,
-            inter_size=work.inter_size,
-            top_k=work.top_k,
-            dtype=op.part_dtype(model, "experts", layout.weight_dtype),
-        )
+        self._site = ExpertSite.of(model, layout)
         self._hit_tokens = hit_tokens_of(costs.kernels, None, self._site)
-        self._num_slots = work.num_slots
         self._sparse = lru_cache(256)(self._sparse_times)
 
     def renew(self, loads: LoadModel) -> None:
@@ -146,7 +139,7 @@ class PromptStreams:
             return self._loads(float(group_tokens), self._hit_tokens)
         work = op.expert_work(self._model, self._layout, np.array([float(group_tokens)]))
         even = uniform_loads(work.group_tokens, work.num_experts, work.top_k, work.num_slots)
-        slots = np.full((1, self._num_slots), float(even.pairs.item()) / self._num_slots)
+        slots = np.full((1, work.num_slots), float(even.pairs.item()) / work.num_slots)
         return LayerLoads(
             busy=slots[:, np.newaxis],
             most=slots.sum(axis=1),

@@ -61,13 +61,7 @@ class ExpertSide:
         self._kernels = KernelPricer(hardware, PERSISTENT, is_arranged=True)
         self._fabric = Fabric.of(hardware)
         self._dtype = op.part_dtype(model, "experts", layout.weight_dtype)
-        work = op.expert_work(model, self._experts, np.ones(1))
-        self._site = ExpertSite(
-            hidden_size=work.hidden_size,
-            inter_size=work.inter_size,
-            top_k=work.top_k,
-            dtype=self._dtype,
-        )
+        self._site = ExpertSite.of(model, self._experts)
         self._hit_tokens = hit_tokens_of(self._kernels, None, self._site)
         fit = hardware.kernels.exchange.get("xccl_pull")
         if fit is None or not isinstance(fit.constants, PullConstants):

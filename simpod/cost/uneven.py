@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from simpod.cost import operators as op
 from simpod.cost.expert_imbalance import (
     DieTimes,
     ExpertSite,
@@ -58,15 +57,9 @@ class UnevenExperts:
         exchange: AnyExchange | None,
         loads: LoadModel,
     ) -> None:
-        work = op.expert_work(model, layout, np.ones(1))
         self._kernels, self._exchange, self._loads = kernels, exchange, kept(loads)
         self._dies, self._mtp = layout.dies, layout.mtp_layers
-        self._site = ExpertSite(
-            hidden_size=work.hidden_size,
-            inter_size=work.inter_size,
-            top_k=work.top_k,
-            dtype=op.part_dtype(model, "experts", layout.weight_dtype),
-        )
+        self._site = ExpertSite.of(model, layout)
         self._hit_tokens = hit_tokens_of(kernels, exchange, self._site)
 
     @property
