@@ -240,11 +240,13 @@ def test_single_experts_spread_as_they_were_measured() -> None:
 
 
 @pytest.mark.parametrize("tokens", [512, 4096])
-@pytest.mark.parametrize("spec", [CorrelatedRouting(log_scale=0.64), ZipfRouting()])
+@pytest.mark.parametrize(
+    ("spec", "more"), [(CorrelatedRouting(log_scale=0.64), 1.02), (ZipfRouting(), 1.002)]
+)
 def test_moments_agree_with_draws_also_where_each_step_has_its_own_popularity(
-    spec: RoutingSpec, tokens: int
+    spec: RoutingSpec, more: float, tokens: int
 ) -> None:
-    """Also where every token chooses one expert (zipf)."""
+    """Also where every token chooses one expert (zipf), which leaves less to a step."""
     dims = RouterDims(num_layers=24, num_experts=256, top_k=8)
     shares = popularity(spec, dims, np.random.default_rng(1)).at(0.0)
     slots = expert_slots(num_dies=64, num_experts=256)
@@ -258,4 +260,4 @@ def test_moments_agree_with_draws_also_where_each_step_has_its_own_popularity(
         slow = np.mean([exact(tokens).imbalance.mean() for _ in range(48)])
         assert fast == pytest.approx(slow, rel=0.01)
         means.append(slow)
-    assert means[1] > 1.002 * means[0]
+    assert means[1] > more * means[0]
