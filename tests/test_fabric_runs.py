@@ -1,6 +1,6 @@
 """The laws with everything on: shared links, layer-wise sending, the shared memory, lost links."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence as ReadOnly
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,6 +25,9 @@ from simpod.cluster.fabric import Fabric, with_ssd
 from simpod.cluster.shared_memory import SharedMemorySpec
 from simpod.cost import KvTransfer
 from simpod.engine import CacheInputs, KvPath, RunInputs, Simulation
+from simpod.engine.facades import SequenceFacade, reusable_of
+from simpod.engine.prefix_reads import PrefixReads
+from simpod.engine.sequence import Sequence
 from simpod.hardware import TransferLaw
 from simpod.policies import PolicyRef, resolve
 from simpod.records.columns import FINISHED, REFUSED, TRANSFER_KINDS, RunRecords
@@ -142,7 +145,7 @@ def inputs(case: Case, **changes: Any) -> RunInputs:
     return replace(base, **more)
 
 
-def with_exchanges(base: RunInputs, placements: Sequence[Placement], frac: float) -> RunInputs:
+def with_exchanges(base: RunInputs, placements: ReadOnly[Placement], frac: float) -> RunInputs:
     """Steps that need 120 GB/s of the 196 GB/s of a die while they are moving."""
     pools = [pool for pool in (base.entry, base.decode) if pool is not None]
     entry, *decode = (
@@ -261,6 +264,29 @@ def test_same_bytes_and_skip_ahead_on_the_fabric(case: Case) -> None:
     fast = run(case)[1]
     assert digest(fast) == digest(run(case)[1])
     assert_same(fast, run(case, skip_ahead=False)[1])
+
+
+@law
+@given(cases.filter(lambda case: case.reads != "none"))
+def test_policies_are_told_what_a_rank_would_reuse(case: Case) -> None:
+    """Whenever a rank looks a prompt up, it gets what a router or leader would have been told."""
+    start = PrefixReads._start
+
+    def watched(reads: PrefixReads, seq: Sequence) -> bool:
+        rank = reads._rank
+        told = reusable_of(rank.group.ranks, SequenceFacade(seq))[rank.index]
+        own = rank.hit_tokens(seq.prefix_hashes, seq.prompt_tokens)
+        found_room = start(reads, seq)
+        if seq.goal_tokens == seq.prompt_tokens:  # else what it said before is computed again
+            if seq.seq_id in reads.under_way:
+                assert told == seq.resident_tokens > own
+            elif found_room:
+                assert told == own
+        return found_room
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PrefixReads, "_start", watched)
+        run(case)
 
 
 def test_random_runs_meet_every_kind_of_transfer() -> None:

@@ -76,6 +76,15 @@ def test_hits_and_attention_count() -> None:
     assert leader(view(prompt(1, 1000), hits=np.array([0, 600]), under_way=fuller)) == {1: 0}
 
 
+def test_what_can_be_read_costs_no_time_but_room() -> None:
+    leader = make("prefill_leader", "collaborative", **TOKENS_ONLY)
+    waiting = (prompt(1, 1000), prompt(2, 1900))
+    assert leader(view(*waiting)) == {1: 0, 2: 1}
+    assert leader(view(*waiting, readable_tokens=900)) == {1: 0}  # 100 tokens, and 1000
+    little = np.array([100_000, 900])
+    assert leader(view(*waiting, readable_tokens=500, free_tokens=little)) == {1: 0}
+
+
 @pytest.mark.parametrize(
     ("wrong", "complaint"),
     [

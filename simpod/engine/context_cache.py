@@ -34,6 +34,7 @@ from simpod.engine.sequence import Sequence as Request
 from simpod.engine.transfer_log import CACHE_READ, NOWHERE, WRITE_BACK
 from simpod.errors import InvariantError
 from simpod.hardware import TransferLaw
+from simpod.policies import Ints, RouteRequest
 from simpod.records.columns import SharedMemoryRecords
 
 if TYPE_CHECKING:
@@ -96,13 +97,29 @@ class ContextCache:
     def find(self, seq: Request, rank: "Rank", local_tokens: int) -> list[Found]:
         """Blocks beyond `local_tokens` that can be read; one token is left to compute."""
         unit = self.unit_tokens
-        most = (seq.goal_tokens - 1) // unit
-        first = local_tokens // unit
-        blocks = self._blocks(seq)[first:most]
+        blocks = self._blocks(seq)[local_tokens // unit : (seq.goal_tokens - 1) // unit]
+        return self._readable(blocks, rank)
+
+    def _readable(self, blocks: Sequence[int], rank: "Rank") -> list[Found]:
+        """Copies of leading blocks that a rank can read."""
         host = self._host(rank)
         if self._local is not None:
             return self._local.find_prefix(blocks, host, self._own_socket(rank), self.memory)
         return self.memory.find_prefix(blocks, host) if blocks else []
+
+    def reusable_tokens(self, request: RouteRequest, ranks: Sequence["Rank"], hits: Ints) -> Ints:
+        """[ranks] `hits`, the tokens in their prefix caches, or more with what they can read."""
+        unit = self.unit_tokens
+        blocks = self._blocks(request)[: (request.prompt_tokens - 1) // unit]
+        reusable = hits.copy()
+        known: dict[tuple[int, int], int] = {}  # host, where it matters, and blocks that are there
+        for index, rank in enumerate(ranks):
+            first = int(hits[index]) // unit
+            key = (self._host(rank) if self._local is not None else -1, first)
+            if key not in known:
+                known[key] = (first + len(self._readable(blocks[first:], rank))) * unit
+            reusable[index] = max(reusable[index], known[key])
+        return reusable
 
     def hit_tokens(self, found: Sequence[Found], local_tokens: int) -> int:
         """Tokens that are resident once these have been read."""
@@ -353,7 +370,7 @@ class ContextCache:
             figures = (operation.start_s, end_s, part.size_bytes, 0.0, operation.alone_s)
             self._sim.transfers.add(seq.seq_id, kind, part.plane, where, figures)
 
-    def _blocks(self, seq: Request) -> list[int]:
+    def _blocks(self, seq: Request | RouteRequest) -> list[int]:
         return self._sim.inputs.requests.prefix_units(seq.seq_id, self.unit_tokens)
 
     def _host(self, rank: "Rank") -> int:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from simpod.cluster import Counters, PoolSpec, integer_array
 from simpod.engine.clock import Clock
-from simpod.engine.facades import SequenceFacade, hits_of
+from simpod.engine.facades import SequenceFacade, hits_of, reusable_of
 from simpod.engine.sequence import Sequence
 from simpod.errors import PolicyError
 from simpod.policies import Router, RouteRequest, RouterView
@@ -59,6 +59,10 @@ class RouterFacade:
     def hit_tokens(self, request: RouteRequest, /) -> Ints:
         """[num_targets] leading tokens that are in each target's prefix cache."""
         return hits_of(self._dispatcher.ranks, request)
+
+    def reusable_tokens(self, request: RouteRequest, /) -> Ints:
+        """[num_targets] leading tokens that each target has cached or can read."""
+        return reusable_of(self._dispatcher.ranks, request)
 
 
 def _live_array(counts: "memoryview[int]") -> Ints:

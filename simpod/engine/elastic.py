@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,9 +10,12 @@ from numpy.typing import NDArray
 from simpod.cluster import PoolSpec, integer_array
 from simpod.engine.clock import Clock
 from simpod.engine.dispatch import Dispatcher
-from simpod.engine.facades import hits_of
+from simpod.engine.facades import hits_of, reusable_of
 from simpod.engine.sequence import Sequence
 from simpod.policies import Router, RouteRequest
+
+if TYPE_CHECKING:
+    from simpod.engine.rank import Rank
 
 Ints = NDArray[np.int64]
 
@@ -86,8 +90,16 @@ class ElasticFacade:
 
     def hit_tokens(self, request: RouteRequest, /) -> Ints:
         """[num_targets] leading tokens that are in each target's prefix cache."""
+        return hits_of(self._ranks, request)
+
+    def reusable_tokens(self, request: RouteRequest, /) -> Ints:
+        """[num_targets] leading tokens that each target has cached or can read."""
+        return reusable_of(self._ranks, request)
+
+    @property
+    def _ranks(self) -> list["Rank"]:
         ranks = self._dispatcher.ranks
-        return hits_of([ranks[target] for target in self._dispatcher.serving], request)
+        return [ranks[target] for target in self._dispatcher.serving]
 
     def _of_serving(self, counts: "memoryview[int]") -> Ints:
         values: Ints = integer_array(counts)[self._dispatcher.serving]

@@ -141,6 +141,15 @@ def hits_of(ranks: ReadOnly["Rank"], request: RouteRequest) -> Ints:
     return np.fromiter(found, dtype=np.int64, count=len(ranks))
 
 
+def reusable_of(ranks: ReadOnly["Rank"], request: RouteRequest) -> Ints:
+    """[ranks] leading tokens that each has in its prefix cache or can read."""
+    hits = hits_of(ranks, request)
+    cache = ranks[0].group.sim.cache
+    if cache is None or ranks[0].reads is None:
+        return hits
+    return cache.reusable_tokens(request, ranks, hits)
+
+
 @dataclass(frozen=True, slots=True)
 class RankFacade:
     """Read-only view of a rank before a step: `policies.BatchView`."""

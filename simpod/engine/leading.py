@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
-from simpod.engine.facades import SequenceFacade, hits_of
+from simpod.engine.facades import SequenceFacade, hits_of, reusable_of
 from simpod.engine.handing_over import forget
 from simpod.engine.intake import take_in
 from simpod.engine.sequence import Sequence
@@ -64,6 +64,10 @@ class GroupFacade:
     def hit_tokens(self, prompt: RouteRequest, /) -> Ints:
         """[num_ranks] leading tokens that are in each rank's prefix cache."""
         return hits_of(self._group.ranks, prompt)
+
+    def reusable_tokens(self, prompt: RouteRequest, /) -> Ints:
+        """[num_ranks] leading tokens that each rank has cached or can read."""
+        return reusable_of(self._group.ranks, prompt)
 
 
 class Leading:

@@ -94,6 +94,7 @@ class FakeRouterView:
     ranks_per_instance: int = 1
     prompt_tokens_per_s: float = 0.0
     hits: Ints | None = None
+    readable_tokens: int = 0
     computing: Ints | None = None
 
     @property
@@ -106,6 +107,12 @@ class FakeRouterView:
         """[num_targets] tokens of any prompt in each target's prefix cache."""
         none = np.zeros(self.num_targets, dtype=np.int64)
         return none if self.hits is None else np.minimum(self.hits, request.prompt_tokens - 1)
+
+    def reusable_tokens(self, request: Any, /) -> Ints:
+        """[num_targets] the same, or what is in shared memory."""
+        readable = min(self.readable_tokens, request.prompt_tokens - 1)
+        reusable: Ints = np.maximum(self.hit_tokens(request), readable)
+        return reusable
 
     @property
     def held_seqs(self) -> Ints:
@@ -212,6 +219,7 @@ def router_views(rng: np.random.Generator, count: int) -> Iterator[FakeRouterVie
             queued_tokens=counts(50_000),
             kv_tokens=counts(1_000_000),
             hits=counts(10_000),
+            readable_tokens=int(rng.integers(0, 10_000)),
         )
 
 
@@ -226,11 +234,18 @@ class FakeLeaderView:
     under_way: tuple[tuple[int, FakeSequence], ...] = ()
     free_tokens: Ints
     hits: Ints | None = None  # [num_ranks] of any prompt
+    readable_tokens: int = 0  # of any prompt
 
     def hit_tokens(self, prompt: Any, /) -> Ints:
         """[num_ranks] tokens of any prompt in each rank's prefix cache."""
         none = np.zeros(self.num_ranks, dtype=np.int64)
         return none if self.hits is None else np.minimum(self.hits, prompt.prompt_tokens - 1)
+
+    def reusable_tokens(self, prompt: Any, /) -> Ints:
+        """[num_ranks] the same, or what is in shared memory."""
+        readable = min(self.readable_tokens, prompt.prompt_tokens - 1)
+        reusable: Ints = np.maximum(self.hit_tokens(prompt), readable)
+        return reusable
 
 
 def leader_views(rng: np.random.Generator, count: int) -> Iterator[FakeLeaderView]:
@@ -251,6 +266,7 @@ def leader_views(rng: np.random.Generator, count: int) -> Iterator[FakeLeaderVie
             under_way=tuple((int(rng.integers(ranks)), seq) for seq in prompts if seq.is_running),
             free_tokens=rng.integers(0, 100_000, ranks),
             hits=rng.integers(0, 10_000, ranks),
+            readable_tokens=int(rng.integers(0, 10_000)),
         )
 
 

@@ -15,8 +15,8 @@ class _Prompt(NamedTuple):
 
     seq_id: int
     waited_s: float
-    uncached: Ints  # tokens
-    chunks: Ints  # of these
+    new: Ints  # tokens that need room
+    chunks: Ints  # of those that are computed
     costs: Floats  # in tokens without context
     least: float  # cost on the best rank, or of a step that is too short to matter
 
@@ -32,14 +32,15 @@ class Collaborative:
 
     A step lasts as long as its slowest rank. So what is under way sets the pace, or with nothing
     under way the prompt that has waited longest for its cost; a rank gets at most `max_ratio`
-    times that, and what does not fit waits for a later step. Cost of a chunk of u uncached tokens
-    behind h tokens in the cache, for tokens and attention: u + u (h + u/2) / attention_tokens.
+    times that, and what does not fit waits for a later step. Cost of a chunk of u tokens behind h
+    that are cached or can be read, for tokens and attention: u + u (h + u/2) / attention_tokens.
 
     Source: xDeepServe (arXiv:2508.02520), collaborative prefill scheduling: before a step a leader
     gathers the ranks' states and gives out batches by a cost model with prefix hits and lengths, so
     that short and long prompts do not mix. Precedence: highest response ratio next (Brinch Hansen,
     1971), under which all that waits sets the pace some day, if steps begin with nothing under way.
-    Sees: prompts that wait at any rank of the instance, contents of the prefix caches, free KV.
+    Sees: prompts that wait at any rank of the instance, contents of the prefix caches and of the
+    shared memory, free KV.
     """
 
     attention_tokens: float = 32_768.0
@@ -67,14 +68,14 @@ class Collaborative:
         given: dict[int, int] = {}
         for prompt in sorted(self._waiting(view), key=lambda each: each.precedence):
             pace = max(pace, self.launch_tokens) if pace else prompt.least
-            has_room = (prompt.uncached <= free) & (prompt.chunks <= budget)
+            has_room = (prompt.new <= free) & (prompt.chunks <= budget)
             done = np.where(has_room, load + prompt.costs, np.inf)
             rank = int(done.argmin())
             is_first = not given and not load.any()
             if is_first or done[rank] <= self.max_ratio * pace:
                 given[prompt.seq_id] = rank
                 load[rank] += prompt.costs[rank]
-                free[rank] -= prompt.uncached[rank]
+                free[rank] -= prompt.new[rank]
                 budget[rank] -= prompt.chunks[rank]
         return given
 
@@ -91,10 +92,10 @@ class Collaborative:
 
     def _waiting(self, view: LeaderView) -> Iterator[_Prompt]:
         for prompt in view.waiting:
-            hits = view.hit_tokens(prompt)
-            uncached = prompt.uncached_tokens - hits
-            chunks = np.minimum(uncached, view.max_step_tokens)
-            costs = prompt_cost(chunks, hits, self.attention_tokens)
+            reused = view.reusable_tokens(prompt)
+            chunks = np.minimum(prompt.uncached_tokens - reused, view.max_step_tokens)
+            costs = prompt_cost(chunks, reused, self.attention_tokens)
+            new = prompt.uncached_tokens - view.hit_tokens(prompt)
             least = max(float(costs.min()), float(self.launch_tokens))
             waited_s = view.now_s - prompt.arrival_s
-            yield _Prompt(prompt.seq_id, waited_s, uncached, chunks, costs, least)
+            yield _Prompt(prompt.seq_id, waited_s, new, chunks, costs, least)

@@ -40,6 +40,9 @@ class LeaderView(Protocol):
     def hit_tokens(self, prompt: RouteRequest, /) -> Ints:
         """[num_ranks] leading tokens of a prompt that are in each rank's prefix cache now."""
 
+    def reusable_tokens(self, prompt: RouteRequest, /) -> Ints:
+        """[num_ranks] the same, with those behind them that a rank can read from shared memory."""
+
 
 class PrefillLeader(Protocol):
     """Gives waiting prompts to the ranks of an instance; asked before each of its steps."""

@@ -104,6 +104,9 @@ class RouterView(Protocol):
     def hit_tokens(self, request: RouteRequest, /) -> Ints:
         """[num_targets] leading tokens of the prompt that are in each target's prefix cache now."""
 
+    def reusable_tokens(self, request: RouteRequest, /) -> Ints:
+        """[num_targets] the same, with those behind them that it can read from shared memory."""
+
     @property
     def rng(self) -> np.random.Generator:
         """Random stream of this router alone."""

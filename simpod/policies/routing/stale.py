@@ -63,6 +63,10 @@ class Board:
         """Leading tokens in each target's prefix cache: an index that is kept up to date."""
         return self.live.hit_tokens(request)
 
+    def reusable_tokens(self, request: RouteRequest, /) -> Ints:
+        """What each target has cached or can read: the same index."""
+        return self.live.reusable_tokens(request)
+
 
 @dataclass(slots=True)
 class Stale:
