@@ -81,6 +81,7 @@ NO_UNIT = {
     "mean_in_system": "a number of requests",
     "tile_rows": "rows of a matrix tile; a float so that it is a constant like the others",
     "small_tile_rows": "the same",
+    "most_small_tiles": "a number of tiles",
     "cast_passes": "a multiple of the bytes of a cache",
     "head_passes": "a multiple of the bytes of a key and a value",
     "latent_passes": "a multiple of the bytes of a latent",

@@ -49,6 +49,7 @@ def decode_mla_s(
 
     All heads read one latent, so rows = num_heads * query_tokens form tiles of `tile_rows` (padded)
     and a tile costs a core  block_s + keys * tile_rows * 2 * (576 + 512) / (its share of the peak).
+    Fewer rows than one tile's go in up to `most_small_tiles` of `small_tile_rows`, if they fit.
     How tiles fill the cores, see `_busiest`. Merging what was cut reads and writes fp32 partial
     outputs, which stay in L2, and costs `combine_s` and `combine_per_split_s`.
     Memory: the cache is read once, and again from L2 by each further small tile of a sequence (big
@@ -63,7 +64,7 @@ def decode_mla_s(
         for each in (shape.num_seqs, shape.context_tokens, shape.num_heads, shape.query_tokens)
     )
     rows = heads * new
-    is_small = rows < c.tile_rows
+    is_small = (rows < c.tile_rows) & (rows <= c.most_small_tiles * c.small_tile_rows)
     tile_rows = np.where(is_small, c.small_tile_rows, c.tile_rows)
     tiles = np.ceil(rows / tile_rows)
     core_flops_per_s = c.compute_frac * die.peak_flops_per_s["bf16"] / float(die.num_cores)

@@ -23,6 +23,7 @@ class DecodeMlaConstants:
             "spread_block_tokens",
             "tile_rows",
             "small_tile_rows",
+            "most_small_tiles",
             "cast_passes",
         }
     )
@@ -54,5 +55,7 @@ class DecodeMlaConstants:
     """Query rows of a tile. Not fitted: a property of the kernel."""
     small_tile_rows: Annotated[float, Ge(8.0), Le(256.0)]
     """The same for sequences with fewer rows than `tile_rows`. Not fitted."""
+    most_small_tiles: Annotated[float, Ge(1.0), Le(32.0)] = 32.0
+    """Small tiles of a sequence; more rows are padded to a tile of `tile_rows`. Not fitted."""
     cast_passes: Annotated[float, Ge(0.0), Le(20.0)]
     """Bytes that converting the cache to bf16 moves first, in sizes of the bf16 cache."""

@@ -15,7 +15,7 @@ FLASH_ATTENTION: Final = "flash_attention"
 """`kernel_source` of SGLang's FlashAttention-3 backend: absorbed in both phases; it has no 8-bit
 MLA, so an fp8 cache is converted to bf16 as a whole before each call."""
 
-STRUCTURE: Final = ("tile_rows", "small_tile_rows", "spread_block_tokens")
+STRUCTURE: Final = ("tile_rows", "small_tile_rows", "most_small_tiles", "spread_block_tokens")
 """Constants that are properties of a kernel: alternatives are tried, none is fitted."""
 
 WORTHWHILE_FRAC: Final = 0.01
