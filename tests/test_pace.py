@@ -6,6 +6,8 @@ from engine_cases import at, simulate
 
 from simpod.cluster import PoolSpec
 from simpod.config import load_experiment
+from simpod.cost import Layout, mean_tokens
+from simpod.engine.steps import token_clock
 from simpod.errors import ConfigError
 from simpod.metrics.latency import tpot_s
 from simpod.metrics.tokens import token_times
@@ -17,8 +19,8 @@ from tests.engine_cases import pool_spec
 MTP = {"mtp_layers": 1, "mtp_acceptance": 0.5}
 
 
-def spread(std: float, acceptance: float = 0.8) -> PoolSpec:
-    mtp = {"mtp_layers": 1, "mtp_acceptance": acceptance, "mtp_acceptance_std": std}
+def spread(std: float, acceptance: float = 0.8, layers: int = 1) -> PoolSpec:
+    mtp = {"mtp_layers": layers, "mtp_acceptance": acceptance, "mtp_acceptance_std": std}
     return pool_spec(mtp=mtp)
 
 
@@ -61,6 +63,82 @@ def test_tpot_spreads_with_acceptance_and_the_mean_stays() -> None:
     expected = slowness.std() / slowness.mean()
     assert found_s.std() / found_s.mean() == pytest.approx(expected, rel=0.1)
     assert wide.summary["mean_tpot_ms"] == pytest.approx(plain.summary["mean_tpot_ms"], rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("layers", "acceptance", "tokens"),
+    [
+        (0, 0.9, 1.0),
+        (1, 0.9, 1.9),
+        (2, 0.9, 2.71),
+        (3, 0.5, 1.875),
+        (2, (0.9, 0.5), 2.35),  # xDeepServe 4.6: a second layer, trained
+        (2, (0.9, 0.4), 2.26),  # with weights of the first
+        (3, (0.9, 0.0, 1.0), 1.9),  # nothing comes after a draft that is wrong
+    ],
+)
+def test_drafts_are_a_chain(
+    layers: int, acceptance: float | tuple[float, ...], tokens: float
+) -> None:
+    layout = Layout(dies=1, mtp_layers=layers, mtp_acceptance=acceptance)
+    assert layout.mean_decode_tokens == pytest.approx(tokens)
+    clock = token_clock(layout)
+    assert clock.tokens / clock.per_steps == pytest.approx(tokens)
+
+
+def test_one_draft_has_its_share_to_the_last_bit() -> None:
+    for share, std in [(0.79, 0.0), (0.9, 0.1), (0.635, 0.2)]:
+        assert mean_tokens(1, share, std) == 1.0 + share
+
+
+def test_those_who_get_far_accept_more() -> None:
+    """The mean of chains, each with its own share, is not the chain of the mean share."""
+    shares = np.random.default_rng(1).beta(0.8 * 3.0, 0.2 * 3.0, 400_000)  # std 0.2
+    assert mean_tokens(3, 0.8, 0.2) == pytest.approx(
+        (1.0 + shares + shares**2 + shares**3).mean(), abs=0.005
+    )
+    assert mean_tokens(3, 0.8, 0.2) > mean_tokens(3, 0.8) + 0.1
+    pace = decode_paces([spread(0.2, layers=3)], 100_000, streams(0))
+    assert pace is not None
+    assert pace.mean() == pytest.approx(1.0, abs=0.003)
+
+
+@pytest.mark.parametrize(
+    ("mtp", "message"),
+    [
+        (
+            "{layers: 2, acceptance: [0.9]}",
+            r"acceptance: a list of 1 where layers is 2; allowed: 2",
+        ),
+        ("{acceptance: [0.9, 0.5]}", r"acceptance: a list of 2 where layers is 1"),
+        (
+            "{layers: 2, acceptance: [0.9, 1.5]}",
+            r"acceptance\.1: too large \(got 1\.5\)[^\n]*<= 1$",
+        ),
+        ("{layers: 2, acceptance: [0.9, 0.5], acceptance_std: 0.1}", r"std: a spread of several"),
+        (
+            "{layers: 2, acceptance: often}",
+            r"wrong type \(got \"often\"\); allowed: a number, or a",
+        ),
+        (
+            "{acceptance: {first: 0.9}}",
+            r"mtp\.acceptance: wrong type; allowed: a number, or a list$",
+        ),
+    ],
+)
+def test_shares_that_do_not_fit_the_layers_are_refused(mtp: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_experiment("mtp", (f"deployment.decode.mtp={mtp}",))
+
+
+def test_a_list_of_one_is_a_number_and_no_layer_needs_none() -> None:
+    one = load_experiment(
+        "mtp", ("deployment.decode.mtp={acceptance: [0.9], acceptance_std: 0.1}",)
+    )
+    number = load_experiment("mtp", ("deployment.decode.mtp.acceptance_std=0.1",))
+    assert one.pools == number.pools
+    shares = "deployment.decode.mtp={layers: 0, acceptance: [0.9, 0.5]}"
+    assert load_experiment("mtp", (shares,)).pools[0].layout.mean_decode_tokens == 1.0
 
 
 def test_a_spread_that_no_share_has_is_refused() -> None:

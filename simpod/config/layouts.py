@@ -38,7 +38,7 @@ def resolve_layout(
     _check_pipeline(path, pool, (dp, tp), model, problems)
     if pool.mtp.layers and not model.num_mtp_layers:
         problems.at((*path, "mtp", "layers"), f"{model.name} has no MTP layers", allowed="0")
-    _check_acceptance((*path, "mtp"), pool.mtp, problems)
+    acceptance = _acceptance((*path, "mtp"), pool.mtp, problems)
     if len(problems.found) > before:
         return None
     layout = Layout(
@@ -49,7 +49,7 @@ def resolve_layout(
         weight_dtype=_weight_dtype(path, pool, model, hardware, derived),
         kv_dtype="bf16" if pool.kv_dtype == "auto" else pool.kv_dtype,
         mtp_layers=pool.mtp.layers,
-        mtp_acceptance=pool.mtp.acceptance,
+        mtp_acceptance=acceptance,
         mtp_acceptance_std=pool.mtp.acceptance_std,
         balances_mtp=pool.mtp.balanced,
         shared_expert_dies=pool.shared_expert_dies,
@@ -64,12 +64,30 @@ def resolve_layout(
     return layout, derived
 
 
-def _check_acceptance(path: Path, mtp: Mtp, problems: Problems) -> None:
-    """A share between 0 and 1 spreads the less the nearer its mean is to either."""
-    most = sqrt(mtp.acceptance * (1.0 - mtp.acceptance))
-    if mtp.acceptance_std and mtp.acceptance_std >= most:
-        what = f"no share with mean {mtp.acceptance:g} spreads by {mtp.acceptance_std:g}"
+def _acceptance(path: Path, mtp: Mtp, problems: Problems) -> float | tuple[float, ...]:
+    """One share for all layers, or of several layers one each, which have no spread."""
+    mean, std, layers = mtp.acceptance, mtp.acceptance_std, mtp.layers
+    if isinstance(mean, tuple):
+        if layers and len(mean) != layers:
+            problems.at(
+                problems.blamed(path, "acceptance", "layers"),
+                f"a list of {len(mean)} where layers is {layers}",
+                allowed=f"{layers} numbers, or one for all layers",
+            )
+        if layers != 1 or len(mean) != 1:
+            if layers and std:
+                problems.at(
+                    (*path, "acceptance_std"),
+                    "a spread of several shares: which of them a request draws is not modelled",
+                    allowed="0 with a list of several, or one number as acceptance",
+                )
+            return mean
+        mean = mean[0]
+    most = sqrt(mean * (1.0 - mean))  # the less the nearer the mean is to 0 or 1
+    if std and std >= most:
+        what = f"no share with mean {mean:g} spreads by {std:g}"
         problems.at((*path, "acceptance_std"), what, allowed=f"< {most:.3g}")
+    return mean
 
 
 def _split(

@@ -13,7 +13,7 @@ from simpod.cluster.experts.routing import RoutingSpec
 from simpod.config.libraries import Library
 from simpod.cost.layout import AttentionParallelism
 from simpod.cost.pipeline.jitter import UNMITIGATED, HostPause
-from simpod.fields import Count, Index, NonNegative, Positive
+from simpod.fields import Count, Frac, Index, NonNegative, Positive
 from simpod.hardware.spec import HardwareProfile
 from simpod.model.spec import ModelSpec
 from simpod.records.measure import Measure
@@ -32,11 +32,13 @@ class Mtp(_Section):
     """Multi-token prediction: draft tokens that a decode step verifies."""
 
     layers: Index = 1
-    """Draft tokens per decode step; 0: none."""
-    acceptance: Annotated[float, Ge(0), Le(1)] = 0.9
-    """Share of draft tokens that are kept, mean over requests."""
+    """Draft tokens per decode step, a chain: one counts only if all before it do; 0: none."""
+    acceptance: Frac | tuple[Frac, ...] = 0.9
+    """Share of drafts that are right where all before them were, mean over requests: one for all
+    places, so that a step gives 1 + a + a^2 + ... tokens; or a list, one for each layer."""
     acceptance_std: Annotated[float, Ge(0), Lt(0.5)] = 0.0
-    """Standard deviation of that share between requests, each of which draws its own (beta law)."""
+    """Standard deviation of that share between requests, each of which draws its own (beta law);
+    not with a list of several."""
     balanced: bool = True
     """`policies.experts` places the experts of MTP layers, too; false: they stay in order."""
 

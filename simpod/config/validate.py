@@ -81,7 +81,7 @@ def _behind_tags(
     """
     plain, guesses = root.plain(), dict[Path, bool]()  # path of the value -> the tag was like it
     for details in found:
-        path = _written_path(root, details["loc"])
+        path = _written_path(root, details)
         node = root.find(path)
         if not details["type"].startswith("union_tag") or node is None:
             continue
@@ -101,7 +101,7 @@ def _behind_tags(
             details
             for details in error.errors(include_url=False)
             for path, is_near in guesses.items()
-            if _is_below(_written_path(root, details["loc"]), path)
+            if _is_below(_written_path(root, details), path)
             and (is_near or not details["type"].startswith(("missing", *_UNKNOWN_KEY)))
         ]
     return []
@@ -128,14 +128,22 @@ def _is_below(path: Path, above: Path) -> bool:
 def _tell(
     found: Sequence[ErrorDetails], schema: Mapping[str, Any], root: Node, problems: Problems
 ) -> None:
-    """All of pydantic's errors; a missing key is not told when it stands there misspelt."""
+    """All of pydantic's errors; a missing key is not told when it stands there misspelt, nor a type
+    that one member of a union refuses where another finds a mistake further in.
+    """
     tellers = [
         _Teller(root, schema, details, path)
         for details in found
-        if not problems.is_silent(path := _written_path(root, details["loc"]))
+        if not problems.is_silent(path := _written_path(root, details))
     ]
     misspelt = {(*t.path[:-1], t.meant()) for t in tellers if t.is_unknown_key}
-    wanted = [t for t in tellers if not (t.is_missing and t.path in misspelt)]
+    inner = [t.path for t in tellers]
+    wanted = [
+        t
+        for t in tellers
+        if not (t.is_missing and t.path in misspelt)
+        and not (t.kind in _TYPES and any(_is_below(path, t.path) for path in inner))
+    ]
     for problem in _joined([teller.problem() for teller in wanted]):
         problems.add(problem)
 
@@ -153,17 +161,17 @@ def _joined(found: Sequence[Problem]) -> list[Problem]:
     return joined
 
 
-def _written_path(root: Node, loc: Sequence[str | int]) -> Path:
+def _written_path(root: Node, details: ErrorDetails) -> Path:
     """pydantic's location without the names of union members, which are not in the file."""
-    node, path = root, list[str | int]()
+    node, path, loc = root, list[str | int](), details["loc"]
     for position, segment in enumerate(loc):
         deeper = node.child(segment)
-        last = position == len(loc) - 1
+        last = position == len(loc) - 1 and details["type"].startswith("missing")
         if deeper is not None:
             node = deeper
             path.append(segment)
-        elif last and segment != "[key]" and isinstance(node.value, dict):
-            path.append(segment)  # a key that is missing; below a scalar it names a union member
+        elif last and isinstance(node.value, dict):
+            path.append(segment)  # a key that is missing; others name members of unions
     return tuple(path)
 
 

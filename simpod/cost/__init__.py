@@ -1,6 +1,7 @@
 """Operators to work, work and hardware to seconds: steps, collectives, transfers, memory."""
 
 from simpod.cost.collectives import KvTransfer, kv_bytes_per_token, kv_transfer
+from simpod.cost.drafts import kept_of_chain, mean_tokens
 from simpod.cost.launches import PromptLaunches
 from simpod.cost.layout import Layout
 from simpod.cost.memory import MemoryPlan, plan_memory
@@ -26,8 +27,10 @@ __all__ = [
     "StepPrices",
     "StepTraffic",
     "complete_breakdown",
+    "kept_of_chain",
     "kv_bytes_per_token",
     "kv_transfer",
+    "mean_tokens",
     "plan_memory",
     "step_pricer",
 ]

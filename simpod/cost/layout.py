@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from simpod.cost.drafts import mean_tokens
+
 AttentionParallelism = Literal["tensor", "sp_tp_sp"]
 """How the `tp` dies of a rank share its layers; `Layout.is_staged` has the second."""
 
@@ -22,7 +24,7 @@ class Layout:
     weight_dtype: str = "bf16"
     kv_dtype: str = "bf16"
     mtp_layers: int = 0  # draft tokens per decode step
-    mtp_acceptance: float = 0.0  # share of draft tokens that are kept, mean over requests
+    mtp_acceptance: float | tuple[float, ...] = 0.0  # of drafts whose forerunners are kept
     mtp_acceptance_std: float = 0.0  # between requests
     balances_mtp: bool = True  # experts of MTP layers are placed like those of the others
     redundant_slots: int = 0  # second copies of routed experts, over all dies
@@ -65,3 +67,8 @@ class Layout:
     def tokens_per_decode(self) -> int:
         """Tokens that one decoding sequence sends through every layer: its own and the drafts."""
         return 1 + self.mtp_layers
+
+    @property
+    def mean_decode_tokens(self) -> float:
+        """Tokens that a decode step gives a sequence, on average."""
+        return mean_tokens(self.mtp_layers, self.mtp_acceptance, self.mtp_acceptance_std)

@@ -64,8 +64,8 @@ class TokenClock:
 
 @lru_cache(64)  # groups that are alike share one
 def token_clock(layout: Layout) -> TokenClock:
-    """Mean tokens per decode step as a fraction: 1 + draft tokens x acceptance."""
-    thousandths = round(1000 * (1 + layout.mtp_layers * layout.mtp_acceptance))
+    """Mean tokens per decode step as a fraction, in thousandths."""
+    thousandths = round(1000 * layout.mean_decode_tokens)
     divisor = gcd(thousandths, 1000)
     return TokenClock(thousandths // divisor, 1000 // divisor)
 

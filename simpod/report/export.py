@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 import simpod
+from simpod.cost import mean_tokens
 from simpod.report.sources import Source, measured, result_of
 from simpod.run.results import ResultFiles
 
@@ -83,7 +84,9 @@ def _accept_length(result: ResultFiles) -> float | None:
     for pool in result.provenance["experiment"]["deployment"].values():
         mtp = pool["mtp"]
         if pool["role"] != "prefill" and mtp["layers"]:
-            return 1.0 + float(mtp["layers"]) * float(mtp["acceptance"])
+            shares = mtp["acceptance"]
+            acceptance = tuple(shares) if isinstance(shares, list) else shares
+            return mean_tokens(mtp["layers"], acceptance, mtp["acceptance_std"])
     return None
 
 

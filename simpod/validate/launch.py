@@ -23,8 +23,8 @@ class Launch:
     """Largest step with prompts that runs as pieces of graphs; None: the engine's own."""
     experts_library: str | None = None
     """Whose kernels run the experts; None: the usual."""
-    mtp: Mapping[str, float] | None = None
-    """Draft tokens and the share of them that is kept; None: no drafts."""
+    mtp: Mapping[str, Any] | None = None
+    """Draft tokens and the shares of them that are kept; None: no drafts."""
     batching: Mapping[str, Any] | None = None
     """Scheduler and its parameters; None: the engine's own."""
     parallelism: Parallelism | None = None
