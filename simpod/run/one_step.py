@@ -153,7 +153,7 @@ def _pricer(
     experiment: ResolvedExperiment, spec: PoolSpec, model: ModelSpec, loads: LoadModel | None
 ) -> Pricer:
     hardware = experiment.hardware[spec.name]
-    return step_pricer(model, hardware, spec.layout, experiment.semantics.name, loads)
+    return step_pricer(model, hardware, spec.layout, experiment.semantics, loads)
 
 
 def _layers(
