@@ -1,6 +1,6 @@
 """Named semantics of engines: the default of a device, its batching policy, its launches."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 from cli_runs import tiny
@@ -8,7 +8,7 @@ from cost_examples import GPU_NODES, LLAMA_70B, NPU_POD, decode_batch
 
 from simpod.config import load_experiment
 from simpod.config.schema import Engine
-from simpod.cost import Layout, StepPricer
+from simpod.cost import Layout, StepPricer, step_pricer
 from simpod.cost.semantics import SEMANTICS, default_semantics
 from simpod.errors import ConfigError
 from simpod.policies import BUILT_IN
@@ -51,6 +51,43 @@ def test_an_experiment_says_whose_semantics_it_has():
     chosen = load_experiment("quickstart", [FEW, "engine.semantics=sglang"])
     assert chosen.semantics is SEMANTICS["sglang"]
     assert chosen.origins["engine.semantics"] == "--set"
+
+
+def test_an_experiment_may_have_times_of_its_own():
+    times = {"step_gap_s": 5e-3, "launch_skew_s": 2e-3, "eager_launch_s": 1e-6}
+    own = load_experiment("quickstart", [FEW, *(f"engine.{k}={v}" for k, v in times.items())])
+    assert own.semantics == replace(SEMANTICS["flowserve"], **times)
+    pricer = step_pricer(own.model, NPU_POD, Layout(dies=8, dp=8, ep=8), own.semantics)
+    parts = pricer.price(decode_batch([8] * 8, 800)).parts()
+    assert parts[STEP_PARTS.index("host_gap")] == 5e-3
+    assert parts[STEP_PARTS.index("dispatch_wait")] >= 2e-3
+    none = load_experiment("quickstart", [FEW, "engine.launch_skew_s=0"])
+    assert none.semantics == replace(SEMANTICS["flowserve"], launch_skew_s=0.0)
+
+
+def test_a_skew_that_no_dispatch_waits_for_is_refused():
+    for name in ("llama70b-h100-colocated", "xdeepserve-disaggregated-768"):
+        with pytest.raises(
+            ConfigError, match=r"engine\.launch_skew_s: dies wait .* first dispatch"
+        ):
+            load_experiment(name, [FEW, "engine.launch_skew_s=1e-3"])
+
+
+@pytest.mark.parametrize("pipeline", [{}, {"micro_batches": 2}, {"expert_dies": 8}])
+def test_mtp_layers_that_are_launched_apart_have_a_gap_each(pipeline):
+    """CloudMatrix-Infer 4.2.4: k layers need k + 1 dispatches of graphs."""
+    settings = ["deployment.decode.mtp={layers: 2, pipelined: false}", "engine.step_gap_s=0.7e-3"]
+    found = load_experiment("quickstart", [FEW, *settings])
+    apart = replace(found.pools[-1].layout, dies=8, dp=8, ep=8, **pipeline)
+    steps = [
+        step_pricer(found.model, found.hardware["decode"], layout, found.semantics)
+        .price(decode_batch([40] * 8, 40_000))
+        .parts()
+        for layout in (replace(apart, pipelines_mtp=True), apart)
+    ]
+    longer_s = steps[1] - steps[0]
+    assert longer_s[STEP_PARTS.index("host_gap")] == pytest.approx(2 * 0.7e-3)
+    assert longer_s.sum() == pytest.approx(2 * 0.7e-3)
 
 
 @pytest.mark.parametrize("name", sorted(SEMANTICS))

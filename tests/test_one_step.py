@@ -50,7 +50,7 @@ SHORT = (*FEW_LAYERS, "workload.output_tokens.value=4")
     [
         apart,
         lambda: uneven(*SHORT),
-        lambda: uneven(*SHORT, JITTER),
+        lambda: uneven(*SHORT, JITTER, "engine.step_gap_s=5e-3"),
         lambda: uneven(*SHORT, "expert_routing.sampling=exact"),
         pytest.param(lambda: uneven(*DRIFT, "expert_routing.epoch_s=0.1"), marks=pytest.mark.slow),
     ],

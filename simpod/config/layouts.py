@@ -52,6 +52,7 @@ def resolve_layout(
         mtp_acceptance=acceptance,
         mtp_acceptance_std=pool.mtp.acceptance_std,
         balances_mtp=pool.mtp.balanced,
+        pipelines_mtp=pool.mtp.pipelined,
         shared_expert_dies=pool.shared_expert_dies,
         expert_dies=pool.expert_dies,
         domains=pool.domains,

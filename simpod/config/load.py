@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path as FilePath
+from typing import Final
 
 from simpod.cluster import PoolSpec
 from simpod.config import library
@@ -31,11 +32,15 @@ from simpod.config.scaling import resolve_scaling
 from simpod.config.schema import Experiment
 from simpod.config.strict_yaml import read_yaml
 from simpod.config.validate import validate
+from simpod.cost.collectives import meets_in_layers
 from simpod.cost.semantics import Semantics, semantics_of
 from simpod.errors import ConfigError, InvariantError
 from simpod.hardware.spec import HardwareProfile
 from simpod.policies.resolve import resolve
 from simpod.policies.roles import PolicyRef
+
+TIMES: Final = ("step_gap_s", "launch_skew_s", "eager_launch_s")
+"""Keys of `engine` that stand in for the semantics' own."""
 
 
 def load_experiment(name_or_path: str, overrides: Sequence[str] = ()) -> ResolvedExperiment:
@@ -174,7 +179,27 @@ def _with_libraries(
 
 
 def _semantics(experiment: Experiment, specs: Sequence[PoolSpec], problems: Problems) -> Semantics:
-    """Whose rules a step follows; decodes of micro-batches have graphs of any size."""
+    """Whose rules a step follows, and the times that `engine` puts in place of theirs."""
+    found = _with_graphs(experiment, specs, problems)
+    engine = experiment.engine
+    if engine.launch_skew_s and not any(
+        meets_in_layers(experiment.model, spec.layout) and not spec.layout.expert_dies
+        for spec in specs
+    ):
+        problems.at(
+            ("engine", "launch_skew_s"),
+            "dies wait for a late launch at the first dispatch, and no pool has one",
+            hint="leave it out",
+        )
+    times = {key: getattr(engine, key) for key in TIMES}
+    told = {key: value for key, value in times.items() if value is not None}
+    return replace(found, **told) if told else found
+
+
+def _with_graphs(
+    experiment: Experiment, specs: Sequence[PoolSpec], problems: Problems
+) -> Semantics:
+    """Named semantics with the graphs asked for; those of micro-batches are of any size."""
     found = semantics_of(experiment.engine.semantics, experiment.hardware.family)
     graphs, engine = found.graphs, experiment.engine
     layouts = [spec.layout for spec in specs if spec.role != "prefill"]

@@ -39,6 +39,10 @@ class Mtp(_Section):
     acceptance_std: Annotated[float, Ge(0), Lt(0.5)] = 0.0
     """Standard deviation of that share between requests, each of which draws its own (beta law);
     not with a list of several."""
+    pipelined: bool = True
+    """Drafts are sampled on the die and a step is launched in one go; false: the host launches each
+    layer apart, and the die waits `step_gap_s` for each (CloudMatrix-Infer 4.2.4: k + 1 dispatches
+    of graphs)."""
     balanced: bool = True
     """`policies.experts` places the experts of MTP layers, too; false: they stay in order."""
 
@@ -311,6 +315,14 @@ class Engine(_Section):
     max_piece_tokens: Annotated[int, Ge(1), Le(1_000_000)] | None = None
     """Largest step with prompts that runs as pieces of graphs, cut at each attention; default:
     none, with vllm-v1 up to the largest batch."""
+    step_gap_s: NonNegative | None = None
+    """Between two steps a die waits so long for its host; default: that of the semantics."""
+    launch_skew_s: NonNegative | None = None
+    """Hosts of a group launch a step so much apart: a usual die waits so long for the last one at
+    the first dispatch; default: that of the semantics. Not with expert_dies, where the gap has
+    it."""
+    eager_launch_s: NonNegative | None = None
+    """Host time of one kernel that no graph covers; default: that of the semantics."""
     experts_library: Library | None = None
     """Whose kernels run the experts, where the hardware profile has several of their format:
     TensorRT-LLM's moe_config.backend (generated: TRTLLM); default: the usual."""

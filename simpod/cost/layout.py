@@ -26,6 +26,7 @@ class Layout:
     mtp_layers: int = 0  # draft tokens per decode step
     mtp_acceptance: float | tuple[float, ...] = 0.0  # of drafts whose forerunners are kept
     mtp_acceptance_std: float = 0.0  # between requests
+    pipelines_mtp: bool = True  # a step is launched in one go, not each MTP layer apart
     balances_mtp: bool = True  # experts of MTP layers are placed like those of the others
     redundant_slots: int = 0  # second copies of routed experts, over all dies
     shared_expert_dies: int = 0  # that hold a copy of the shared expert; 0: every die does

@@ -79,6 +79,14 @@ class PartCosts:
         apart = self.layout.expert_dies > 0
         return self.semantics.launch_skew_s if self.meets and not apart else 0.0
 
+    @property
+    def step_gap_s(self) -> float:
+        """Between two steps, and before each MTP layer that is launched apart: what k layers need
+        beyond one dispatch of a graph, they need k times (CloudMatrix-Infer 4.2.4).
+        """
+        launches = 1 if self.layout.pipelines_mtp else 1 + self.mtp
+        return launches * self.semantics.step_gap_s
+
     def renew(self, loads: LoadModel) -> None:
         """From now on experts have these loads."""
         self._uneven = UnevenExperts(self.model, self.layout, self.kernels, self._exchange, loads)
@@ -340,7 +348,7 @@ class PartCosts:
             head=self._head_s(rows),
             sampling=self._sampling_s(rows),
             mtp=self.mtp * (self._head_s(drafted) + self._sampling_s(drafted)),
-            host_gap=self.semantics.step_gap_s,
+            host_gap=self.step_gap_s,
             dispatch_wait=self.launch_skew_s,
         )
 
