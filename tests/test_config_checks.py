@@ -154,6 +154,27 @@ def test_micro_batches_need_tokens_that_are_apart(load, problem_of):
     assert load({"server": staged}).pools[0].layout.is_staged
 
 
+SPLIT = "{dies: 32, dp: 32, ep: 32, micro_batches: 2, attention_cores: 12}"
+
+
+@pytest.mark.parametrize(
+    ("change", "wrong"),
+    [
+        (
+            ("attention_cores: 12", "attention_cores: 24"),
+            "Ascend 910C die has 24 cores, and the stream of experts needs one",
+        ),
+        (("attention_cores: 12", "attention_cores: 0"), "too small (got 0)"),
+        ((", micro_batches: 2", ""), "dies whose cores two streams split have micro_batches"),
+        (("ep: 32", "expert_dies: 32"), "dies whose cores two streams split have micro_batches"),
+    ],
+)
+def test_cores_are_split_where_a_die_has_two_streams(load, problem_of, change, wrong):
+    assert load({"server": SPLIT}).pools[0].layout.attention_cores == 12
+    problem = problem_of({"server": SPLIT.replace(*change)})
+    assert f"server.attention_cores: {wrong}" in problem
+
+
 SHARED = "workload.shared_prefix={num_prefixes: 2, tokens: 4096}"
 TRACE = "workload={trace: {path: t.jsonl, format: mooncake}}"
 

@@ -164,6 +164,19 @@ def test_streams_beat_their_stages_one_after_the_other() -> None:
     assert max(one, other) < prices.base_s < one + other
 
 
+def test_cores_may_be_split_otherwise() -> None:
+    """As published, 16 + 8, is near the best; with few on either side that stream binds."""
+    two = replace(COLOCATED, micro_batches=2)
+    found_s = {
+        cores: step_pricer(DEEPSEEK_R1, HARDWARE, replace(two, attention_cores=cores))
+        .price(batch_of(32))
+        .base_s
+        for cores in (0, 4, 16, 22)
+    }
+    assert found_s[0] == found_s[16]
+    assert min(found_s[4], found_s[22]) > 1.2 * found_s[16]
+
+
 def test_fewer_cores_keep_memory_and_links() -> None:
     less = share_of_cores(HARDWARE, 1 / 3)
     assert less.die.num_cores == 8

@@ -217,6 +217,9 @@ def test_a_stage_slows_with_its_cores_and_only_where_cores_bind() -> None:
     assert stage.on(split.expert_frac) == pytest.approx(1300e-6)
     with pytest.raises(ValueError, match="each stream needs a core"):
         CoreSplit(attention_cores=24, expert_cores=0)
+    assert CoreSplit.of(24, 0) == CoreSplit.of(24, 16) == split
+    assert CoreSplit.of(132, 0).attention_frac == CoreSplit.of(132, 88).attention_frac
+    assert CoreSplit.of(24, 18).expert_frac == 0.25
 
 
 def test_micro_batching_pays_when_a_stage_is_not_bound_by_cores() -> None:

@@ -36,6 +36,7 @@ def resolve_layout(
     _check_stages(path, pool, model, problems)
     _check_experts(path, pool, dies, model, problems)
     _check_pipeline(path, pool, (dp, tp), model, problems)
+    _check_cores(path, pool, hardware, problems)
     if pool.mtp.layers and not model.num_mtp_layers:
         problems.at((*path, "mtp", "layers"), f"{model.name} has no MTP layers", allowed="0")
     acceptance = _acceptance((*path, "mtp"), pool.mtp, problems)
@@ -58,6 +59,7 @@ def resolve_layout(
         domains=pool.domains,
         micro_batches=pool.micro_batches,
         micro_batch_tokens=pool.micro_batch_tokens,
+        attention_cores=pool.attention_cores or 0,
         attention_parallelism=pool.attention_parallelism,
     )
     if pool.kv_dtype == "auto":
@@ -227,6 +229,22 @@ def _check_pipeline(
             "micro-batches hide the exchange between ranks, and there is none",
             allowed="1",
         )
+
+
+def _check_cores(path: Path, pool: Pool, hardware: HardwareProfile, problems: Problems) -> None:
+    """Two streams on a die, and a core for each."""
+    key, cores, of = (*path, "attention_cores"), pool.attention_cores, hardware.die.num_cores
+    if cores is None:
+        return
+    if pool.expert_dies or pool.micro_batches < 2:
+        problems.at(
+            key,
+            "dies whose cores two streams split have micro_batches, and the experts as well",
+            hint="micro_batches: 2 without expert_dies, or leave it out",
+        )
+    elif cores >= of:
+        what = f"{hardware.die.name} has {of} cores, and the stream of experts needs one"
+        problems.at(key, what, allowed=f"1 to {of - 1}")
 
 
 def _weight_dtype(

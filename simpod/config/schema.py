@@ -110,7 +110,11 @@ class Pool(_Section):
     """Of attention dies that take turns at the expert dies, with expert_dies."""
     micro_batches: Count = 1
     """Parts of a rank's batch, one with the experts while another is in attention; without
-    expert_dies on two streams that split the cores of each die, 2 : 1."""
+    expert_dies on two streams that split the cores of each die."""
+    attention_cores: Count | None = None
+    """Cores of each die (its `num_cores`) for the stream of attention, with micro_batches on one
+    die; the stream of experts has the others. Default: two thirds, 16 of 24 (CloudMatrix-Infer
+    4.2.3)."""
     micro_batch_tokens: Index = 32
     """A step of at most so many tokens of the fullest rank goes as one batch."""
     mtp: Mtp = Mtp(layers=0, acceptance=0.0)

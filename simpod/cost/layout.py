@@ -33,6 +33,7 @@ class Layout:
     expert_dies: int = 0  # of their own for the routed experts, beside `dies`; 0: the same dies
     domains: int = 1  # of attention dies, which take turns at the expert dies
     micro_batches: int = 1
+    attention_cores: int = 0  # of a die with two streams; 0: two thirds
     micro_batch_tokens: int = 0  # of the fullest rank: no more than that go as one batch
     attention_parallelism: AttentionParallelism = "tensor"
 

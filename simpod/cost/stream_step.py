@@ -1,7 +1,7 @@
 """The price of a step whose micro-batches run on two streams of each die (see `pipeline.streams`).
 
-The attention stream has two thirds of the cores (16 of 24 on a 910C die), the expert stream the
-rest; both see all of the memory's and the links' bandwidth.
+The attention stream has `attention_cores` (16 of 24 on a 910C die), the expert stream the rest;
+both see all of the memory's and the links' bandwidth.
 """
 
 import numpy as np
@@ -36,7 +36,7 @@ class StreamStepPricer:
         loads: LoadModel | None = None,
     ) -> None:
         chosen = semantics_of(semantics, hardware.family)
-        split = CoreSplit()
+        split = CoreSplit.of(hardware.die.num_cores, layout.attention_cores)
         first = share_of_cores(hardware, split.attention_frac)
         second = share_of_cores(hardware, split.expert_frac)
         costs = PartCosts(model, first, layout, chosen, is_gate_apart=True)

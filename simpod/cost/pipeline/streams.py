@@ -39,6 +39,16 @@ class CoreSplit:
     attention_cores: int = 16
     expert_cores: int = 8
 
+    @classmethod
+    def of(cls, num_cores: int, attention_cores: int) -> Self:
+        """Of a die with `num_cores`; attention_cores 0: two thirds, of whatever the die has.
+
+        Raises ValueError where a stream has none.
+        """
+        if not attention_cores:
+            return cls()
+        return cls(attention_cores=attention_cores, expert_cores=num_cores - attention_cores)
+
     def __post_init__(self) -> None:
         if min(self.attention_cores, self.expert_cores) < 1:
             raise ValueError(
