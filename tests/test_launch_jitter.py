@@ -93,6 +93,31 @@ def test_pauses_have_the_law_of_the_longest() -> None:
     assert since(7) == pytest.approx(drawn[100:107].sum())
 
 
-def test_an_unknown_remedy_is_named() -> None:
-    with pytest.raises(ConfigError, match=r"launch_jitter\.mitigations.*'gc', 'pinning'|gc"):
-        experiment("{mitigations: [hope]}")
+@pytest.mark.parametrize(
+    ("jitter", "message"),
+    [
+        (
+            "{mitigations: [hope]}",
+            r"mitigations\.0: no cause .* \(got \"hope\"\); allowed: gc, pin",
+        ),
+        ("{mitigations: [gc, pining]}", r'mitigations\.1.*, graph_cache; did you mean "pinning"\?'),
+        (
+            "{causes: [{frac: 0.5, mean_s: 0.001}], mitigations: ['']}",
+            r"mitigations\.0.*allowed: none, as no cause",
+        ),
+        (
+            "{causes: [{frac: 0.5, mean_s: 0.001, mitigated_by: gcc}], mitigations: [gc]}",
+            r'mitigations\.0.*allowed: gcc; did you mean "gcc"\?',
+        ),
+    ],
+)
+def test_an_unknown_remedy_is_named(jitter: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=rf"launch_jitter\.{message}"):
+        experiment(jitter)
+
+
+def test_own_causes_have_remedies_of_their_own() -> None:
+    numa = "{frac: 0.5, mean_s: 0.001, mitigated_by: numa}"
+    causes = f"causes: [{numa}, {{frac: 0.1, mean_s: 0.002, mitigated_by: tea}}]"
+    pauses = experiment(f"{{{causes}, mitigations: [numa]}}").pools[0].pauses
+    assert [cause.mitigated_by for cause in pauses] == ["tea"]

@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 from simpod.cluster.pool_spec import PoolSpec
 from simpod.config.layouts import Derived, resolve_layout
 from simpod.config.nodes import Path, dotted
-from simpod.config.problems import Problems
+from simpod.config.problems import Problems, did_you_mean, listed
 from simpod.config.schema import Experiment, Pool
 from simpod.cost.layout import Layout
 from simpod.cost.memory import MemoryPlan, expert_die_bytes, plan_memory
 from simpod.cost.memory_rules import MemoryLimits
-from simpod.cost.pipeline.jitter import left
+from simpod.cost.pipeline.jitter import HostPause, left, remedies
 from simpod.cost.semantics import semantics_of
 from simpod.hardware.spec import HardwareProfile
 from simpod.model.spec import ModelSpec
@@ -51,6 +51,7 @@ def _resolve_pool(
     model, balancer = experiment.model, experiment.policies.experts
     path: Path = ("deployment", name)
     _check_step(path, pool, problems)
+    pauses = _pauses(path, pool, problems)
     found = resolve_layout(path, pool, model, hardware, problems)
     if found is None:
         return None
@@ -76,7 +77,6 @@ def _resolve_pool(
     max_model_len = limits.max_model_len(kv_blocks, problems, derived)
     if not kv_blocks or not max_model_len:
         return None
-    jitter = pool.launch_jitter
     spec = PoolSpec(
         name=name,
         role=pool.role,
@@ -90,9 +90,26 @@ def _resolve_pool(
         prefix_caching=pool.prefix_caching,
         reserve_full_prompt=pool.reserve_full_prompt,
         host_bytes_per_s=pool.host_bytes_per_s,
-        pauses=left(jitter.causes, jitter.mitigations) if jitter is not None else (),
+        pauses=pauses,
     )
     return ResolvedPool(spec=spec, memory=memory, derived=derived)
+
+
+def _pauses(path: Path, pool: Pool, problems: Problems) -> tuple[HostPause, ...]:
+    """Causes that are left; what none of them has as its remedy is a mistake."""
+    jitter = pool.launch_jitter
+    if jitter is None:
+        return ()
+    known = remedies(jitter.causes)
+    for place, name in enumerate(jitter.mitigations):
+        if name not in known:
+            problems.at(
+                (*path, "launch_jitter", "mitigations", place),
+                "no cause is mitigated by it",
+                allowed=listed(known) or "none, as no cause has a mitigated_by",
+                hint=did_you_mean(name, known),
+            )
+    return left(jitter.causes, jitter.mitigations)
 
 
 def _check_step(path: Path, pool: Pool, problems: Problems) -> None:

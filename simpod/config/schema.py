@@ -50,8 +50,9 @@ class Mtp(_Section):
 class LaunchJitter(_Section):
     """Pauses of the dies' hosts before a launch; the longest of all dies holds up a step."""
 
-    mitigations: tuple[Literal["gc", "pinning", "graph_cache"], ...] = ()
-    """What is done about it (xDeepServe 4.4): garbage is collected by hand, hosts are pinned to
+    mitigations: tuple[str, ...] = ()
+    """What is done about it, of the names that `causes` give in mitigated_by; those of the default
+    (xDeepServe 4.4): gc, pinning, graph_cache: garbage is collected by hand, hosts are pinned to
     cores, graphs are reused without guards."""
     causes: tuple[HostPause, ...] = UNMITIGATED
     """Rate, length and remedy of each kind of pause; default: orders of magnitude, not measured."""

@@ -28,7 +28,7 @@ class HostPause:
     mean_s: Positive
     """Of the exponential length of a pause."""
     mitigated_by: str = ""
-    """What takes it away; empty: nothing that is known."""
+    """What takes it away, where `mitigations` has the name; empty: nothing that is known."""
 
 
 UNMITIGATED: Final = (
@@ -40,6 +40,11 @@ UNMITIGATED: Final = (
 hand; loss of the core for a time slice of the kernel's scheduler; guards that are checked before a
 graph is reused. Orders of magnitude of the mechanisms, not measurements: xDeepServe publishes only
 that the sum exceeds 100 ms at the first dispatch."""
+
+
+def remedies(causes: Sequence[HostPause]) -> tuple[str, ...]:
+    """Names that mitigations can have, each once."""
+    return tuple(dict.fromkeys(cause.mitigated_by for cause in causes if cause.mitigated_by))
 
 
 def left(causes: Sequence[HostPause], mitigations: Sequence[str]) -> tuple[HostPause, ...]:
