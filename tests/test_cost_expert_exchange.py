@@ -121,7 +121,7 @@ def test_statuses_are_those_of_the_kernels_that_price_a_part():
         (LLAMA_70B, Layout(dies=8, tp=8), {"experts", "dispatch", "dispatch_wait", "a2e", "mtp"}),
         (SMALL_MOE, Layout(dies=8, tp=8), {"dispatch", "combine", "latent_gather"}),
         (SMALL_MOE, ep_layout(8, micro_batches=2), {"a2e", "e2a", "all_reduce"}),
-        (SMALL_MOE, ep_layout(8, expert_dies=8), {"dispatch", "combine", "combine_wait"}),
+        (SMALL_MOE, ep_layout(8, expert_dies=8), {"dispatch", "combine"}),
     ],
 )
 def test_parts_of_a_step_are_those_that_take_time(model, layout, absent):

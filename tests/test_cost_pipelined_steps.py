@@ -17,12 +17,13 @@ from simpod.cluster.experts.routing import (
 from simpod.config import load_hardware
 from simpod.cost import Batch, Layout, StepPricer, StepPrices, plan_memory, step_pricer
 from simpod.cost.core_split import share_of_cores
+from simpod.cost.exposed import exposed
 from simpod.cost.graphs import ANY_BATCH
 from simpod.cost.memory_rules import MemoryLimits
 from simpod.cost.micro_batches import MicroBatches
 from simpod.cost.parts import PartCosts
 from simpod.cost.semantics import SEMANTICS
-from simpod.cost.split_step import ExpertSide, SplitStepPricer, exposed
+from simpod.cost.split_step import ExpertSide, SplitStepPricer
 from simpod.cost.step_parts import COMBINE_WAIT, DISPATCH_WAIT
 from simpod.cost.stragglers import (
     Arrivals,
@@ -204,7 +205,9 @@ def test_too_few_expert_dies_make_attention_wait() -> None:
     for dies in (8, 64):
         layout = replace(SPLIT, dies=48, dp=48, expert_dies=dies, ep=dies, shared_expert_dies=0)
         prices = step_pricer(DEEPSEEK_R1, HARDWARE, layout).price(batch)
-        waits.append(prices.parts()[DISPATCH_WAIT])
+        waits.append(prices.parts()[COMBINE_WAIT])
+        assert prices.parts()[DISPATCH_WAIT] == pytest.approx(0.0, abs=1e-12)  # ranks are alike
+        adds_up(prices)
     assert waits[0] > 10.0 * waits[1]
 
 
@@ -292,10 +295,13 @@ def test_hardware_without_xccl_cannot_be_split() -> None:
 def test_what_is_shown_of_hidden_stages() -> None:
     stages = np.zeros(16)
     stages[[3, 10]] = [2.0, 1.0]
-    assert exposed(stages, 1.5).sum() == pytest.approx(1.5)
-    more = exposed(stages, 5.0)
-    assert more[DISPATCH_WAIT] == pytest.approx(2.0)
-    assert exposed(stages, -1.0).sum() == 0.0
+    assert exposed(stages, 1.5, 0.0).sum() == pytest.approx(1.5)
+    more = exposed(stages, 5.0, 0.5)
+    assert more[DISPATCH_WAIT] == pytest.approx(0.5)
+    assert more[COMBINE_WAIT] == pytest.approx(1.5)
+    assert more.sum() == pytest.approx(5.0)
+    assert exposed(stages, 0.2, 0.5)[DISPATCH_WAIT] == pytest.approx(0.2)
+    assert exposed(stages, -1.0, 0.5).sum() == 0.0
 
 
 def test_the_gate_can_be_priced_apart() -> None:

@@ -20,11 +20,11 @@ from simpod.cost.expert_imbalance import (
     hit_tokens_of,
     slowest_experts_s,
 )
+from simpod.cost.exposed import exposed
 from simpod.cost.kernels.expert_load import uniform_loads
 from simpod.cost.layout import Layout
 from simpod.cost.parts import PartCosts
 from simpod.cost.pipeline.engines import EngineTimes, alike_layers_s
-from simpod.cost.split_step import exposed
 from simpod.cost.step_parts import ELEMENTWISE, HEAD_EXCHANGE, LATENT_GATHER, by_part
 from simpod.cost.step_prices import Batch, StepPrices
 from simpod.cost.table import PromptTable, Table
@@ -91,7 +91,9 @@ class PromptStreams:
         fixed_s = micro * (mean - hidden + shown[0])
         mean_attention_s = micro * float(attention_s.mean())
         left_s = layers_s - float(fixed_s.sum()) - mean_attention_s
-        fixed_s = fixed_s + exposed(micro * (hidden + shown[1]), left_s) + self._head.parts[rows]
+        spread_s = micro * float(core_s.max() - core_s.mean())
+        found = exposed(micro * (hidden + shown[1]), left_s, spread_s)
+        fixed_s = fixed_s + found + self._head.parts[rows]
         return StepPrices(
             base_s=layers_s + head_s,
             slope_s=0.0,

@@ -21,6 +21,7 @@ from simpod.cost.expert_imbalance import (
     kept,
     slowest_experts_s,
 )
+from simpod.cost.exposed import exposed
 from simpod.cost.kernels.pricer import KernelPricer
 from simpod.cost.launches import PromptLaunches
 from simpod.cost.layout import Layout
@@ -28,7 +29,7 @@ from simpod.cost.micro_batches import MicroBatches, RankCosts
 from simpod.cost.parts import PartCosts
 from simpod.cost.pipeline.disaggregated import SplitStages, alike_domain_s, split_times
 from simpod.cost.semantics import Semantics, semantics_of
-from simpod.cost.step_parts import A2E, DISPATCH_WAIT, E2A, EXPERTS, by_part
+from simpod.cost.step_parts import A2E, E2A, EXPERTS, by_part
 from simpod.cost.step_prices import Batch, StepPrices
 from simpod.cost.table import Table
 from simpod.cost.uneven import by_kind, chosen_points
@@ -200,18 +201,21 @@ class SplitStepPricer:
         tokens = costs.tokens.reshape(self._count, self._domains, -1).sum(axis=2).T
         loads, sending_s = self._side.loads, self._side.sending_s(tokens)
         find = self._drawn if loads is not None and loads.is_drawn else self._alike
-        domain_s, last = find(self._attention_s(costs), sending_s, tokens)
+        attention_s = self._attention_s(costs)
+        domain_s, last = find(attention_s, sending_s, tokens)
         layers_s = float(domain_s.max())
         head_s = self._head.seconds(costs.rows)
         sent_s = sending_s.sum(axis=1) * (self._num_layers - self._dense_layers)  # [domains]
         own_s = costs.parts_s.copy()
         own_s[A2E] += sent_s.mean()
-        exposed_s = layers_s - float(own_s.sum()) - costs.attention_s
+        mean_s = float(own_s.sum()) + costs.attention_s
+        slowest_s = float((attention_s.sum(axis=(1, 2)) + sent_s).max())
+        shown = exposed(last, layers_s - mean_s, slowest_s - mean_s)
         rank_sent_s = np.repeat(sent_s, costs.tokens.shape[1] // self._domains)
         return StepPrices(
             base_s=layers_s + head_s,
             slope_s=0.0,
-            fixed_s=own_s + self._head.parts[costs.rows] + exposed(last, exposed_s),
+            fixed_s=own_s + self._head.parts[costs.rows] + shown,
             attention_s=costs.attention_s,
             attention_slope_s=0.0,
             mtp_share=self.mtp_share,
@@ -271,15 +275,3 @@ class SplitStepPricer:
         found = served.copy()
         found[..., A2E] -= sending_s
         return found
-
-
-def exposed(stages: Floats, seconds: float) -> Floats:
-    """[NUM_PARTS]: what attention dies do not hide, `seconds` in all.
-
-    The last micro-batch of the last layer goes through A2E, experts and E2A [NUM_PARTS] with
-    nothing beside it; all that is beyond is waiting, for slower ranks or for the experts' turn.
-    """
-    once_s = float(stages.sum())
-    shown = stages * min(1.0, max(seconds, 0.0) / once_s) if once_s > 0.0 else stages * 0.0
-    shown[DISPATCH_WAIT] += max(0.0, seconds - once_s)
-    return shown

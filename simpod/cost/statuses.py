@@ -60,17 +60,18 @@ def part_statuses(
         dispatch = of("collective", collective_variants("all_gather")[0])
         combine = of("collective", collective_variants("reduce_scatter")[0])
     split = of("exchange", (SPLIT,)) if SPLIT in hardware.kernels.exchange else "assumed"
+    experts = of("grouped_gemm", GROUPED_GEMM[grouped_format(hardware, dtype)])
     known: dict[str, Status] = {
         "attention": attention,
         "projections": dense,
         "ffn": dense,
-        "experts": of("grouped_gemm", GROUPED_GEMM[grouped_format(hardware, dtype)]),
+        "experts": experts,
         "all_reduce": of("collective", ("custom_graph/all_reduce", "hccl/all_reduce")),
         "latent_gather": of("collective", ("hccl/all_gather", "nccl/all_gather")),
         "dispatch": dispatch,
         "dispatch_wait": attention,
         "combine": combine,
-        "combine_wait": combine,
+        "combine_wait": worst([experts, split]) if layout.expert_dies else combine,
         "a2e": split,
         "e2a": split,
         "head": dense,
@@ -90,7 +91,7 @@ def parts_of(model: ModelSpec, layout: Layout) -> tuple[str, ...]:
         "dispatch": meets and not is_apart,
         "dispatch_wait": layout.has_tokens_apart,
         "combine": meets and not is_apart,
-        "combine_wait": meets and not is_apart,
+        "combine_wait": meets or is_apart,
         "a2e": is_apart,
         "e2a": is_apart,
         "mtp": layout.mtp_layers > 0,

@@ -8,6 +8,7 @@ import numpy as np
 
 from simpod.cost.core_split import share_of_cores
 from simpod.cost.expert_imbalance import LoadModel
+from simpod.cost.exposed import exposed
 from simpod.cost.launches import PromptLaunches
 from simpod.cost.layout import Layout
 from simpod.cost.micro_batches import MicroBatches
@@ -15,7 +16,6 @@ from simpod.cost.parts import PartCosts
 from simpod.cost.pipeline.streams import CoreSplit, StreamTimes, alike_s, period_s
 from simpod.cost.prompt_streams import PromptStreams
 from simpod.cost.semantics import Semantics, semantics_of
-from simpod.cost.split_step import exposed
 from simpod.cost.step_parts import MTP
 from simpod.cost.step_prices import Batch, StepPrices
 from simpod.cost.table import Table
@@ -108,7 +108,11 @@ class StreamStepPricer:
         return prices.launched(self._count * self._launches.seconds(batch))
 
     def _price(self, batch: Batch) -> StepPrices:
-        """Of decodes, alone or beside prompts."""
+        """Of decodes, alone or beside prompts.
+
+        The first stream is busy as with the longest micro-batch of the slowest rank throughout:
+        what the mean rank is less, it waits for others. Then comes what the second leaves exposed.
+        """
         costs = self._micro.price(batch)
         group_tokens = costs.tokens.sum(axis=1)
         first_s = np.full(costs.num_layers, costs.sparse_s.max())
@@ -116,7 +120,9 @@ class StreamStepPricer:
         together = self._drawn if self._served.draws_loads else self._alike
         layers_s, served = together(first_s, group_tokens)
         head_s = self._head.seconds(costs.rows)
-        shown = exposed(served, layers_s - float(costs.parts_s.sum()) - costs.attention_s)
+        mean_s = float(costs.parts_s.sum()) + costs.attention_s
+        slowest_s = self._count * float(first_s.sum())
+        shown = exposed(served, layers_s - mean_s, slowest_s - mean_s)
         return StepPrices(
             base_s=layers_s + head_s,
             slope_s=0.0,

@@ -113,8 +113,9 @@ TABLE_COLUMNS: Final[Mapping[str, Mapping[tuple[str, ...], str]]] = {
             "dispatch_wait_s",
             "combine_wait_s",
         ): (
-            "waiting for the slowest rank, at the first dispatch for the last launch; without "
-            "expert parallelism the wait at the end of the step is in `dispatch_wait_s`"
+            "waiting for the slowest rank's attention (at the first dispatch for the last launch; "
+            "without expert parallelism at the end of the step), and for the experts: for the "
+            "fullest die, or until dies for experts alone have their turn with these tokens"
         ),
         (
             "a2e_s",
