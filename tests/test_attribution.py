@@ -8,6 +8,7 @@ from cost_examples import DEEPSEEK_R1
 
 from simpod.config import load_hardware
 from simpod.cost import Batch, Layout, StepPrices, step_pricer
+from simpod.cost.pricer import halves_of
 from simpod.records.columns import STEP_PARTS
 
 HARDWARE = load_hardware("cloudmatrix384")
@@ -46,6 +47,11 @@ def parts(prices: StepPrices) -> dict[str, float]:
     assert found.sum() == pytest.approx(prices.base_s, rel=1e-12)
     assert (found >= 0.0).all()
     return dict(zip(STEP_PARTS, found.tolist(), strict=True))
+
+
+def head_of(found: dict[str, float]) -> float:
+    """What follows the layers; a head of MTP is in `mtp`."""
+    return found["head"] + found["sampling"] + found["host_gap"]
 
 
 @pytest.mark.parametrize("kind", LAYOUTS)
@@ -89,7 +95,7 @@ def test_parts_add_up_whatever_ranks_hold(kind) -> None:
 
 def test_few_dies_for_experts_are_waited_for() -> None:
     """48 + 20 dies: experts bind, and ranks that are alike wait for nobody's attention."""
-    layout = replace(LAYOUTS["split"], dies=48, dp=48, expert_dies=20, ep=20)
+    layout = replace(LAYOUTS["split"], dies=48, dp=48, expert_dies=20, ep=20, mtp_layers=0)
     counts = np.full(48, 96, dtype=np.int64)
     context = np.full(48, 2000)
     pricer = step_pricer(DEEPSEEK_R1, HARDWARE, layout)
@@ -97,6 +103,13 @@ def test_few_dies_for_experts_are_waited_for() -> None:
     found = parts(even)
     assert found["combine_wait"] > 0.1 * even.base_s
     assert found["dispatch_wait"] == pytest.approx(0.0, abs=1e-9)
+    halves = halves_of(pricer, Batch.of(counts, counts * context))
+    assert halves is not None
+    assert halves.total_s == pytest.approx(even.base_s - head_of(found), rel=1e-9)
+    attention, kernels = halves.attention_busy_s, halves.kernels_busy_s.max()
+    assert attention == pytest.approx(even.rank_busy_s[::16], rel=1e-9)
+    assert attention.max() < 0.8 * kernels
+    assert kernels > 0.98 * (halves.total_s - halves.attention_end_s[0, 0, 2])  # after dense layers
     context[:5] = 2400
     slow = pricer.price(Batch.of(counts, counts * context))
     assert parts(slow)["dispatch_wait"] == pytest.approx(slow.rank_wait_s.mean(), rel=0.05)

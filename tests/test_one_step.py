@@ -16,6 +16,10 @@ from simpod.report.sources import result_of
 from simpod.run import run
 from simpod.run.one_step import one_step
 
+SPLIT = (
+    "deployment.decode={role: decode, dies: 24, dp: 24, expert_dies: 32, shared_expert_dies: 4,"
+    " domains: 3, micro_batches: 2}"
+)
 LAYER_PARTS = ("attention", "projections", "ffn", "experts", "elementwise", "dispatch", "combine")
 
 
@@ -212,3 +216,21 @@ def test_exchanges_of_drawn_loads_are_those_of_the_step() -> None:
     assert third is not None
     assert np.array_equal(one_step(result, 2).die_exchanges.combine_s, second.combine_s)
     assert not np.array_equal(third.combine_s, second.combine_s)
+
+
+def test_how_busy_attention_dies_and_expert_dies_are() -> None:
+    """Three domains; the recorded step has a head and a gap besides its layers."""
+    folder = uneven(*SHORT, SPLIT)
+    shown = call("explain", folder, "--step", 2).output
+    assert "ms in layers, attention dies are busy" in shown
+    assert "expert dies receive" in shown
+    found = json.loads(call("explain", folder, "--step", 2, "--json").output)
+    halves = found["halves"]
+    assert len(halves["attention_busy_s"]) == 3
+    assert list(halves["experts_busy_s"]) == ["a2e", "experts", "e2a"]
+    busiest_s = max(*halves["attention_busy_s"], *halves["experts_busy_s"].values())
+    assert 0.5 * halves["layers_s"] < busiest_s < halves["layers_s"] < found["step_s"]
+    rest_s = sum(found["parts_s"][part] for part in ("head", "sampling", "host_gap"))
+    assert halves["layers_s"] + rest_s == pytest.approx(found["step_s"], rel=0.01)
+    other = call("explain", apart(), "--step", 1, "--json").output
+    assert json.loads(other)["halves"] is None

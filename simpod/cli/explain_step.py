@@ -26,6 +26,7 @@ def explain_step(
     show(f"Step {step}, from {found.start_s:.3f} s on: {1e3 * total_s:.2f} ms\n")
     _parts(found, total_s)
     _ranks(found)
+    _halves(found)
     _operators(found)
     _exchanges(found)
     if (uneven := found.layer_imbalance) is not None:
@@ -75,6 +76,18 @@ def _ranks(found: "OneStep") -> None:
     show(add_rows(table, rows))
     show(
         f"The slowest of {len(found.rank_busy_s)} ranks; they wait {1e3 * mean_s:.3f} ms on average"
+    )
+
+
+def _halves(found: "OneStep") -> None:
+    if (halves := found.halves) is None:
+        return
+    total_s = halves.total_s
+    domains = ", ".join(f"{busy_s / total_s:.0%}" for busy_s in halves.attention_busy_s)
+    receive, compute, send = (f"{busy_s / total_s:.0%}" for busy_s in halves.kernels_busy_s)
+    show(
+        f"\nOf {1e3 * total_s:.2f} ms in layers, attention dies are busy {domains} (by domain);\n"
+        f"expert dies receive for {receive}, compute for {compute}, send for {send}"
     )
 
 

@@ -7,6 +7,7 @@ from typing import Protocol
 from simpod.cost.die_waits import Meetings
 from simpod.cost.expert_imbalance import LoadModel
 from simpod.cost.layout import Layout
+from simpod.cost.pipeline.disaggregated import SplitTimes
 from simpod.cost.semantics import Semantics
 from simpod.cost.split_step import SplitStepPricer
 from simpod.cost.step import StepPricer
@@ -95,5 +96,15 @@ def meetings_of(pricer: Pricer, batch: Batch) -> Meetings | None:
 
     So with micro-batches, with experts on dies of their own, and where `StepPricer.meetings` is.
     """
-    own = pricer.of(batch) if isinstance(pricer, SmallBatchPricer) else pricer
+    own = _own(pricer, batch)
     return own.meetings(batch) if isinstance(own, StepPricer) else None
+
+
+def halves_of(pricer: Pricer, batch: Batch) -> SplitTimes | None:
+    """What attention dies and expert dies do in the layers of a step; None where dies do both."""
+    own = _own(pricer, batch)
+    return own.halves(batch) if isinstance(own, SplitStepPricer) else None
+
+
+def _own(pricer: Pricer, batch: Batch) -> Pricer:
+    return pricer.of(batch) if isinstance(pricer, SmallBatchPricer) else pricer

@@ -27,11 +27,16 @@ from simpod.cost.launches import PromptLaunches
 from simpod.cost.layout import Layout
 from simpod.cost.micro_batches import MicroBatches, RankCosts
 from simpod.cost.parts import PartCosts
-from simpod.cost.pipeline.disaggregated import SplitStages, alike_domain_s, split_times
+from simpod.cost.pipeline.disaggregated import (
+    SplitStages,
+    SplitTimes,
+    alike_domain_s,
+    split_times,
+)
 from simpod.cost.semantics import Semantics, semantics_of
 from simpod.cost.step_parts import A2E, E2A, EXPERTS, by_part
 from simpod.cost.step_prices import Batch, StepPrices
-from simpod.cost.table import Table
+from simpod.cost.table import NUM_PARTS, Table
 from simpod.cost.uneven import by_kind, chosen_points
 from simpod.cost.work import Floats, Ints
 from simpod.errors import ConfigError, InvariantError
@@ -112,6 +117,18 @@ class ExpertSide:
         )
         return stages.reshape(*domain_tokens.shape, layers, -1)
 
+    def by_layer(self, domain_tokens: Ints, num_layers: int, mtp_layers: int) -> Floats:
+        """[..., num_layers, NUM_PARTS] of sparse layers, MTP ones last: means over their draws."""
+        if self.loads is not None:
+            drawn = self.drawn(domain_tokens)
+            by_draw = drawn.reshape(*domain_tokens.shape, -1, num_layers, NUM_PARTS)
+            return np.asarray(by_draw.mean(axis=-3))
+        tokens = domain_tokens.ravel().astype(np.float64)
+        own, mtp = self.fill(tokens), self.fill_mtp(tokens)
+        counts = [num_layers - mtp_layers, mtp_layers]
+        layers = np.repeat(np.stack([own, mtp], axis=1), counts, axis=1)
+        return layers.reshape(*domain_tokens.shape, num_layers, NUM_PARTS)
+
     def _experts_s(self, tokens: Floats, kind: int) -> tuple[Floats, Floats]:
         """Of the slowest die, and the imbalance: [n] each, means over layers of a kind."""
         if self.loads is None:
@@ -124,7 +141,7 @@ class ExpertSide:
         slowest, imbalance = kinds[kind]
         return slowest, imbalance
 
-    def sending_s(self, domain_tokens: Floats) -> Floats:
+    def sending_s(self, domain_tokens: Floats | Ints) -> Floats:
         """Of `a2e`, the first stage, which keeps attention dies busy; same shape as the tokens."""
         shape = self._shape(np.maximum(domain_tokens, 1.0), np.ones(1), to_experts=True)
         return sending_s(self._constants, shape)
@@ -198,7 +215,7 @@ class SplitStepPricer:
 
     def _price(self, batch: Batch) -> StepPrices:
         costs = self._micro.price(batch)
-        tokens = costs.tokens.reshape(self._count, self._domains, -1).sum(axis=2).T
+        tokens = self._tokens(costs)
         loads, sending_s = self._side.loads, self._side.sending_s(tokens)
         find = self._drawn if loads is not None and loads.is_drawn else self._alike
         attention_s = self._attention_s(costs)
@@ -222,6 +239,21 @@ class SplitStepPricer:
             rank_busy_s=costs.busy_s + rank_sent_s,
             room_tokens=0,
         )
+
+    def halves(self, batch: Batch) -> SplitTimes:
+        """What both halves do in the layers of a step, one by one."""
+        costs = self._micro.price(batch)
+        return split_times(self._every_layer(costs))
+
+    def _every_layer(self, costs: RankCosts) -> SplitStages:
+        """Stages of each layer with the loads that it has itself, means over their draws."""
+        tokens = self._tokens(costs)
+        sparse = self._side.by_layer(tokens, self._num_layers - self._dense_layers, self._mtp)
+        return self._with_dense(self._attention_s(costs), self._side.sending_s(tokens), sparse)
+
+    def _tokens(self, costs: RankCosts) -> Ints:
+        """[domains, micro_batches]"""
+        return np.asarray(costs.tokens.reshape(self._count, self._domains, -1).sum(axis=2).T)
 
     def _attention_s(self, costs: RankCosts) -> Floats:
         """[domains, micro_batches, layers]: of the slowest die of each domain."""
@@ -247,11 +279,15 @@ class SplitStepPricer:
     def _drawn(self, attention_s: Floats, sending_s: Floats, tokens: Ints) -> tuple[Floats, Floats]:
         """The same with loads drawn; dense layers have the mean, which nobody asks about."""
         sparse = self._side.drawn(tokens)
+        stages = self._with_dense(attention_s, sending_s, sparse)
+        last = self._received(sparse[..., -1, :], sending_s)[-1, -1]
+        return split_times(stages).domain_s, last
+
+    def _with_dense(self, attention_s: Floats, sending_s: Floats, sparse: Floats) -> SplitStages:
+        """Of all layers; sparse [domains, micro_batches, sparse layers, NUM_PARTS]."""
         mean = np.repeat(sparse.mean(axis=2, keepdims=True), self._dense_layers, axis=2)
         served = np.concatenate([mean, sparse], axis=2)
-        stages = self._stages(attention_s, sending_s, served, self._dense_layers)
-        last = self._received(served[..., -1, :], sending_s)[-1, -1]
-        return split_times(stages).domain_s, last
+        return self._stages(attention_s, sending_s, served, self._dense_layers)
 
     def _stages(
         self, attention_s: Floats, sending_s: Floats, served: Floats, dense_layers: int = 0

@@ -14,7 +14,8 @@ from simpod.cost import Batch, Pricer, step_pricer
 from simpod.cost.die_waits import DieExchanges, Seen, die_exchanges
 from simpod.cost.expert_imbalance import LoadModel
 from simpod.cost.parts import PartCosts
-from simpod.cost.pricer import meetings_of
+from simpod.cost.pipeline.disaggregated import SplitTimes
+from simpod.cost.pricer import halves_of, meetings_of
 from simpod.errors import ConfigError
 from simpod.model.spec import ModelSpec
 from simpod.records.columns import STEP_PARTS, Floats, Ints
@@ -24,6 +25,8 @@ from simpod.run.results import ResultFiles
 if TYPE_CHECKING:
     import pandas as pd
 
+KERNELS = "a2e", "experts", "e2a"
+"""Of an expert die, which work at the same time."""
 SAME = 1e-9
 """Relative difference of a step's time, then and now, that is rounding."""
 
@@ -42,6 +45,7 @@ class OneStep:
     rank_wait_s: Floats  # for the slowest rank
     layer_imbalance: Floats | None  # [sparse layers] fullest die over mean; None: all alike
     die_exchanges: DieExchanges | None  # of one draw; None: dies do not meet, or others hide it
+    halves: SplitTimes | None  # of attention dies and expert dies; None: dies do both
     operators_s: dict[str, float] | None  # of a layer, fullest rank; None: cores or dies are split
 
 
@@ -85,6 +89,7 @@ def step_of(
         rank_wait_s=prices.rank_wait_s,
         layer_imbalance=_imbalance(caught, spec, experiment.model),
         die_exchanges=None if meetings is None else die_exchanges(meetings),
+        halves=halves_of(pricer, batch),
         operators_s=_operators_s(experiment, spec, batch),
     )
 
@@ -205,7 +210,7 @@ def as_json(step: OneStep) -> dict[str, Any]:
     def named(parts_s: Floats) -> dict[str, float]:
         return dict(zip(STEP_PARTS, parts_s.tolist(), strict=True))
 
-    uneven, seen = step.layer_imbalance, step.die_exchanges
+    uneven, seen, halves = step.layer_imbalance, step.die_exchanges, step.halves
     return {
         "start_s": step.start_s,
         "step_s": float(step.parts_s.sum()),
@@ -220,6 +225,13 @@ def as_json(step: OneStep) -> dict[str, Any]:
             "prompt_tokens": step.rank_prompt_tokens.tolist(),
             "busy_s": step.rank_busy_s.tolist(),
             "wait_s": step.rank_wait_s.tolist(),
+        },
+        "halves": None
+        if halves is None
+        else {
+            "layers_s": halves.total_s,
+            "attention_busy_s": halves.attention_busy_s.tolist(),
+            "experts_busy_s": dict(zip(KERNELS, halves.kernels_busy_s.tolist(), strict=True)),
         },
         "operators_s": step.operators_s,
         "sparse_layer_imbalance": None if uneven is None else uneven.tolist(),

@@ -68,8 +68,8 @@ class SplitTimes:
     """Results of the experts are back at the attention dies."""
     attention_busy_s: Floats
     """[domains]: attention and sending."""
-    experts_busy_s: float
-    """Of the expert kernel, all domains."""
+    kernels_busy_s: Floats
+    """[3]: kernels of the expert dies that receive, compute and send, for all domains."""
 
     @property
     def domain_s(self) -> Floats:
@@ -146,7 +146,7 @@ def split_times(stages: SplitStages) -> SplitTimes:
         attention_end_s=attention_end,
         returned_s=returned,
         attention_busy_s=arrays[0].sum(axis=(1, 2)) + arrays[1][:, :, sparse].sum(axis=(1, 2)),
-        experts_busy_s=float(arrays[3][:, :, sparse].sum()),
+        kernels_busy_s=np.array([stage[:, :, sparse].sum() for stage in arrays[2:]]),
     )
 
 
