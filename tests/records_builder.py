@@ -120,6 +120,7 @@ def steps(rows: Sequence[Mapping[str, Any]] = ()) -> StepRecords:
         "decode_seqs": 0,
         "context_tokens": 0,
         "prefill_tokens": 0,
+        "slot_seqs": 0,
     }
     parts = np.zeros((len(rows), len(STEP_PARTS)))
     for row, values in enumerate(rows):

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 from records_builder import NAN, group, pool, requests, run, steps
+from report_cases import in_memory
 
 from simpod.errors import ConfigError
 from simpod.metrics import (
@@ -72,6 +73,7 @@ def small_run() -> RunRecords:
                     "start_s": 1.5,
                     "end_s": 3.0,
                     "decode_seqs": 2,
+                    "slot_seqs": 3,
                     "parts": {"attention": 0.5, "experts": 1.0},
                 },
                 {"group": 1, "start_s": 3.0, "end_s": 4.0, "decode_seqs": 1, "parts": {"ffn": 1}},
@@ -83,10 +85,11 @@ def small_run() -> RunRecords:
 
 def test_pool_use_by_hand() -> None:
     records = small_run()
-    use = pool_use(records, records.pools[0])
+    window = measure(records.requests, 0.0, 0.0)
+    use = pool_use(records, records.pools[0], window)
     assert use.busy_frac == pytest.approx(2.0 / 5.0)
     assert use.peak_kv_frac == 0.4
-    assert pool_use(records, records.pools[1]).slots_frac == 0.5
+    assert pool_use(records, records.pools[1], window).slots_frac == pytest.approx(3 * 1.5 / 5 / 8)
 
 
 def test_step_breakdown_by_hand() -> None:
@@ -106,17 +109,25 @@ def test_step_breakdown_by_hand() -> None:
     assert tuple(decode.mean_s) == STEP_PARTS
 
 
-def test_breakdown_takes_the_share_of_a_run_of_steps_that_is_measured() -> None:
-    """Ten steps from 0 to 10; measured requests are inside from 4 to 9."""
-    arrivals = np.array([0.0, 4.0, 5.0, 6.0])
+def test_steps_count_while_throughput_does() -> None:
+    """Batches fill before the first finish counted, from 4 on, and drain after the last, at 9."""
+    like = {"decode_seqs": 4, "slot_seqs": 4, "parts": {"ffn": 9.0}}
+    drain = {"decode_seqs": 1, "slot_seqs": 1, "parts": {"ffn": 0.5}}
+    rows = [
+        {"num_steps": 9, "start_s": 0.0, "end_s": 9.0, **like},
+        {"num_steps": 2, "start_s": 9.0, "end_s": 10.0, **drain},
+    ]
     records = run(
-        requests(arrivals, finish_s=[10.0, 8.0, 9.0, 10.0]),
-        steps=steps([{"num_steps": 10, "start_s": 0.0, "end_s": 10.0, "parts": {"ffn": 10.0}}]),
+        requests(np.arange(4.0), finish_s=[6.0, 4.0, 9.0, 10.0]),
+        pools=(pool("main", "decode", max_num_seqs=5, mean_slots_frac=0.74),),
+        steps=steps(rows),
     )
     window = measure(records.requests, 0.25, 0.25)
     breakdown = step_breakdown(records, records.pools[0], window)
     assert breakdown.num_steps == pytest.approx(5.0)
-    assert breakdown.mean_s["ffn"] == pytest.approx(1.0)
+    assert breakdown.mean_step_s == breakdown.mean_s["ffn"] == pytest.approx(1.0)
+    assert breakdown.mean_decode_seqs == pytest.approx(4.0)
+    assert pool_use(records, records.pools[0], window).slots_frac == pytest.approx(0.8)
 
 
 def test_pool_without_steps() -> None:
@@ -229,3 +240,12 @@ def test_a_prefill_pool_alone_counts_one_token_a_request() -> None:
 def test_same_records_same_summary() -> None:
     first, second = (summary(small_run(), slo=Slo(ttft_s=1.0)) for _ in range(2))
     assert json.dumps(first) == json.dumps(second)
+
+
+def test_slots_of_a_whole_run_are_those_that_the_engine_counted() -> None:
+    records = in_memory().records
+    window = measure(records.requests, 0.0, 0.0)
+    lasted_s = records.end_s - records.requests.arrival_s.min()
+    for each in records.pools:
+        held = pool_use(records, each, window).slots_frac * window.duration_s / lasted_s
+        assert held == pytest.approx(each.mean_slots_frac, rel=1e-9)

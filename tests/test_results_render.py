@@ -129,7 +129,11 @@ def test_a_burst_is_no_alarm() -> None:
             "Load: at most 50.0 % of the nearest limit, kv of pool d, which "
             "saturates at 5 requests/s or more",
         ),
-        (None, None, "No rate was offered: 0.5 requests/s with 90.0 % of kv of pool d in use"),
+        (
+            None,
+            None,
+            "No rate was offered: 0.5 requests/s with 90.0 % of kv of pool d in use, whole run",
+        ),
     ],
 )
 def test_says_how_well_the_capacity_is_known(

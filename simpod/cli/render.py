@@ -136,7 +136,9 @@ def _saturation(summary: Summary) -> Iterator[str]:
     if kind is None:
         served = count(summary["request_throughput"])
         used = percent(limit["used_frac"])
-        yield f"No rate was offered: {served} requests/s with [bold]{used}[/] of {where} in use"
+        over = "" if limit["resource"] == "prefill" else ", whole run"
+        in_use = f"[bold]{used}[/] of {where} in use{over}"
+        yield f"No rate was offered: {served} requests/s with {in_use}"
         return
     known, saturates = _LOADS[kind]
     colour = "red" if limit["load_frac"] >= NEAR_LIMIT else "bold"

@@ -184,6 +184,7 @@ def _steps(sim: "Simulation") -> StepRecords:
         decode_seqs=columns["decode_seqs"].astype(np.int64),
         context_tokens=columns["context_tokens"].astype(np.int64),
         prefill_tokens=columns["prefill_tokens"].astype(np.int64),
+        slot_seqs=columns["slots"].astype(np.int64),
         parts_s=sim.log.parts_s,
     )
 

@@ -74,8 +74,10 @@ _QUALITY = {
 }
 
 _MACHINE = {
-    "utilization": "by pool: size, busy_frac, slots_frac, kv_frac, waiting, tokens/s per NPU",
-    "step_breakdown": "by pool: num_steps, mean times, and by part mean_s a step and share_frac",
+    "utilization": "by pool: size, busy_frac, kv_frac, waiting (from the first arrival to the end),"
+    " slots_frac, tokens/s per NPU (while throughput is counted)",
+    "step_breakdown": "by pool, while throughput is counted: num_steps, mean times, and by part"
+    " mean_s a step and share_frac",
     "frontend": "null, or of a central frontend: processes, s_per_token, s_per_message; tokens and"
     " messages; load_frac (work / time, while measured requests arrived; from 1 on the backlog"
     " grows); of the whole run busy_frac, mean and max of the tokens there and of a token's delay",

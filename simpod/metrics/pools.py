@@ -8,7 +8,6 @@ import numpy as np
 from simpod.metrics.latency import Bools
 from simpod.metrics.window import Window
 from simpod.records.columns import (
-    FINISHED,
     STEP_PARTS,
     Floats,
     GroupRecords,
@@ -19,7 +18,10 @@ from simpod.records.columns import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolUse:
-    """Time averages from the first arrival to the end of the run, over all ranks of a pool."""
+    """Time averages over all ranks of a pool, from the first arrival to the end of the run.
+
+    Of slots: while throughput is counted (`Window`).
+    """
 
     busy_frac: float  # of the groups' time, spent in steps
     slots_frac: float  # of `max_num_seqs`, held by sequences
@@ -30,7 +32,7 @@ class PoolUse:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepBreakdown:
-    """The mean step of a pool while measured requests were in the system; NaN without a step."""
+    """The mean step of a pool while throughput is counted (`Window`); NaN without a step."""
 
     num_steps: float  # a run of like steps counts with the share that lies in that time
     mean_step_s: float
@@ -52,14 +54,14 @@ def is_of(records: RunRecords, pool: PoolRecords) -> Bools:
     return of_pool[records.steps.group]
 
 
-def pool_use(records: RunRecords, pool: PoolRecords) -> PoolUse:
+def pool_use(records: RunRecords, pool: PoolRecords, window: Window) -> PoolUse:
     """Utilisation of one pool."""
     groups = _groups(records, pool)
     lasted_s = span_s(records)
     busy_s = sum(group.busy_s for group in groups)
     return PoolUse(
         busy_frac=busy_s / (pool.average_instances * lasted_s) if lasted_s > 0 else np.nan,
-        slots_frac=pool.mean_slots_frac,
+        slots_frac=_slots_frac(records, pool, window),
         kv_frac=pool.mean_kv_frac,
         peak_kv_frac=max((group.peak_kv_frac for group in groups), default=np.nan),
         mean_waiting_seqs=pool.mean_waiting_seqs,
@@ -67,12 +69,9 @@ def pool_use(records: RunRecords, pool: PoolRecords) -> PoolUse:
 
 
 def step_breakdown(records: RunRecords, pool: PoolRecords, window: Window) -> StepBreakdown:
-    """Mean step of one pool, from the first measured arrival to the last measured finish."""
+    """Mean step of one pool: before and after, batches fill and drain."""
     steps = records.steps
-    requests = records.requests
-    ends = requests.finish_s[window.measured & (requests.status == FINISHED)]
-    end_s = float(ends.max()) if len(ends) else records.end_s
-    part = _overlap_frac(records, window.arrival_start_s, end_s) * is_of(records, pool)
+    part = _overlap_frac(records, *_counted_s(records, window)) * is_of(records, pool)
     count = part * steps.num_steps
     num_steps = float(count.sum())
     if not num_steps > 0:
@@ -94,6 +93,26 @@ def step_breakdown(records: RunRecords, pool: PoolRecords, window: Window) -> St
             zip(STEP_PARTS, (parts_s / total_s if total_s else parts_s).tolist(), strict=True)
         ),
     )
+
+
+def _counted_s(records: RunRecords, window: Window) -> tuple[float, float]:
+    """In which tokens count as throughput; if nothing finished, since the first arrival."""
+    if window.duration_s > 0:
+        return window.finish_start_s, window.finish_end_s
+    return window.arrival_start_s, records.end_s
+
+
+def _slots_frac(records: RunRecords, pool: PoolRecords, window: Window) -> float:
+    """Of `max_num_seqs`; where instances come and go, of the whole run."""
+    if pool.mean_instances is not None:
+        return pool.mean_slots_frac
+    start_s, end_s = _counted_s(records, window)
+    if not end_s > start_s:
+        return np.nan
+    steps = records.steps
+    inside_s = _overlap_frac(records, start_s, end_s) * (steps.end_s - steps.start_s)
+    slot_s = float(inside_s[is_of(records, pool)] @ steps.slot_seqs[is_of(records, pool)])
+    return slot_s / (end_s - start_s) / (pool.ranks * pool.max_num_seqs)
 
 
 def _groups(records: RunRecords, pool: PoolRecords) -> list[GroupRecords]:

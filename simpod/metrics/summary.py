@@ -244,7 +244,7 @@ def _utilization(records: RunRecords, window: Window) -> Json:
             "instances": pool.instances,
             "num_dies": pool.num_dies,
             "num_npus": pool.num_npus,
-            **asdict(pool_use(records, pool)),
+            **asdict(pool_use(records, pool, window)),
             "prompt_tokens_per_s_per_npu": None
             if pool.role == "decode"
             else _ratio(prompt, window.duration_s * pool.num_npus),

@@ -85,6 +85,7 @@ class StepRecords:
     decode_seqs: Ints  # sequences that decode in each of the steps, all ranks
     context_tokens: Ints  # their resident tokens before the first step
     prefill_tokens: Ints  # prompt tokens computed
+    slot_seqs: Ints  # sequences that hold a slot, all ranks: those that decode, prompts begun
     parts_s: Floats  # [m, len(STEP_PARTS)], sums over the run's steps
 
 

@@ -83,6 +83,7 @@ TABLE_COLUMNS: Final[Mapping[str, Mapping[tuple[str, ...], str]]] = {
         ("decode_seqs",): "sequences that decode in each of the steps, all ranks",
         ("context_tokens",): "their resident tokens before the first step",
         ("prefill_tokens",): "prompt tokens computed",
+        ("slot_seqs",): "sequences that hold a slot, all ranks: those that decode, prompts begun",
         (
             "attention_s",
             "projections_s",

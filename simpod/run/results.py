@@ -184,6 +184,7 @@ def step_columns(records: RunRecords) -> dict[str, Any]:
         "decode_seqs": steps.decode_seqs,
         "context_tokens": steps.context_tokens,
         "prefill_tokens": steps.prefill_tokens,
+        "slot_seqs": steps.slot_seqs,
         **{f"{part}_s": steps.parts_s[:, column] for column, part in enumerate(STEP_PARTS)},
     }
 
