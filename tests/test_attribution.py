@@ -8,7 +8,7 @@ from cost_examples import DEEPSEEK_R1
 
 from simpod.config import load_hardware
 from simpod.cost import Batch, Layout, StepPrices, step_pricer
-from simpod.cost.pricer import halves_of
+from simpod.cost.pricer import halves_of, layer_times_of
 from simpod.records.columns import STEP_PARTS
 
 HARDWARE = load_hardware("cloudmatrix384")
@@ -114,3 +114,43 @@ def test_few_dies_for_experts_are_waited_for() -> None:
     slow = pricer.price(Batch.of(counts, counts * context))
     assert parts(slow)["dispatch_wait"] == pytest.approx(slow.rank_wait_s.mean(), rel=0.05)
     assert parts(slow)["combine_wait"] < found["combine_wait"]
+
+
+@pytest.mark.parametrize("kind", LAYOUTS)
+@pytest.mark.parametrize("spread", [0.0, 0.5])
+def test_layers_add_up_to_what_attention_leaves_of_a_step(kind, spread) -> None:
+    """Waits of dense layers, three beside 58, are not among them (of split halves those within a
+    domain); in lock step one step is drawn.
+    """
+    pricer = step_pricer(DEEPSEEK_R1, HARDWARE, replace(LAYOUTS[kind], mtp_layers=0))
+    batch = decodes(uneven(spread))
+    prices, times = pricer.price(batch), layer_times_of(pricer, batch)
+    assert times is not None
+    assert len(times.idle_s) == DEEPSEEK_R1.num_moe_layers
+    skew_s = 0.0 if kind != "streams" else 1e-3  # of the first dispatch, before the layers
+    layers_s = prices.base_s - head_of(parts(prices)) - skew_s
+    left_s = layers_s - prices.rank_busy_s.mean()
+    waits_s = times.dispatch_wait_s.sum()
+    found_s = waits_s + times.idle_s.sum()
+    dense_s = 3 / 58 * waits_s
+    tolerance_s = {"lock step": 0.08 * waits_s, "streams": 1e-9, "split": dense_s + 1e-9}[kind]
+    assert found_s + dense_s == pytest.approx(left_s, abs=tolerance_s)
+    late_s = parts(prices)["dispatch_wait"] - skew_s
+    assert waits_s + dense_s == pytest.approx(late_s, rel=0.08 if kind == "lock step" else 1e-9)
+    assert times.die_dispatch_wait_s.mean() == pytest.approx(waits_s, abs=dense_s + 1e-9)
+    assert times.die_experts_s.mean() == pytest.approx(
+        (LAYOUTS[kind].domains if kind == "split" else 1) * times.experts_s.sum()
+    )
+
+
+@pytest.mark.parametrize("kind", LAYOUTS)
+def test_prompts_have_layers_too_but_where_engines_of_a_die_overlap(kind) -> None:
+    pricer = step_pricer(DEEPSEEK_R1, HARDWARE, LAYOUTS[kind])
+    alone = prompts(np.full(RANKS, 4000))
+    assert (layer_times_of(pricer, alone) is None) == (kind == "streams")
+    beside = replace(alone, decode_seqs=np.full(RANKS, 20), context_tokens=np.full(RANKS, 20_000))
+    times = layer_times_of(pricer, beside)
+    assert times is not None
+    assert times.experts_s.min() > 0.0
+    assert times.dispatch_wait_s.min() >= 0.0
+    assert times.idle_s.min() >= 0.0

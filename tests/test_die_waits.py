@@ -13,7 +13,7 @@ from simpod.cluster.experts.routing import popularity as popularity_of
 from simpod.cluster.experts.sampling import Choices
 from simpod.config import load_hardware
 from simpod.cost import Batch, Layout, StepPricer, step_pricer
-from simpod.cost.die_waits import DieExchanges, Meetings, Seen, die_exchanges
+from simpod.cost.die_waits import Meetings, Seen, die_exchanges
 from simpod.cost.expert_imbalance import LayerLoads
 from simpod.cost.pricer import meetings_of
 from simpod.cost.semantics import SEMANTICS
@@ -220,15 +220,26 @@ def test_where_nobody_waits_for_one_batch_of_all() -> None:
     assert found(micro_batches=2, micro_batch_tokens=64) is not None
     assert found(expert_dies=16) is None
     assert found(model=LLAMA_70B, ep=1) is None
-    prompts = batch_of()
-    prompts.prefill_tokens[3] = 100
-    prompts.prefill_pairs[3], prompts.num_chunks[3] = 5050.0, 1
-    assert found(batch=prompts) is None
+
+
+def test_all_wait_for_a_rank_with_a_prompt_in_each_layer() -> None:
+    batch = batch_of()
+    batch.prefill_tokens[3] = 400
+    batch.prefill_pairs[3], batch.num_chunks[3] = 80_200.0, 1
+    loads = MomentLoads.of(*placed("uneven"), seed=3)
+    pricer = StepPricer(DEEPSEEK_R1, hardware(0.05), LAYOUT, AT_ONCE, loads)
+    parts, meetings = priced(pricer, batch)
+    dispatch_s, combine_s = mean_waits(meetings)
+    fullest_s = meetings.fullest_dispatch_s
+    layers, sparse = DEEPSEEK_R1.num_layers, DEEPSEEK_R1.num_moe_layers
+    whole_s = (dispatch_s - fullest_s) * layers + fullest_s * sparse
+    assert whole_s == pytest.approx(parts["dispatch_wait"], rel=0.02)
+    assert combine_s * sparse == pytest.approx(parts["combine_wait"], rel=0.03)
 
 
 def test_a_typical_die() -> None:
-    drawn = DieExchanges(dispatch_s=np.array([[1.0, 4.0], [3.0, 4.0]]), combine_s=np.zeros((2, 2)))
-    assert Seen.of(drawn.dispatch_s) == Seen(mean_s=3.0, least_s=2.5, most_s=3.5)
+    seen = Seen.of(np.array([[1.0, 4.0], [3.0, 4.0]]))
+    assert seen == Seen(mean_s=3.0, least_s=2.5, most_s=3.5)
 
 
 def test_a_die_without_tokens_takes_no_time_for_products() -> None:

@@ -20,6 +20,7 @@ SPLIT = (
     "deployment.decode={role: decode, dies: 24, dp: 24, expert_dies: 32, shared_expert_dies: 4,"
     " domains: 3, micro_batches: 2}"
 )
+STREAMS = ("deployment.decode.micro_batches=2", "deployment.decode.micro_batch_tokens=0")
 LAYER_PARTS = ("attention", "projections", "ffn", "experts", "elementwise", "dispatch", "combine")
 
 
@@ -234,3 +235,35 @@ def test_how_busy_attention_dies_and_expert_dies_are() -> None:
     assert halves["layers_s"] + rest_s == pytest.approx(found["step_s"], rel=0.01)
     other = call("explain", apart(), "--step", 1, "--json").output
     assert json.loads(other)["halves"] is None
+
+
+@pytest.mark.parametrize("changes", [(), STREAMS, (SPLIT,)], ids=["lock step", "streams", "split"])
+def test_each_layer_and_die_on_request(changes) -> None:
+    """Experts of all dies are those of all layers; the die that takes longest waits least."""
+    folder = uneven(*SHORT, *changes)
+    found = json.loads(call("explain", folder, "--step", 2, "--json").output)
+    layers, dies = found["sparse_layers"], found["dies"]
+    ways = ["a2e_s", "e2a_s"] if SPLIT in changes else ["dispatch_s", "combine_s"]
+    assert {*layers} == {*ways, "experts_s", "dispatch_wait_s", "combine_wait_s", "idle_s"}
+    assert {len(each) for each in layers.values()} == {3}
+    assert min(min(each) for each in (*layers.values(), *dies.values())) >= 0.0
+    times_served = 3 if SPLIT in changes else 1  # by domains
+    whole_s = times_served * sum(layers["experts_s"])
+    assert np.mean(dies["experts_s"]) == pytest.approx(whole_s)
+    assert len(dies["experts_s"]) == len(dies["combine_wait_s"]) == 32
+    assert len(dies["dispatch_wait_s"]) == (24 if SPLIT in changes else 32)
+    longest = int(np.argmax(dies["experts_s"]))
+    assert dies["combine_wait_s"][longest] < 0.5 * np.mean(dies["combine_wait_s"])
+    shown = call("explain", folder, "--step", 2, "--by-layer", "--by-die").output
+    assert f"{1e6 * layers['experts_s'][2]:,.1f}" in shown
+    assert f"{1e3 * dies['experts_s'][longest]:.3f}" in shown
+    assert "Sparse layer, us" not in call("explain", folder, "--step", 2).output
+
+
+def test_layers_where_nothing_is_sent() -> None:
+    number = runs_of(result_of(crowded()))[0][0]
+    shown = call("explain", crowded(), "--step", number, "--by-layer", "--by-die").output
+    assert shown.count("not told apart where dies send nothing") == 1
+    found = json.loads(call("explain", crowded(), "--step", number, "--json").output)
+    assert found["sparse_layers"] is found["dies"] is None
+    assert call("explain", "quickstart", "--by-layer").exit_code == 2

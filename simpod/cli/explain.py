@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from simpod.cli.explain_collective import Asked, explain_collective
-from simpod.cli.explain_step import explain_step
+from simpod.cli.explain_step import StepOf, explain_step
 from simpod.cli.listing import in_words
 from simpod.cli.options import JsonOption, SetOption
 from simpod.cli.output import add_rows, in_yaml, leaves, plain_table, print_json, show
@@ -32,6 +32,8 @@ simpod explain path/to/config.json   (a HuggingFace model)
 simpod explain hardware:h100   (prefixes: experiment:, model:, hardware:)
 
 simpod explain results/chat --step 500   (one step by part, layer and rank)
+
+simpod explain results/pod --step 500 --by-layer --by-die
 
 simpod explain --collective dispatch --hardware cloudmatrix384 --ep 288 --tokens 60
 
@@ -113,6 +115,12 @@ def explain_command(
     ] = None,
     pool: Annotated[str | None, typer.Option("--pool", help="With --step.")] = None,
     instance: Annotated[int, typer.Option("--instance", help="With --step.")] = 0,
+    by_layer: Annotated[
+        bool, typer.Option("--by-layer", help="With --step: each sparse layer.")
+    ] = False,
+    by_die: Annotated[
+        bool, typer.Option("--by-die", help="With --step: the dies with most work for experts.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Show every resolved value and its origin, memory included; counts of a model; a profile.
@@ -146,8 +154,11 @@ def explain_command(
     if step is not None:
         if subject is None or overrides:
             raise ConfigError("--step takes a result folder, and no --set")
-        explain_step(Path(subject), step, pool, instance, as_json=as_json)
+        place = StepOf(Path(subject), step, pool, instance)
+        explain_step(place, by_layer=by_layer, by_die=by_die, as_json=as_json)
         return
+    if by_layer or by_die:
+        raise ConfigError("--by-layer, --by-die: only with --step")
     if subject is None:
         raise ConfigError("give an experiment, a model or a profile, or --collective OPERATION")
     _explain_file(subject, overrides or (), as_json=as_json)

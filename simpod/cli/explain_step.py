@@ -1,23 +1,40 @@
 """`simpod explain RESULT --step N`: one step by part, layer and rank."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from simpod.cli.output import add_rows, plain_table, print_json, show
 
 if TYPE_CHECKING:
+    from simpod.cost.layer_times import LayerTimes
     from simpod.run.one_step import OneStep
 
 MOST_RANKS: Final = 8
 """Rows of the table of ranks: the slowest; --json has all."""
+MOST_DIES: Final = 8
+"""Rows of the table of dies: those with most work for experts; --json has all."""
+
+NO_LAYERS: Final = (
+    "\nSparse layers and dies are not told apart where dies send nothing to each other, gather all"
+    " tokens,\nor have prompts alone in micro-batches"
+)
+"""Without `layer_times`."""
 
 
-def explain_step(
-    folder: Path, step: int, pool: str | None, instance: int, *, as_json: bool
-) -> None:
-    """Print it."""
+class StepOf(NamedTuple):
+    """Where it is."""
+
+    folder: Path
+    number: int
+    pool: str | None
+    instance: int
+
+
+def explain_step(place: StepOf, *, by_layer: bool, by_die: bool, as_json: bool) -> None:
+    """Print it; on request each sparse layer, and dies."""
     from simpod.run import one_step, read_results
 
+    folder, step, pool, instance = place
     found = one_step.one_step(read_results(folder), step, pool, instance)
     if as_json:
         print_json(one_step.as_json(found))
@@ -35,6 +52,15 @@ def explain_step(
             f"\nFullest die over mean: {uneven.mean():.2f}, mean of {len(uneven)} sparse layers;"
             f" {uneven[worst]:.2f} in number {worst + 1}"
         )
+    if not (by_layer or by_die):
+        return
+    if (times := found.layer_times) is None:
+        show(NO_LAYERS)
+        return
+    if by_layer:
+        _by_layer(found, times)
+    if by_die:
+        _by_die(found, times)
 
 
 def _parts(found: "OneStep", total_s: float) -> None:
@@ -117,3 +143,43 @@ def _exchanges(found: "OneStep") -> None:
         f"Over {len(seen.dispatch_s)} sparse layers; means over"
         f" {seen.dispatch_s.shape[1]} dies, one step drawn"
     )
+
+
+def _by_layer(found: "OneStep", times: "LayerTimes") -> None:
+    out, back = ("dispatch", "combine") if found.halves is None else ("a2e", "e2a")
+    columns = {
+        out: times.dispatch_s,
+        "dispatch wait": times.dispatch_wait_s,
+        "experts": times.experts_s,
+        back: times.combine_s,
+        "combine wait": times.combine_wait_s,
+        "idle": times.idle_s,
+    }
+    table = plain_table("\nSparse layer, us", *columns, right=tuple(columns))
+    rows = [
+        (str(layer + 1), *(f"{1e6 * seconds[layer]:,.1f}" for seconds in columns.values()))
+        for layer in range(len(times.idle_s))
+    ]
+    sums = (f"{1e6 * seconds.sum():,.1f}" for seconds in columns.values())
+    show(add_rows(table, [*rows, ("= all", *sums)]))
+    show("Means over dies, all micro-batches; idle: what attention does not hide of the rest")
+
+
+def _by_die(found: "OneStep", times: "LayerTimes") -> None:
+    numbers = ("experts (ms)", "combine wait (ms)", "dispatch wait (ms)")
+    table = plain_table("\nDie", *numbers, right=numbers)
+    most = (-times.die_experts_s).argsort(kind="stable")[:MOST_DIES]
+    late_s = times.die_dispatch_wait_s if found.halves is None else None
+    rows = [
+        (
+            str(die),
+            f"{1e3 * times.die_experts_s[die]:.3f}",
+            f"{1e3 * times.die_combine_wait_s[die]:.3f}",
+            "" if late_s is None else f"{1e3 * late_s[die]:.3f}",
+        )
+        for die in most.tolist()
+    ]
+    means = (times.die_experts_s, times.die_combine_wait_s, times.die_dispatch_wait_s)
+    shown = (f"{1e3 * seconds.mean():.3f}" for seconds in means)
+    show(add_rows(table, [*rows, ("mean of all", *shown)]))
+    show(f"Of {len(times.die_experts_s)} dies those with most work for experts, all sparse layers")

@@ -44,10 +44,13 @@ class Meetings:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class DieExchanges:
-    """[sparse layers, num_dies], waiting included."""
+    """[sparse layers, num_dies]; dispatch and combine have the waiting in them."""
 
     dispatch_s: Floats
+    dispatch_wait_s: Floats
+    experts_s: Floats
     combine_s: Floats
+    combine_wait_s: Floats
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,13 +80,18 @@ def die_exchanges(meetings: Meetings, seed: int = SEED) -> DieExchanges:
     rank = np.arange(num_dies) * num_ranks // num_dies
     late, slow = rng.standard_normal((2, num_layers, num_ranks))
     there_s = (meetings.rank_busy_s + meetings.rank_spread_s * late)[:, rank]
-    through_s = dies.dispatch_s + dies.experts_s + dies.combine_s
-    through_s = through_s + meetings.experts_spread_frac * dies.experts_s * slow[:, rank]
+    experts_s = dies.experts_s * (1.0 + meetings.experts_spread_frac * slow[:, rank])
+    through_s = dies.dispatch_s + experts_s + dies.combine_s
     first = np.arange(num_layers)[:, np.newaxis] == 0
     skew_s = np.where(first, meetings.launch_skew_s, 0.0)
+    dispatch_wait_s = meetings.fullest_dispatch_s + _until_last(there_s) + skew_s
+    combine_wait_s = meetings.fullest_combine_s + _until_last(through_s)
     return DieExchanges(
-        dispatch_s=dies.dispatch_s + meetings.fullest_dispatch_s + _until_last(there_s) + skew_s,
-        combine_s=dies.combine_s + meetings.fullest_combine_s + _until_last(through_s),
+        dispatch_s=dies.dispatch_s + dispatch_wait_s,
+        dispatch_wait_s=dispatch_wait_s,
+        experts_s=experts_s,
+        combine_s=dies.combine_s + combine_wait_s,
+        combine_wait_s=combine_wait_s,
     )
 
 

@@ -215,6 +215,15 @@ class DieTimes:
     experts_s: Floats
     combine_s: Floats
 
+    def by_layer(self, num_layers: int) -> "DieTimes":
+        """Of several draws, all layers of one after the other: [num_layers, num_dies] means."""
+        each = {field.name: getattr(self, field.name) for field in fields(self)}
+        means = {
+            name: seconds.reshape(-1, num_layers, seconds.shape[1]).mean(axis=0)
+            for name, seconds in each.items()
+        }
+        return DieTimes(**means)
+
 
 def die_experts_s(
     kernels: KernelPricer, site: ExpertSite, slot_tokens: Floats, hit: Floats | None = None

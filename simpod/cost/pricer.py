@@ -4,8 +4,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol
 
-from simpod.cost.die_waits import Meetings
+from simpod.cost.die_waits import Meetings, die_exchanges
 from simpod.cost.expert_imbalance import LoadModel
+from simpod.cost.layer_times import LayerTimes, of_dies
 from simpod.cost.layout import Layout
 from simpod.cost.pipeline.disaggregated import SplitTimes
 from simpod.cost.semantics import Semantics
@@ -98,6 +99,19 @@ def meetings_of(pricer: Pricer, batch: Batch) -> Meetings | None:
     """
     own = _own(pricer, batch)
     return own.meetings(batch) if isinstance(own, StepPricer) else None
+
+
+def layer_times_of(pricer: Pricer, batch: Batch) -> LayerTimes | None:
+    """Where the time of each sparse layer and die goes; of one batch of all, as one step is drawn.
+
+    None where dies send nothing to each other or gather all tokens, and for prompts alone on the
+    three engines of a die.
+    """
+    own = _own(pricer, batch)
+    if isinstance(own, SplitStepPricer | StreamStepPricer):
+        return own.layer_times(batch)
+    meetings = meetings_of(own, batch)
+    return None if meetings is None else of_dies(die_exchanges(meetings))
 
 
 def halves_of(pricer: Pricer, batch: Batch) -> SplitTimes | None:

@@ -17,6 +17,7 @@ from simpod.cost.expert_imbalance import (
     ExpertSite,
     LayerLoads,
     LoadModel,
+    die_experts_s,
     hit_tokens_of,
     kept,
     slowest_experts_s,
@@ -24,6 +25,7 @@ from simpod.cost.expert_imbalance import (
 from simpod.cost.exposed import exposed
 from simpod.cost.kernels.pricer import KernelPricer
 from simpod.cost.launches import PromptLaunches
+from simpod.cost.layer_times import LayerTimes, of_halves
 from simpod.cost.layout import Layout
 from simpod.cost.micro_batches import MicroBatches, RankCosts
 from simpod.cost.parts import PartCosts
@@ -129,6 +131,19 @@ class ExpertSide:
         layers = np.repeat(np.stack([own, mtp], axis=1), counts, axis=1)
         return layers.reshape(*domain_tokens.shape, num_layers, NUM_PARTS)
 
+    def die_experts_s(self, domain_tokens: Ints, num_layers: int) -> Floats:
+        """[..., num_layers, expert dies]: means over draws; MTP layers last."""
+        num_dies = self._layout.expert_dies
+        if self.loads is None:
+            alike = self.by_layer(domain_tokens, num_layers, self._layout.mtp_layers)[..., EXPERTS]
+            return np.repeat(alike[..., np.newaxis], num_dies, axis=-1)
+        found = []
+        for tokens in np.maximum(domain_tokens.ravel(), 1).tolist():
+            slots = self.loads.slot_tokens(float(tokens))
+            die_s = die_experts_s(self._kernels, self._site, slots.reshape(-1, slots.shape[-1]))
+            found.append(die_s.reshape(-1, num_layers, num_dies).mean(axis=0))
+        return np.stack(found).reshape(*domain_tokens.shape, num_layers, num_dies)
+
     def _experts_s(self, tokens: Floats, kind: int) -> tuple[Floats, Floats]:
         """Of the slowest die, and the imbalance: [n] each, means over layers of a kind."""
         if self.loads is None:
@@ -196,6 +211,7 @@ class SplitStepPricer:
         self._expert_side, self._mtp_side = Table(self._side.fill), Table(self._side.fill_mtp)
         self._head = Table(costs.head)
         self._domains, self._count = layout.domains, layout.micro_batches
+        self._dies_per_rank = layout.dies // layout.dp
         self._num_layers, self._dense_layers = costs.num_layers, model.num_dense_layers
         self._mtp = costs.mtp
         self._launches = PromptLaunches(model, layout, chosen)  # as on dies that have the experts
@@ -244,6 +260,14 @@ class SplitStepPricer:
         """What both halves do in the layers of a step, one by one."""
         costs = self._micro.price(batch)
         return split_times(self._every_layer(costs))
+
+    def layer_times(self, batch: Batch) -> LayerTimes:
+        """Of a step's sparse layers."""
+        costs = self._micro.price(batch)
+        stages = self._every_layer(costs)
+        rank_s = costs.sparse_s.reshape(self._count, self._domains, -1).swapaxes(0, 1)
+        die_s = self._side.die_experts_s(self._tokens(costs), self._num_layers - self._dense_layers)
+        return of_halves(stages, split_times(stages), rank_s, die_s, self._dies_per_rank)
 
     def _every_layer(self, costs: RankCosts) -> SplitStages:
         """Stages of each layer with the loads that it has itself, means over their draws."""

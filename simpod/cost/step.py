@@ -249,14 +249,17 @@ class StepPricer:
         return self._attention.many(batch.decode_seqs, context)
 
     def meetings(self, batch: Batch) -> Meetings | None:
-        """What dies bring to the sparse layers of one step of decodes alone.
+        """What dies bring to the sparse layers of one step; with prompts experts do not vary.
 
-        None with prompts, and where dies send nothing to each other, or gather all tokens.
+        None where dies send nothing to each other, or gather all tokens.
         """
-        if not self._meets or _largest(batch.prefill_tokens):
+        if not self._meets:
             return None
-        costs = self._costs
-        group_tokens, fullest = self._as_run(batch.decode_seqs * self._tokens_per_decode)
+        costs, varies = self._costs, not _largest(batch.prefill_tokens)
+        tokens = batch.decode_seqs * self._tokens_per_decode + batch.prefill_tokens
+        group_tokens, fullest = int(tokens.sum()), _largest(tokens)
+        if varies:
+            group_tokens, fullest = self._as_run(tokens)
         sent = costs.experts(np.array([float(group_tokens)]))[0]
         dispatch_s, combine_s = self._exchange_waits_s(fullest, sent)
         busy_s = self._price_group(batch).rank_busy_s
@@ -264,7 +267,7 @@ class StepPricer:
             rank_busy_s=np.asarray(busy_s) / costs.num_layers,
             rank_spread_s=self._spread_frac * self._over_cache(batch)[0] / costs.num_layers,
             dies=costs.die_times(float(group_tokens)),
-            experts_spread_frac=self._spread_frac if costs.has_loads else 0.0,
+            experts_spread_frac=self._spread_frac if costs.has_loads and varies else 0.0,
             fullest_dispatch_s=dispatch_s / costs.num_moe_layers,
             fullest_combine_s=combine_s / costs.num_moe_layers,
             launch_skew_s=costs.launch_skew_s,

@@ -10,8 +10,9 @@ from simpod.cost.core_split import share_of_cores
 from simpod.cost.expert_imbalance import LoadModel
 from simpod.cost.exposed import exposed
 from simpod.cost.launches import PromptLaunches
+from simpod.cost.layer_times import LayerTimes, of_streams
 from simpod.cost.layout import Layout
-from simpod.cost.micro_batches import MicroBatches
+from simpod.cost.micro_batches import MicroBatches, RankCosts
 from simpod.cost.parts import PartCosts
 from simpod.cost.pipeline.streams import CoreSplit, StreamTimes, alike_s, period_s
 from simpod.cost.prompt_streams import PromptStreams
@@ -99,6 +100,17 @@ class StreamStepPricer:
         times = StreamTimes.of(layers_s[np.newaxis], expert_s)
         return float(times.total_s), parts
 
+    def layer_times(self, batch: Batch) -> LayerTimes | None:
+        """Of a step's sparse layers; None for prompts alone on three engines, and without EP."""
+        served, is_alone = self._served, self._prompts is not None and not batch.decode_seqs.any()
+        if is_alone or not served.meets:
+            return None
+        costs = self._micro.price(batch)
+        tokens = costs.tokens.sum(axis=1).astype(np.float64)
+        gate_s = served.gate(tokens / self._num_ranks).sum(axis=1) / served.num_moe_layers
+        dies = [served.die_times(each).by_layer(served.num_moe_layers) for each in tokens.tolist()]
+        return of_streams(_longest_s(costs), costs.sparse_s, gate_s, dies)
+
     def price(self, batch: Batch) -> StepPrices:
         """The next step; of unlike micro-batches the longest stands for all."""
         if not batch.prefill_tokens.any():
@@ -115,8 +127,7 @@ class StreamStepPricer:
         """
         costs = self._micro.price(batch)
         group_tokens = costs.tokens.sum(axis=1)
-        first_s = np.full(costs.num_layers, costs.sparse_s.max())
-        first_s[: costs.dense_layers] = costs.dense_s.max()
+        first_s = _longest_s(costs)
         together = self._drawn if self._served.draws_loads else self._alike
         layers_s, served = together(first_s, group_tokens)
         head_s = self._head.seconds(costs.rows)
@@ -133,3 +144,10 @@ class StreamStepPricer:
             rank_busy_s=costs.busy_s,
             room_tokens=0,
         )
+
+
+def _longest_s(costs: RankCosts) -> Floats:
+    """[num_layers] of the first stream: the longest micro-batch of the slowest rank."""
+    first_s = np.full(costs.num_layers, costs.sparse_s.max())
+    first_s[: costs.dense_layers] = costs.dense_s.max()
+    return first_s

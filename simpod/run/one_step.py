@@ -13,9 +13,10 @@ from simpod.config import ResolvedExperiment, resolve_document
 from simpod.cost import Batch, Pricer, step_pricer
 from simpod.cost.die_waits import DieExchanges, Seen, die_exchanges
 from simpod.cost.expert_imbalance import LoadModel
+from simpod.cost.layer_times import LayerTimes
 from simpod.cost.parts import PartCosts
 from simpod.cost.pipeline.disaggregated import SplitTimes
-from simpod.cost.pricer import halves_of, meetings_of
+from simpod.cost.pricer import halves_of, layer_times_of, meetings_of
 from simpod.errors import ConfigError
 from simpod.model.spec import ModelSpec
 from simpod.records.columns import STEP_PARTS, Floats, Ints
@@ -45,6 +46,7 @@ class OneStep:
     rank_wait_s: Floats  # for the slowest rank
     layer_imbalance: Floats | None  # [sparse layers] fullest die over mean; None: all alike
     die_exchanges: DieExchanges | None  # of one draw; None: dies do not meet, or others hide it
+    layer_times: LayerTimes | None  # of sparse layers and dies; None: dies send nothing
     halves: SplitTimes | None  # of attention dies and expert dies; None: dies do both
     operators_s: dict[str, float] | None  # of a layer, fullest rank; None: cores or dies are split
 
@@ -76,7 +78,7 @@ def step_of(
     pricer = _pricer(experiment, spec, experiment.model, caught.loads)
     if place.offset:
         prices = pricer.price(batch)
-    meetings = meetings_of(pricer, batch)
+    meetings = None if batch.prefill_tokens.any() else meetings_of(pricer, batch)
     busy_s = np.zeros(1) if prices.rank_busy_s is None else prices.rank_busy_s
     return OneStep(
         start_s=float(row["start_s"]),
@@ -89,6 +91,7 @@ def step_of(
         rank_wait_s=prices.rank_wait_s,
         layer_imbalance=_imbalance(caught, spec, experiment.model),
         die_exchanges=None if meetings is None else die_exchanges(meetings),
+        layer_times=layer_times_of(pricer, batch),
         halves=halves_of(pricer, batch),
         operators_s=_operators_s(experiment, spec, batch),
     )
@@ -234,6 +237,8 @@ def as_json(step: OneStep) -> dict[str, Any]:
             "experts_busy_s": dict(zip(KERNELS, halves.kernels_busy_s.tolist(), strict=True)),
         },
         "operators_s": step.operators_s,
+        "sparse_layers": _sparse_layers(step),
+        "dies": _dies(step),
         "sparse_layer_imbalance": None if uneven is None else uneven.tolist(),
         "die_exchanges": None
         if seen is None
@@ -241,4 +246,31 @@ def as_json(step: OneStep) -> dict[str, Any]:
             "dispatch": asdict(Seen.of(seen.dispatch_s)),
             "combine": asdict(Seen.of(seen.combine_s)),
         },
+    }
+
+
+def _sparse_layers(step: OneStep) -> dict[str, list[float]] | None:
+    """Lists by layer."""
+    if (times := step.layer_times) is None:
+        return None
+    out, back = ("dispatch", "combine") if step.halves is None else ("a2e", "e2a")
+    seconds = {
+        f"{out}_s": times.dispatch_s,
+        "dispatch_wait_s": times.dispatch_wait_s,
+        "experts_s": times.experts_s,
+        f"{back}_s": times.combine_s,
+        "combine_wait_s": times.combine_wait_s,
+        "idle_s": times.idle_s,
+    }
+    return {name: layers.tolist() for name, layers in seconds.items()}
+
+
+def _dies(step: OneStep) -> dict[str, list[float]] | None:
+    """Lists by die."""
+    if (times := step.layer_times) is None:
+        return None
+    return {
+        "experts_s": times.die_experts_s.tolist(),
+        "combine_wait_s": times.die_combine_wait_s.tolist(),
+        "dispatch_wait_s": times.die_dispatch_wait_s.tolist(),
     }
