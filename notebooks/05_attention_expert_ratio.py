@@ -28,7 +28,6 @@ for attention in ATTENTION_DIES:
         f"deployment.decode.dp={attention}",
         f"deployment.decode.expert_dies={experts}",
         f"policies.experts.redundant_slots={2 * experts - 256 - 32}",
-        f"workload.arrivals.concurrency={SEQS * attention}",
         "workload.output_tokens.value=256",
         num_requests=4 * SEQS * attention,
     ).summary["step_breakdown"]["decode"]
