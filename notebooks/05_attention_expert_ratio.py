@@ -25,7 +25,6 @@ for attention in ATTENTION_DIES:
     decode = simulate(
         "xdeepserve-disaggregated-768",
         f"deployment.decode.dies={attention}",
-        f"deployment.decode.dp={attention}",
         f"deployment.decode.expert_dies={experts}",
         f"policies.experts.redundant_slots={2 * experts - 256 - 32}",
         "workload.output_tokens.value=256",

@@ -53,7 +53,7 @@ DTYPE_ALIASES: Final[Mapping[str, str]] = {
 """Data types as engines call them."""
 
 NOT_MODELLED: Final[Mapping[str, str]] = {
-    "enable_expert_parallel": "write ep: the number of dies that share the experts",
+    "enable_expert_parallel": "write ep: all, or the number of dies that share the experts",
     "enable_chunked_prefill": "choose a scheduler with policies.batching: chunks are the default",
     "enable_mixed_chunk": "choose a scheduler with policies.batching",
     "enable_dp_attention": "write dp and tp of the attention",

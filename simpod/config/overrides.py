@@ -100,9 +100,21 @@ def _put(parent: Node, segments: list[str], node: Node, problems: Problems) -> N
             case ["policies", role, "use"] if role in POLICY_KEYS:
                 kept = SETTINGS_OF.get(role, ())
                 parent.value = {key: parent.value[key] for key in kept if key in parent.value}
-            case ["deployment", _, alias] if alias in POOL_ALIASES:
-                parent.value.pop(POOL_ALIASES[alias], None)
+            case ["deployment", _, key]:
+                _make_way(parent.value, key, is_null=node.value is None)
         parent.value[last] = node
+
+
+def _make_way(pool: dict[str, Node], key: str, *, is_null: bool) -> None:
+    """Take out what a key of a pool replaces: the same setting under its own name, and, where the
+    file splits its dies by tp alone (or by dp alone), that one for the other, which decides now."""
+    canonical = POOL_ALIASES.get(key, key)
+    other = {"dp": "tp", "tp": "dp"}.get(canonical, "")
+    is_alone = "dies" in pool and other in pool and canonical not in pool
+    if is_alone and not is_null and not pool[other].place.is_override:
+        del pool[other]
+    if canonical != key:
+        pool.pop(canonical, None)
 
 
 def _refuse(node: Node, path: list[str | int], problems: Problems, place: Place) -> None:
