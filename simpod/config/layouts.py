@@ -8,6 +8,7 @@ from simpod.config.nodes import Path
 from simpod.config.problems import Problems
 from simpod.config.schema import Mtp, Pool
 from simpod.cost.layout import Layout
+from simpod.cost.statuses import SPLIT
 from simpod.hardware.spec import HardwareProfile
 from simpod.model.spec import ModelSpec
 
@@ -37,6 +38,7 @@ def resolve_layout(
     _check_stages(path, pool, model, problems)
     _check_experts(path, pool, (dies, ep), model, problems)
     _check_pipeline(path, pool, (dp, tp), model, problems)
+    _check_split_kernels(path, pool, hardware, problems)
     if pool.mtp.layers and not model.num_mtp_layers:
         problems.at((*path, "mtp", "layers"), f"{model.name} has no MTP layers", allowed="0")
     _check_acceptance((*path, "mtp"), pool.mtp, problems)
@@ -195,7 +197,7 @@ def _check_shared(path: Path, pool: Pool, ep: int, model: ModelSpec, problems: P
             (*path, "shared_expert_dies"),
             f"{pool.shared_expert_dies} copies on {ep} dies of experts",
             allowed=f"0 to {ep}",
-            hint="or another ep; all: every die of an instance" if ep == 1 else "",
+            hint="or ep: all, or the number of dies that share the experts" if ep == 1 else "",
         )
 
 
@@ -211,10 +213,18 @@ def _check_pipeline(
             what = f"ep {pool.ep} is not expert_dies {pool.expert_dies}"
             problems.at((*path, "ep"), what, hint="leave ep out")
         if tp > 1:
-            problems.at((*path, "tp"), f"tp {tp} with expert_dies", allowed="1")
+            what = (
+                f"tp {tp}: a rank with expert_dies is one attention die, which sends its own tokens"
+            )
+            problems.at((*path, "tp"), what, allowed="1")
         if dp % pool.domains:
-            what = f"domains {pool.domains} do not divide dp {dp}"
-            problems.at((*path, "domains"), what, allowed="a divisor of dp")
+            what = (
+                f"domains {pool.domains} do not divide dp {dp}: they take turns at the expert dies,"
+                " each with as many attention dies"
+            )
+            problems.at(
+                problems.blamed(path, "domains", "dies", "dp"), what, allowed="a divisor of dp"
+            )
         return
     if pool.domains > 1:
         what = "domains are of attention dies that share expert_dies, and there are none"
@@ -225,6 +235,18 @@ def _check_pipeline(
             (*path, "micro_batches"),
             "micro-batches hide the exchange between ranks, and there is none",
             allowed="1",
+        )
+
+
+def _check_split_kernels(
+    path: Path, pool: Pool, hardware: HardwareProfile, problems: Problems
+) -> None:
+    if pool.expert_dies and SPLIT not in hardware.kernels.exchange:
+        problems.at(
+            (*path, "expert_dies"),
+            f"constants of {SPLIT} price A2E and E2A, and {hardware.name} has none",
+            allowed="0",
+            hint=f"or give hardware.kernels.exchange.{SPLIT}, as in cloudmatrix384",
         )
 
 
