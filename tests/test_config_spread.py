@@ -57,8 +57,3 @@ def test_npus_of_a_split_instance_are_those_of_both_halves():
 def test_two_sizes_that_are_both_set_must_agree():
     with pytest.raises(ConfigError, match="dp 160 x tp 1 = 160 does not match dies 320"):
         cut(COLOCATED, "dp=160", "tp=1")
-
-
-def test_copies_of_the_shared_expert_need_ep():
-    with pytest.raises(ConfigError, match=r"32 copies on 1 dies of experts .*another ep; all: "):
-        cut(COLOCATED, "ep=1")
