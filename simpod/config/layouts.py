@@ -37,8 +37,8 @@ def resolve_layout(
     _check_heads(path, tp, model, problems)
     _check_stages(path, pool, model, problems)
     _check_experts(path, pool, (dies, ep), model, problems)
-    _check_pipeline(path, pool, (dp, tp), model, problems)
     _check_split_kernels(path, pool, hardware, problems)
+    _check_pipeline(path, pool, (dp, tp), model, problems)
     if pool.mtp.layers and not model.num_mtp_layers:
         problems.at((*path, "mtp", "layers"), f"{model.name} has no MTP layers", allowed="0")
     _check_acceptance((*path, "mtp"), pool.mtp, problems)
@@ -201,6 +201,18 @@ def _check_shared(path: Path, pool: Pool, ep: int, model: ModelSpec, problems: P
         )
 
 
+def _check_split_kernels(
+    path: Path, pool: Pool, hardware: HardwareProfile, problems: Problems
+) -> None:
+    if pool.expert_dies and SPLIT not in hardware.kernels.exchange:
+        problems.at(
+            (*path, "expert_dies"),
+            f"constants of {SPLIT} price A2E and E2A, and {hardware.name} has none",
+            allowed="0",
+            hint=f"or give hardware.kernels.exchange.{SPLIT}, as in cloudmatrix384",
+        )
+
+
 def _check_pipeline(
     path: Path, pool: Pool, split: tuple[int, int], model: ModelSpec, problems: Problems
 ) -> None:
@@ -235,18 +247,6 @@ def _check_pipeline(
             (*path, "micro_batches"),
             "micro-batches hide the exchange between ranks, and there is none",
             allowed="1",
-        )
-
-
-def _check_split_kernels(
-    path: Path, pool: Pool, hardware: HardwareProfile, problems: Problems
-) -> None:
-    if pool.expert_dies and SPLIT not in hardware.kernels.exchange:
-        problems.at(
-            (*path, "expert_dies"),
-            f"constants of {SPLIT} price A2E and E2A, and {hardware.name} has none",
-            allowed="0",
-            hint=f"or give hardware.kernels.exchange.{SPLIT}, as in cloudmatrix384",
         )
 
 

@@ -1,16 +1,13 @@
 """From a pool of the file to the pool that runs: memory, limits, and whether the dies are there."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from math import ceil
-from typing import Final
 
 from simpod.cluster.pool_spec import PoolSpec
-from simpod.config import library
 from simpod.config.layouts import Derived, resolve_layout
+from simpod.config.more_dies import ways_to_more_dies
 from simpod.config.nodes import Path, dotted
 from simpod.config.problems import Problems
-from simpod.config.references import load_hardware
 from simpod.config.schema import Experiment, Pool
 from simpod.cost.layout import Layout
 from simpod.cost.memory import MemoryPlan, expert_die_bytes, plan_memory
@@ -23,8 +20,6 @@ from simpod.units import GB
 from simpod.workload.spec import WorkloadSpec
 
 _HASH_BLOCK: Path = ("workload", "hash_block_tokens")
-_WIDER: Final = ("-pod", "-nvl72")
-"""Ends of names of shipped profiles: many nodes of the profile with the rest of the name."""
 _HASH_BLOCK_OF_TRACE: Path = ("workload", "trace", "hash_block_tokens")
 
 
@@ -245,21 +240,5 @@ def _check_pods(
                 ("deployment",) if len(users) > 1 else ("deployment", users[0].name),
                 f"{terms} = {used} dies, and {pod.name} has {pod.num_dies}"
                 f" ({pod.num_nodes} nodes x {pod.dies_per_node})",
-                hint=_more_dies(users, pod, used, problems),
+                hint=ways_to_more_dies(users, pod, used, problems.root),
             )
-
-
-def _more_dies(
-    users: Sequence[PoolSpec], pod: HardwareProfile, used: int, problems: Problems
-) -> str:
-    """What gives these pools the dies that they want."""
-    own: Path = ("deployment", users[0].name, "hardware")
-    where = own if problems.root.find(own) is not None else ("hardware",)
-    more = f"{dotted((*where, 'num_nodes'))}: {ceil(used / pod.dies_per_node)}"
-    known = library.names("hardware_profiles")
-    for wide in (f"{pod.name}{each}" for each in _WIDER if f"{pod.name}{each}" in known):
-        enough = load_hardware(wide).num_dies >= used
-        return f"{dotted(where)}: {wide}{'' if enough else f' and {more}'}, or fewer dies"
-    if any(plane.scope == "pod" for plane in pod.planes.values()):
-        return f"{more}, or fewer dies"
-    return "fewer dies, or hardware whose nodes a plane joins"
