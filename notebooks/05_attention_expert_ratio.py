@@ -25,10 +25,8 @@ for attention in ATTENTION_DIES:
     decode = simulate(
         "xdeepserve-disaggregated-768",
         f"deployment.decode.dies={attention}",
-        f"deployment.decode.dp={attention}",
         f"deployment.decode.expert_dies={experts}",
         f"policies.experts.redundant_slots={2 * experts - 256 - 32}",
-        f"workload.arrivals.concurrency={SEQS * attention}",
         "workload.output_tokens.value=256",
         num_requests=4 * SEQS * attention,
     ).summary["step_breakdown"]["decode"]

@@ -25,8 +25,6 @@ for name, (prefill, decode) in SPLITS.items():
         "workload.arrivals.rate_per_s=20",
         f"deployment.prefill.instances={prefill}",
         f"deployment.decode.dies={decode}",
-        f"deployment.decode.dp={decode}",
-        f"deployment.decode.ep={decode}",
         num_requests=2400,
     )
     rows.append(runs_of([result]).assign(variant=name))

@@ -213,7 +213,7 @@ def _explain_experiment(name: str, overrides: Sequence[str], *, as_json: bool) -
     if as_json:
         print_json(experiment_json(resolved))
         return
-    from simpod.config import explain, memory_of
+    from simpod.config import explain, memory_of, notes_of
     from simpod.cost.memory import expert_die_bytes
 
     rows = [
@@ -229,7 +229,7 @@ def _explain_experiment(name: str, overrides: Sequence[str], *, as_json: bool) -
             f"\nKernels of {hardware.name}, with the libraries of {resolved.semantics.name}:"
             f" {in_words(statuses)}; each: simpod explain HARDWARE, all constants: --json"
         )
-    for line in _part_lines(resolved):
+    for line in (*_part_lines(resolved), *(f"Note: {note}" for note in notes_of(resolved))):
         show(line)
     for pool in resolved.pools:
         dies = pool.layout.dies // pool.layout.dp

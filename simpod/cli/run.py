@@ -56,7 +56,7 @@ def run_command(
     quiet: QuietOption = False,
 ) -> None:
     """Simulate one experiment and print its summary; --out keeps the results."""
-    from simpod.config import load_experiment
+    from simpod.config import load_experiment, notes_of
     from simpod.run import write_results
     from simpod.sweep.jobs import run_named
 
@@ -74,6 +74,8 @@ def run_command(
         from simpod.cli.render import summary_table
 
         show(summary_table(result.summary))
+        for note in notes_of(resolved) if result.summary["preemptions"] else ():
+            typer.echo(f"Note: {note}")
         typer.echo(_last_line(out))
 
 

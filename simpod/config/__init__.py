@@ -12,6 +12,7 @@ from simpod.config.json_schema import SCHEMAS, schema_text
 from simpod.config.kernel_section import write_kernel_fits
 from simpod.config.library import KINDS, names
 from simpod.config.load import load_experiment, resolve_tree
+from simpod.config.notes import notes_of
 from simpod.config.plain import resolve_document, workload_of
 from simpod.config.presets import SLO_PRESETS
 from simpod.config.references import load_hardware, load_model
@@ -32,6 +33,7 @@ __all__ = [
     "load_model",
     "memory_of",
     "names",
+    "notes_of",
     "resolve_document",
     "resolve_tree",
     "schema_text",

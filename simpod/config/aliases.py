@@ -5,7 +5,7 @@ every override.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from simpod.cluster.experts.routing import routing_named
@@ -53,7 +53,7 @@ DTYPE_ALIASES: Final[Mapping[str, str]] = {
 """Data types as engines call them."""
 
 NOT_MODELLED: Final[Mapping[str, str]] = {
-    "enable_expert_parallel": "write ep: the number of dies that share the experts",
+    "enable_expert_parallel": "write ep: all, or the number of dies that share the experts",
     "enable_chunked_prefill": "choose a scheduler with policies.batching: chunks are the default",
     "enable_mixed_chunk": "choose a scheduler with policies.batching",
     "enable_dp_attention": "write dp and tp of the attention",
@@ -72,9 +72,34 @@ NOT_MODELLED: Final[Mapping[str, str]] = {
 }
 """Well-known keys that have no equal here, and what to write instead."""
 
-OPTIONAL_SECTIONS: Final = frozenset(
-    {"kv_transfer", "fabric", "shared_memory", "policies", "slo", "measure", "engine"}
+OPTIONAL_MAPPINGS: Final = (
+    "kv_transfer",
+    "output",
+    "fabric",
+    "fabric.degrade",
+    "shared_memory",
+    "shared_memory.eviction",
+    "policies",
+    "slo",
+    "measure",
+    "engine",
+    "workload.trace.window",
+    "deployment.*.mtp",
+    *(
+        f"{hardware}.{key}"
+        for hardware in ("hardware", "deployment.*.hardware")
+        for key in (
+            "kernels",
+            "kernels.*",
+            "topology",
+            "topology.planes",
+            "topology.transfers",
+            "calibration.network_frac",
+        )
+    ),
 )
+"""Mappings with a default, which null stands for; other optional ones take null by their type."""
+
 POLICY_KEYS: Final = (
     "router",
     "prefill_router",
@@ -106,11 +131,10 @@ SETTINGS_OF: Final[Mapping[str, tuple[str, ...]]] = {
 def canonicalise(root: Node, problems: Problems) -> None:
     """Rename aliases in every pool, unfold `policy: name` and `slo: preset`; report doubles.
 
-    An optional section without content is as good as left out.
+    An optional mapping without content is as good as left out.
     """
-    for key in [key for key, node in root.children().items() if node.value is None]:
-        if key in OPTIONAL_SECTIONS:
-            del root.children()[key]
+    for pattern in OPTIONAL_MAPPINGS:
+        _leave_out_null(root, pattern.split("."))
     for name, pool in _section(root, "deployment").items():
         _rename(pool, ("deployment", name), problems)
     for role, policy in _section(root, "policies").items():
@@ -125,6 +149,16 @@ def canonicalise(root: Node, problems: Problems) -> None:
     routing = root.child("expert_routing")
     if routing is not None and isinstance(routing.value, str):
         _unfold_routing(routing, problems)
+
+
+def _leave_out_null(node: Node, pattern: Sequence[str]) -> None:
+    """Delete what is null at the end of a path, in which `*` is any key."""
+    below = node.children()
+    for key in list(below) if pattern[0] == "*" else [key for key in pattern[:1] if key in below]:
+        if len(pattern) > 1:
+            _leave_out_null(below[key], pattern[1:])
+        elif below[key].value is None:
+            del below[key]
 
 
 def _section(root: Node, key: str) -> dict[str, Node]:

@@ -8,6 +8,7 @@ from simpod.config.nodes import Path
 from simpod.config.problems import Problems
 from simpod.config.schema import Mtp, Pool
 from simpod.cost.layout import Layout
+from simpod.cost.statuses import SPLIT
 from simpod.hardware.spec import HardwareProfile
 from simpod.model.spec import ModelSpec
 
@@ -32,9 +33,11 @@ def resolve_layout(
     if split is None:
         return None
     dies, dp, tp = split
+    ep = _expert_dies(path, pool, dies, derived)
     _check_heads(path, tp, model, problems)
     _check_stages(path, pool, model, problems)
-    _check_experts(path, pool, dies, model, problems)
+    _check_experts(path, pool, (dies, ep), model, problems)
+    _check_split_kernels(path, pool, hardware, problems)
     _check_pipeline(path, pool, (dp, tp), model, problems)
     _check_cores(path, pool, hardware, problems)
     if pool.mtp.layers and not model.num_mtp_layers:
@@ -46,7 +49,7 @@ def resolve_layout(
         dies=dies,
         dp=dp,
         tp=tp,
-        ep=pool.expert_dies or pool.ep,
+        ep=ep,
         weight_dtype=_weight_dtype(path, pool, model, hardware, derived),
         kv_dtype="bf16" if pool.kv_dtype == "auto" else pool.kv_dtype,
         mtp_layers=pool.mtp.layers,
@@ -138,6 +141,18 @@ def _divide(
     return dies, dp or dies // size, tp or dies // size
 
 
+def _expert_dies(path: Path, pool: Pool, dies: int, derived: Derived) -> int:
+    """Dies that share the routed experts: those of their own, or `ep` of the instance's `dies`."""
+    if pool.ep != "all":
+        return pool.expert_dies or pool.ep
+    if pool.expert_dies:
+        ep, whose = pool.expert_dies, "expert_dies"
+    else:
+        ep, whose = dies, "dies"
+    derived[*path, "ep"] = (ep, f"all {whose}")
+    return ep
+
+
 def _check_heads(path: Path, tp: int, model: ModelSpec, problems: Problems) -> None:
     attention = model.attention
     heads, kv_heads = attention.num_heads, attention.num_kv_heads
@@ -169,21 +184,25 @@ def _check_stages(path: Path, pool: Pool, model: ModelSpec, problems: Problems) 
         problems.at(key, f"sp_tp_sp with {model.name}: {what} to gather", allowed="tensor")
 
 
-def _check_experts(path: Path, pool: Pool, dies: int, model: ModelSpec, problems: Problems) -> None:
-    _check_shared(path, pool, model, problems)
+def _check_experts(
+    path: Path, pool: Pool, split: tuple[int, int], model: ModelSpec, problems: Problems
+) -> None:
+    """split: dies of an instance, and those that share the experts."""
+    dies, ep = split
+    _check_shared(path, pool, ep, model, problems)
     if pool.ep == 1 or pool.expert_dies:
         return
     if model.moe is None:
         problems.at((*path, "ep"), f"{model.name} is dense, it has no experts", allowed="1")
-    elif dies % pool.ep:
+    elif dies % ep:
         problems.at(
             problems.blamed(path, "ep", "dies", "dp", "tp"),
-            f"ep {pool.ep} does not divide the {dies} dies of an instance",
-            allowed="a divisor of dies; dies itself spreads the experts over all of them",
+            f"ep {ep} does not divide the {dies} dies of an instance",
+            allowed="a divisor of dies; all spreads the experts over all of them",
         )
 
 
-def _check_shared(path: Path, pool: Pool, model: ModelSpec, problems: Problems) -> None:
+def _check_shared(path: Path, pool: Pool, ep: int, model: ModelSpec, problems: Problems) -> None:
     """A shared copy takes one slot, so it must be as large as a routed expert."""
     if not pool.shared_expert_dies:
         return
@@ -194,11 +213,24 @@ def _check_shared(path: Path, pool: Pool, model: ModelSpec, problems: Problems) 
             f"{model.name} has no shared expert of the size of a routed one",
             allowed="0",
         )
-    elif pool.shared_expert_dies > (most := pool.expert_dies or pool.ep):
+    elif pool.shared_expert_dies > ep:
         problems.at(
             (*path, "shared_expert_dies"),
-            f"{pool.shared_expert_dies} copies on {most} dies of experts",
-            allowed=f"0 to {most}",
+            f"{pool.shared_expert_dies} copies on {ep} dies of experts",
+            allowed=f"0 to {ep}",
+            hint="or ep: all, or the number of dies that share the experts" if ep == 1 else "",
+        )
+
+
+def _check_split_kernels(
+    path: Path, pool: Pool, hardware: HardwareProfile, problems: Problems
+) -> None:
+    if pool.expert_dies and SPLIT not in hardware.kernels.exchange:
+        problems.at(
+            (*path, "expert_dies"),
+            f"constants of {SPLIT} price A2E and E2A, and {hardware.name} has none",
+            allowed="0",
+            hint=f"or give hardware.kernels.exchange.{SPLIT}, as in cloudmatrix384",
         )
 
 
@@ -210,14 +242,22 @@ def _check_pipeline(
     if pool.expert_dies:
         if model.moe is None:
             problems.at((*path, "expert_dies"), f"{model.name} has no experts", allowed="0")
-        if pool.ep not in (1, pool.expert_dies):
+        if pool.ep not in (1, "all", pool.expert_dies):
             what = f"ep {pool.ep} is not expert_dies {pool.expert_dies}"
             problems.at((*path, "ep"), what, hint="leave ep out")
         if tp > 1:
-            problems.at((*path, "tp"), f"tp {tp} with expert_dies", allowed="1")
+            what = (
+                f"tp {tp}: a rank with expert_dies is one attention die, which sends its own tokens"
+            )
+            problems.at((*path, "tp"), what, allowed="1")
         if dp % pool.domains:
-            what = f"domains {pool.domains} do not divide dp {dp}"
-            problems.at((*path, "domains"), what, allowed="a divisor of dp")
+            what = (
+                f"domains {pool.domains} do not divide dp {dp}: they take turns at the expert dies,"
+                " each with as many attention dies"
+            )
+            problems.at(
+                problems.blamed(path, "domains", "dies", "dp"), what, allowed="a divisor of dp"
+            )
         return
     if pool.domains > 1:
         what = "domains are of attention dies that share expert_dies, and there are none"

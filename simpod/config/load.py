@@ -8,6 +8,7 @@ from typing import Final
 from simpod.cluster import PoolSpec
 from simpod.config import library
 from simpod.config.aliases import POLICY_KEYS, SETTINGS_OF, canonicalise
+from simpod.config.clients import resolve_workload
 from simpod.config.document import build_document, origins_of
 from simpod.config.halves import join_halves
 from simpod.config.layouts import Derived
@@ -107,6 +108,7 @@ def _resolve(experiment: Experiment, root: Node, problems: Problems) -> Resolved
     network = resolve_network(experiment, specs, hardware, problems, links)
     scaling = resolve_scaling(experiment, specs, hardware, problems)
     frontend = resolve_output(experiment, problems, links)
+    workload = resolve_workload(experiment, specs, problems, links)
     semantics, balancer = _semantics(experiment, specs, problems), experiment.policies.experts
     problems.stop()
     policies = _policies(experiment, (*policy_keys(len(order)), *OPTIONAL_POLICIES), semantics)
@@ -118,7 +120,7 @@ def _resolve(experiment: Experiment, root: Node, problems: Problems) -> Resolved
         model=experiment.model,
         pools=specs,
         hardware=_with_libraries(experiment, specs, hardware, semantics, problems),
-        workload=experiment.workload,
+        workload=workload,
         policies=policies,
         expert_routing=experiment.expert_routing,
         rebalance_every_s=None if balancer is None else balancer.every_s,

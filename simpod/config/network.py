@@ -254,7 +254,12 @@ def _unit_tokens(experiment: Experiment, wanted: SharedMemory, problems: Problem
     """Tokens of a block that has a name: of the pool's blocks and the workload's the larger."""
     named = experiment.workload.prefix_block_tokens
     if not named:
-        problems.at((_SHARED,), "the workload names no prefixes, so nothing could be found again")
+        problems.at(
+            (_SHARED,),
+            "the workload names no prefixes, so nothing could be found again",
+            hint="leave it out (shared_memory: null), or give workload.sessions,"
+            " workload.shared_prefix or a trace with prefixes",
+        )
         return 0
     if max(named, wanted.block_tokens) % min(named, wanted.block_tokens):
         problems.at(

@@ -6,7 +6,9 @@ from simpod.config.aliases import POLICY_KEYS, POOL_ALIASES, SETTINGS_OF
 from simpod.config.changed_die import rename_overridden_die
 from simpod.config.nodes import Node, Path, Place, dotted, from_plain
 from simpod.config.problems import NOTHING, Problem, Problems, did_you_mean, listed
+from simpod.config.schema import Experiment
 from simpod.config.strict_yaml import parse_yaml
+from simpod.config.validate import TAG_KEYS, adapter_of, keys_by_tag
 from simpod.errors import ConfigError
 
 Expand = Callable[[Path], None]
@@ -18,7 +20,8 @@ def apply_override(root: Node, text: str, expand: Expand, problems: Problems) ->
 
     New keys under a mapping are made (the validation judges them), items of lists are replaced by
     index. A key below `model`, `hardware` or `workload` changes one value of what is named there. A
-    new `use` of a policy starts without the parameters of the old one.
+    new `use` of a policy starts without the parameters of the old one, a new `process`,
+    `distribution`, `format` or `kind` without the keys that only the old one has.
     """
     place = Place(f"--set {text}")
     key, sign, value = text.partition("=")
@@ -100,9 +103,44 @@ def _put(parent: Node, segments: list[str], node: Node, problems: Problems) -> N
             case ["policies", role, "use"] if role in POLICY_KEYS:
                 kept = SETTINGS_OF.get(role, ())
                 parent.value = {key: parent.value[key] for key in kept if key in parent.value}
-            case ["deployment", _, alias] if alias in POOL_ALIASES:
-                parent.value.pop(POOL_ALIASES[alias], None)
+            case ["deployment", _, key]:
+                _make_way(parent.value, key, is_null=node.value is None)
+            case [*section, key] if key in TAG_KEYS:
+                parent.value = _of_kind(parent.value, section, key, node)
         parent.value[last] = node
+
+
+def _of_kind(
+    values: dict[str, Node], section: list[str], tag_key: str, tag: Node
+) -> dict[str, Node]:
+    """What stays where `--set` makes a mapping one of another kind: not what only the old kind has.
+
+    What another `--set` gave beside that kind stays, to be refused.
+    """
+    old = values.get(tag_key)
+    if old is None or old.value == tag.value:
+        return values
+    loc = [int(part) if part.isdecimal() else part for part in section]
+    kinds = keys_by_tag(adapter_of(Experiment).json_schema(), loc)
+    before, after = (kinds.get(str(each.value), frozenset()) for each in (old, tag))
+    gone = before - after if after else frozenset()
+    return {
+        key: node
+        for key, node in values.items()
+        if key not in gone or (node.place.is_override and node.place != old.place)
+    }
+
+
+def _make_way(pool: dict[str, Node], key: str, *, is_null: bool) -> None:
+    """Take out what a key of a pool replaces: the same setting under its own name, and, where the
+    file splits its dies by tp alone (or by dp alone), that one for the other, which decides now."""
+    canonical = POOL_ALIASES.get(key, key)
+    other = {"dp": "tp", "tp": "dp"}.get(canonical, "")
+    is_alone = "dies" in pool and other in pool and canonical not in pool
+    if is_alone and not is_null and not pool[other].place.is_override:
+        del pool[other]
+    if canonical != key:
+        pool.pop(canonical, None)
 
 
 def _refuse(node: Node, path: list[str | int], problems: Problems, place: Place) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from simpod.cluster.pool_spec import PoolSpec
 from simpod.config.layouts import Derived, resolve_layout
+from simpod.config.more_dies import ways_to_more_dies
 from simpod.config.nodes import Path, dotted
 from simpod.config.problems import Problems, did_you_mean, listed
 from simpod.config.schema import Experiment, Pool
@@ -256,4 +257,5 @@ def _check_pods(
                 ("deployment",) if len(users) > 1 else ("deployment", users[0].name),
                 f"{terms} = {used} dies, and {pod.name} has {pod.num_dies}"
                 f" ({pod.num_nodes} nodes x {pod.dies_per_node})",
+                hint=ways_to_more_dies(users, pod, used, problems.root),
             )

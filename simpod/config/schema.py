@@ -77,8 +77,9 @@ class Pool(_Section):
     """How tp dies share their prompts. tensor: all tokens on each, heads and feed-forward cut,
     all-reduces. sp_tp_sp (MLA): tokens apart but for attention itself, which is cut by head;
     down-projections, output projection and feed-forward whole on each."""
-    ep: Count = 1
-    """Dies that share the routed experts; 1: every rank cuts each expert over its dies."""
+    ep: Count | Literal["all"] = 1
+    """Dies that share the routed experts, all: every die of an instance; 1: every rank cuts each
+    expert over its dies."""
     max_num_seqs: Count = 256
     """Sequences in one step of one rank."""
     max_step_tokens: Count = 8192

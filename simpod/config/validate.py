@@ -44,6 +44,8 @@ _BOUNDS: Final[Mapping[str, tuple[str, str, str]]] = {  # error -> what, sign, k
     "less_than": ("too large", "<", "lt"),
     "less_than_equal": ("too large", "<=", "le"),
 }
+TAG_KEYS: Final = frozenset({"process", "distribution", "format", "kind"})
+"""Keys that say which member of a union a mapping is."""
 _UNKNOWN_KEY: Final = frozenset({"extra_forbidden", "unexpected_keyword_argument"})
 
 
@@ -242,7 +244,7 @@ class _Teller:
         node, _ = self.root.nearest(self.path)
         word = str(self.path[-1])
         known = allowed_keys(self.schema, self.details["loc"][:-1])
-        instead = NOT_MODELLED.get(word, "") if "max_num_seqs" in known else ""
+        instead = NOT_MODELLED.get(word, "") if "max_num_seqs" in known else self._other_kind()
         meant = self.meant()
         return Problem(
             place=node.key,
@@ -253,9 +255,36 @@ class _Teller:
             hint=instead or (f'did you mean "{meant}"?' if meant else ""),
         )
 
+    def _other_kind(self) -> str:
+        """Of an unknown key that other members of a tagged union have: which."""
+        kinds = keys_by_tag(self.schema, self.path[:-1])
+        owners = [kind for kind, keys in kinds.items() if self.path[-1] in keys]
+        section = self.root.find(self.path[:-1])
+        for key, node in section.children().items() if section and owners else ():
+            if key in TAG_KEYS and node.value in kinds:
+                return f"it belongs to {key}: {listed(owners)}"
+        return ""
+
     def _missing(self) -> Problem:
         node, _ = self.root.nearest(self.path)
-        return Problem(place=node.key, key=self._key(), what=f'missing key "{self.path[-1]}"')
+        return Problem(
+            place=node.key,
+            key=self._key(),
+            what=f'missing key "{self.path[-1]}"',
+            hint=self._way_to_set(),
+        )
+
+    def _way_to_set(self) -> str:
+        """Of a key that is missing because `--set` chose another member of the union."""
+        section = self.root.find(self.path[:-1])
+        for key, node in section.children().items() if section else ():
+            if key in TAG_KEYS and node.place.is_override:
+                where = dotted(self.path[:-1])
+                return (
+                    f"give it with --set {dotted(self.path)}=..., or all keys at once:"
+                    f" --set '{where}={{{key}: {node.value}, {self.path[-1]}: ...}}'"
+                )
+        return ""
 
     def _tag(self) -> Problem:
         tag_key = str(self.ctx["discriminator"]).strip("'")
@@ -297,6 +326,11 @@ def allowed_keys(schema: Mapping[str, Any], loc: Sequence[str | int]) -> tuple[s
 def allowed_tags(schema: Mapping[str, Any], loc: Sequence[str | int]) -> tuple[str, ...]:
     """Values of the discriminator of the union at `loc`."""
     return tuple(dict.fromkeys(tag for _, tag in _at(schema, loc) if tag))
+
+
+def keys_by_tag(schema: Mapping[str, Any], loc: Sequence[str | int]) -> dict[str, frozenset[str]]:
+    """Of the union at `loc`: tag -> keys of the member that has it; empty if it has no tags."""
+    return {tag: frozenset(found["properties"]) for found, tag in _at(schema, loc) if tag}
 
 
 _Found = tuple[Mapping[str, Any], str]

@@ -170,8 +170,9 @@ class ClosedLoopArrivals:
 
     __pydantic_config__: ClassVar[Any] = STRICT
     process: Literal["closed_loop"] = "closed_loop"
-    concurrency: Count
-    """Requests in flight."""
+    concurrency: Count | None = None
+    """Requests in flight; default: one for each slot of the pool that decodes, instances x dp x
+    max_num_seqs."""
 
     def sample(self, num: int, rng: np.random.Generator) -> Floats:
         """Return NaN, [num]: the engine finds the times; `rng` is not used."""

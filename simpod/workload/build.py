@@ -122,6 +122,9 @@ def _identity(
 
 
 def _concurrency(spec: WorkloadSpec) -> int | None:
-    if isinstance(spec.arrivals, ClosedLoopArrivals):
-        return spec.arrivals.concurrency
-    return None
+    """Clients of a closed loop; those that a deployment decides are known by now."""
+    if not isinstance(spec.arrivals, ClosedLoopArrivals):
+        return None
+    if spec.arrivals.concurrency is None:
+        raise ConfigError("workload: arrivals: concurrency: required without a deployment")
+    return spec.arrivals.concurrency

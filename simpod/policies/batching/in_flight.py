@@ -37,8 +37,9 @@ class InFlight:
     """... and no longer once a step would have this share of its token budget
     (batch_wait_max_tokens_ratio)."""
     capacity: Capacity = "guaranteed_no_evict"
-    """capacity_scheduler_policy. `max_utilization`: prompts start as soon as they find room
-    themselves, and the newest make way later."""
+    """capacity_scheduler_policy. `guaranteed_no_evict` keeps room for the longest answers that
+    clients allow, of which only `workload.max_tokens` tells. `max_utilization`: prompts start as
+    soon as they find room themselves, and the newest make way later."""
     _no_evict: NoEvict = field(default_factory=NoEvict, init=False, repr=False)
     _start: int = field(default=0, init=False, repr=False)
     _next: int | None = field(default=None, init=False, repr=False)
@@ -51,6 +52,11 @@ class InFlight:
         if self.capacity not in get_args(Capacity):
             raise ValueError(f"{self.capacity!r}; allowed: {', '.join(get_args(Capacity))}")
 
+    @property
+    def keeps_max_tokens(self) -> bool:
+        """Without limits on answers it keeps no room for them."""
+        return self.capacity == "guaranteed_no_evict"
+
     def __call__(self, view: BatchView) -> BatchPlan:
         if view.num_ranks > 1:
             left = self._until_balanced(view) if self.balance_steps else 0
@@ -60,15 +66,13 @@ class InFlight:
             return BatchPlan(review_steps=left)
         self._since = None
         chunks = whole_prompts(view)
-        if self.capacity == "guaranteed_no_evict":
+        if self.keeps_max_tokens:
             chunks = self._no_evict.admitted(view, chunks)
         return BatchPlan(chunks)
 
     def may_pull(self, view: BatchView, coming: Sequence[SequenceView], seq: SequenceView) -> bool:
         """On decode ranks the same capacity rule lets prompts in."""
-        if self.capacity == "max_utilization":
-            return True
-        return self._no_evict.may_pull(view, coming, seq)
+        return not self.keeps_max_tokens or self._no_evict.may_pull(view, coming, seq)
 
     def _until_balanced(self, view: BatchView) -> int:
         """Decode steps until the next chance; one comes round whether prompts wait or not."""

@@ -170,7 +170,10 @@ class BatchScheduler(Protocol):
 
 @runtime_checkable
 class Reserving(Protocol):
-    """A batch scheduler that sets aside what answers will still take, on decode ranks too."""
+    """A batch scheduler that sets aside what answers will still take, on decode ranks too.
+
+    With `keeps_max_tokens = True`: nothing without `workload.max_tokens`, of which users are told.
+    """
 
     def may_pull(self, view: BatchView, coming: Sequence[SequenceView], seq: SequenceView) -> bool:
         """Whether a prompt computed elsewhere, whose KV finds room, may be pulled now.

@@ -93,7 +93,7 @@ def space_of(
 def num_npus(experiment: ResolvedExperiment) -> float:
     """NPUs (chips, not dies) of all pools."""
     return math.fsum(
-        pool.instances * pool.layout.dies / experiment.hardware[pool.name].dies_per_npu
+        pool.instances * pool.layout.all_dies / experiment.hardware[pool.name].dies_per_npu
         for pool in experiment.pools
     )
 

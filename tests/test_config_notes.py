@@ -1,0 +1,44 @@
+"""A guarantee that needs `workload.max_tokens` says so where it is not given."""
+
+from pathlib import Path
+
+import pytest
+from cli_runs import call, tiny
+
+from simpod.config import load_experiment, notes_of
+
+IN_FLIGHT = "policies.batching=in_flight"
+NOTE = "Note: policies.batching in_flight keeps room for the longest answers"
+SHORT = ("-s", "deployment.server.kv_blocks=130", "-s", "workload.arrivals={process: burst}")
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_told"),
+    [
+        ([IN_FLIGHT], True),
+        (["engine.semantics=trtllm"], True),
+        ([IN_FLIGHT, "workload.max_tokens=output_tokens"], False),
+        ([IN_FLIGHT, "policies.batching.capacity=max_utilization"], False),
+        (["policies.batching=fcfs"], False),
+    ],
+)
+def test_who_is_told(tmp_path: Path, changes: list[str], is_told: bool) -> None:
+    notes = list(notes_of(load_experiment(str(tiny(tmp_path)), changes)))
+    assert bool(notes) == is_told
+    assert all("-s workload.max_tokens=output_tokens" in note for note in notes)
+
+
+def test_a_run_with_preemptions_tells(tmp_path: Path) -> None:
+    file = tiny(tmp_path)
+    told = call("run", file, "-s", IN_FLIGHT, *SHORT).stdout
+    assert "preemptions" in told
+    assert NOTE in told
+    limits = call("run", file, "-s", IN_FLIGHT, *SHORT, "-s", "workload.max_tokens=output_tokens")
+    assert "preemptions" not in limits.stdout
+    assert NOTE not in limits.stdout
+    assert NOTE not in call("run", file, "-s", IN_FLIGHT).stdout
+
+
+def test_explain_tells_before_the_run(tmp_path: Path) -> None:
+    told = call("explain", tiny(tmp_path), "-s", IN_FLIGHT).stdout
+    assert NOTE in " ".join(told.split())
