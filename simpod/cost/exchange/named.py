@@ -14,6 +14,7 @@ from simpod.cost.exchange.price import price
 from simpod.cost.exchange.requests import (
     COLLECTIVES,
     DEEPEP_KERNELS,
+    DOMAIN_KERNELS,
     KERNELS,
     OPERATIONS,
     SPLIT_KERNELS,
@@ -133,6 +134,12 @@ def _require(hardware: HardwareProfile, request: Request) -> None:
     if dies > hardware.num_dies:
         raise ConfigError(
             f"{dies} dies are needed, hardware {hardware.name} has only {hardware.num_dies}"
+        )
+    domain = Fabric.of(hardware).up_dies
+    if request.kernel in (*SPLIT_KERNELS, *DOMAIN_KERNELS) and dies > domain:
+        raise ConfigError(
+            f"{request.kernel} is priced inside one scale-up domain only: {domain} dies on"
+            f" hardware {hardware.name}, not {dies}"
         )
 
 
