@@ -226,3 +226,28 @@ def test_least_kv_knows_old_kv_and_what_it_sent_since() -> None:
     reserving = make("router", "least_kv", period_s=5.0, reserve_tokens=30)
     assert reserving(at(0.0, [10, 0], [0, 0], [0, 1]), request(tokens=1)) == 0  # 10 < 30
     assert reserving(at(1.0, [10, 0], [0, 0], [1, 0]), request(tokens=1)) == 1  # one ended there
+
+
+def test_job_executors_know_their_own_decisions_and_the_others_by_reports() -> None:
+    alone = make("router", "job_executors", num_executors=1, period_s=10.0)
+    view = pool(waiting=[0, 0, 0], now_s=0.0)
+    assert [alone(view, request()) for _ in range(4)] == [0, 1, 2, 0]  # stale would herd: 0 0 0 0
+    assert alone(pool(waiting=[9, 9, 0], now_s=9.9), request()) == 1
+    assert alone(pool(waiting=[9, 9, 0], now_s=10.0), request()) == 2  # a report
+    several = make("router", "job_executors", num_executors=3, period_s=10.0)
+    view = pool(waiting=[0, 0], now_s=0.0, rng=np.random.default_rng(5))
+    drawn = np.random.default_rng(5).integers(3, size=30)
+    sent = np.array([several(view, request()) for _ in range(30)])
+    for executor in range(3):  # each takes the two in turn, whatever the others do
+        own = sent[drawn == executor]
+        assert own.tolist() == [i % 2 for i in range(len(own))]
+
+
+def test_job_executors_have_a_memory_each() -> None:
+    several = make("router", "job_executors", router={"use": "round_robin"}, num_executors=2)
+    view = pool(waiting=[0] * 5, rng=np.random.default_rng(3))
+    drawn = np.random.default_rng(3).integers(2, size=12)
+    sent = np.array([several(view, request()) for _ in range(12)])
+    assert all(
+        sent[drawn == i].tolist() == [n % 5 for n in range((drawn == i).sum())] for i in range(2)
+    )

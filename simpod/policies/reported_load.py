@@ -38,6 +38,12 @@ class Board:
             kv_tokens=view.kv_tokens.copy(),
         )
 
+    def add(self, target: int, prompt_tokens: int) -> None:
+        """A request was sent since, by who reads this board."""
+        self.waiting_seqs[target] += 1
+        self.held_seqs[target] += 1
+        self.queued_tokens[target] += prompt_tokens
+
     @property
     def now_s(self) -> float:
         """The moment of the decision; the load is that of `seen_s`."""
