@@ -122,6 +122,11 @@ def test_statuses_are_those_of_the_kernels_that_price_a_part():
     ascend = load_hardware("cloudmatrix384")
     pod = part_statuses(DEEPSEEK_R1, ascend, ep_layout(32), "decode", SEMANTICS["flowserve"])
     assert pod["a2e"] == pod["e2a"] == "calibrated"
+    servers = replace(load_hardware("atlas-a2-376t"), num_nodes=4)
+    for dies, status in ((8, "family"), (32, "assumed")):
+        layout = ep_layout(dies)
+        of = part_statuses(DEEPSEEK_R1, servers, layout, "decode", SEMANTICS["flowserve"])
+        assert of["dispatch"] == of["combine"] == status
 
 
 @pytest.mark.parametrize(
