@@ -46,6 +46,12 @@ def test_two_halves_are_one_pool(tmp_path: Path) -> None:
     assert halves.origins["deployment.decode.expert_dies"].endswith("pod.yaml:12")
 
 
+def test_they_exchange_over_one_scale_up_plane(tmp_path: Path) -> None:
+    servers = ("hardware=atlas-a2-376t", "hardware.num_nodes=36")
+    with pytest.raises(ConfigError, match=r"scale_up, which joins 8 dies.*allowed: at most 8"):
+        load_experiment(written(tmp_path, WHOLE), servers)
+
+
 def test_each_half_can_be_set_on_its_own(tmp_path: Path) -> None:
     file = written(tmp_path, HALVES)
     sets = ("deployment.experts.dies=64", "deployment.attention.dies=96")

@@ -69,6 +69,15 @@ def test_kv_bytes_per_token_and_die():
     assert kv_bytes_per_token(LLAMA_70B, Layout(dies=8, tp=8)) == 80 * 2 * 128 * 2
 
 
+def test_an_int8_latent_keeps_its_rotated_key_in_16_bits():
+    bytes_of = {
+        dtype: kv_bytes_per_token(DEEPSEEK_R1, Layout(dies=1, mtp_layers=1, kv_dtype=dtype))
+        for dtype in ("bf16", "fp8", "int8")
+    }
+    assert bytes_of == {"bf16": 62 * 576 * 2, "fp8": 62 * 576, "int8": 62 * (512 + 64 * 2)}
+    assert kv_bytes_per_token(LLAMA_70B, Layout(dies=1, kv_dtype="int8")) == 80 * 2 * 8 * 128
+
+
 def test_latent_of_a_tp4_prefill_rank_goes_to_one_decode_die():
     move = kv_transfer(DEEPSEEK_R1, NPU_POD, "scale_out", Layout(dies=4, tp=4), Layout(dies=1))
     assert move.bytes_per_token == 35136 * 2

@@ -46,6 +46,15 @@ def test_without_constants_it_is_a_latency_and_the_bytes_over_the_link():
     assert got == pytest.approx(plain.fixed_s + plain.s_per_token * TOKENS)
 
 
+def test_kernels_of_an_nvlink_domain_end_where_it_ends():
+    rack = with_exchange(load_hardware("gb200-nvl72"), "NVLinkTwoSided")
+    up = replace(rack.planes["scale_up"], scope="node")
+    trays = replace(rack, planes={**rack.planes, "scale_up": up})
+    for hardware, dies, kernels in ((rack, 32, 1), (trays, 4, 1), (trays, 32, 0)):
+        exchange = ExpertExchange(DEEPSEEK_R1, hardware, ep_layout(dies))
+        assert len(exchange.breakdowns("dispatch", TOKENS)) == kernels
+
+
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_on_nvidia_the_faster_of_two_kernels_is_taken(operation):
     hardware = load_hardware("h100-pod")
@@ -113,6 +122,11 @@ def test_statuses_are_those_of_the_kernels_that_price_a_part():
     ascend = load_hardware("cloudmatrix384")
     pod = part_statuses(DEEPSEEK_R1, ascend, ep_layout(32), "decode", SEMANTICS["flowserve"])
     assert pod["a2e"] == pod["e2a"] == "calibrated"
+    servers = replace(load_hardware("atlas-a2-376t"), num_nodes=4)
+    for dies, status in ((8, "family"), (32, "assumed")):
+        layout = ep_layout(dies)
+        of = part_statuses(DEEPSEEK_R1, servers, layout, "decode", SEMANTICS["flowserve"])
+        assert of["dispatch"] == of["combine"] == status
 
 
 @pytest.mark.parametrize(

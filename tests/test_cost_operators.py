@@ -101,8 +101,8 @@ def test_passes_move_what_they_must():
 
 
 def test_kv_heads_are_copied_when_there_are_more_dies():
-    assert op.kv_elements_per_die(LLAMA_70B.attention, 8) == 2 * 128
-    assert op.kv_elements_per_die(LLAMA_70B.attention, 16) == 2 * 128
+    assert op.cached_bytes_per_die(LLAMA_70B.attention, 8, "bf16") == 2 * 128 * 2
+    assert op.cached_bytes_per_die(LLAMA_70B.attention, 16, "fp8") == 2 * 128
 
 
 def test_quantised_parts_keep_bf16_where_the_model_says_so():

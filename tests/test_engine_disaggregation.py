@@ -85,6 +85,30 @@ def test_a_full_decode_stage_holds_back_the_prefill_stage(skip_ahead) -> None:
     assert requests.finish_s.tolist() == [5.5, 10.0, 14.5, 19.0]
 
 
+def test_a_full_decode_rank_is_not_chosen_and_if_all_are_a_request_waits_in_front(
+    skip_ahead,
+) -> None:
+    """Two decode ranks of two slots under least_kv; prompts are computed at 1, 2, ... 5 s.
+
+    The first rank gets the long prompt, the other two short ones: then it is full, and the fourth
+    goes to the long one. The fifth finds all full and waits, its KV on the prefill side, until the
+    second request ends.
+    """
+    records = in_two_stages(
+        at([0.0] * 5, [50, 2, 2, 2, 2], [20, 8, 20, 20, 2]),
+        prefill=pool_inputs(pool_spec(role="prefill", name="prefill", max_num_seqs=1)),
+        decode=pool_inputs(
+            pool_spec(role="decode", name="decode", dp=2, max_num_seqs=2), router="least_kv"
+        ),
+        transfer_s=0.5,
+        skip_ahead=skip_ahead,
+    )
+    requests = records.requests
+    assert requests.decode_target.tolist() == [0, 1, 1, 0, 1]
+    assert requests.prefill_end_s.tolist() == [1.0, 2.0, 3.0, 4.0, 5.0]
+    assert requests.transfer_start_s[4] == requests.finish_s[1] > 5.0
+
+
 def test_decode_admits_by_blocks_too(skip_ahead) -> None:
     """Decode has 5 blocks of 4 and slots for all: a prompt of 8 needs 2 and one more to go on."""
     records = split(

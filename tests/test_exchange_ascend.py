@@ -230,6 +230,28 @@ def test_push_grows_with_ranks_and_shrinks_with_bandwidth() -> None:
     assert (fast <= slow).all()
 
 
+def test_beyond_the_server_messages_cross_the_network() -> None:
+    """910B servers of 8 dies on RoCE of 25 GB/s: of 288 ranks' messages, 280 leave the server."""
+    profile = load_hardware("atlas-a2-376t")
+    servers = Fabric.of(replace(profile, num_nodes=36))
+    asked = shape(120, 288)
+    out_s = 120 * 8 * 7680 * (280 / 288) / (0.906 * 25e9)
+    pulled = pull_s(servers, PULL, asked)
+    pushed = push_s(servers, PUSH, asked, is_dispatch=True)
+    assert pulled.bytes_s == pytest.approx(out_s)
+    assert pushed.bytes_s == pytest.approx(out_s)
+    at_once = replace(servers, beyond_bytes_per_s=np.inf)
+    assert pull_s(at_once, PULL, asked).bytes_s == pytest.approx(
+        960 * 7680 * (7 / 288) / 0.774 / UP
+    )
+    later_s = (5.5e-6 - 1.2e-6) * 280 / 288
+    inside = replace(servers, up_dies=288)
+    assert pulled.polling_s - pull_s(inside, PULL, asked).polling_s == pytest.approx(later_s)
+    assert pushed.start_up_s == pytest.approx(PUSH.start_up_s + later_s)
+    one_server = pull_s(servers, PULL, shape(120, 8)).total_s
+    assert one_server == pull_s(Fabric.of(profile), PULL, shape(120, 8)).total_s
+
+
 def test_the_busiest_rank_binds() -> None:
     even, skewed = shape(128, 128), replace(shape(128, 128), imbalance=2.0)
     for time, twice in (

@@ -1,6 +1,7 @@
 """Exchanges by name, and `simpod explain --collective`."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,17 @@ def test_every_kernel_prices_what_it_is_listed_for() -> None:
 def test_impossible_requests(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         priced(POD, request(**changes))
+
+
+def test_what_scale_up_does_not_join_is_refused() -> None:
+    servers = replace(load_hardware("atlas-a2-376t"), num_nodes=96)
+    copied = request(operation="p2p_read", kernel="hixl", size_bytes=8.0)
+    with pytest.raises(ConfigError, match="give 1 node, or plane rdma"):
+        priced(servers, copied)
+    assert priced(servers, replace(copied, is_inter_node=False)).total_s > 0.0
+    assert priced(servers, replace(copied, plane="rdma")).total_s > 0.0
+    with pytest.raises(ConfigError, match=r"one scale-up domain only: 8 dies .* not 448"):
+        priced(servers, request(operation="a2e", kernel="trampoline", num_ranks=288))
 
 
 def test_deepep_takes_a_rack_for_its_node() -> None:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from policy_cases import make, pool, request
 
+from simpod.errors import ConfigError
 from simpod.policies.routing.max_flow import maximise_flow
 
 
@@ -188,3 +189,65 @@ def test_stale_load_makes_a_herd_until_the_next_report() -> None:
     assert router(pool(waiting=[1, 0], now_s=0.0), request()) == 1
     assert router(pool(waiting=[1, 5], now_s=1.9), request()) == 1
     assert router(pool(waiting=[1, 6], now_s=2.0), request()) == 0
+
+
+def test_stale_takes_parameters_of_the_router_in_it() -> None:
+    inner = {"use": "least_kv", "reserve_tokens": 21}
+    view = pool(kv=[10, 90, 50], running=[4, 1, 3], slots=4)
+    assert make("router", "stale", router="least_kv")(view, request()) == 2
+    assert make("router", "stale", router=inner)(view, request()) == 1  # 111 < 113
+
+
+@pytest.mark.parametrize(
+    ("router", "said"),
+    [
+        ({"use": "least_kv", "reserve": 1}, "router.reserve: least_kv has no parameter"),
+        ({"use": "least_kv", "reserve_tokens": -1}, "reserve_tokens: least_kv: must be >= 0"),
+        ({"reserve_tokens": 1}, "router: stale: must be a name, or {use: name}"),
+        ("stale", "must be another router"),
+        ("least_kw", 'did you mean "least_kv"'),
+    ],
+)
+def test_a_wrong_router_in_stale_is_told_at_its_key(router: object, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        make("router", "stale", router=router)
+    assert said in str(caught.value)
+
+
+def test_least_kv_knows_old_kv_and_what_it_sent_since() -> None:
+    def at(now_s: float, kv: list[int], queued: list[int], running: list[int]) -> object:
+        return pool(kv=kv, queued=queued, running=running, slots=3, now_s=now_s)
+
+    router = make("router", "least_kv", period_s=5.0)
+    assert router(at(6.0, [10, 0], [0, 15], [0, 0]), request(tokens=20)) == 0  # 10 < 15
+    assert router(at(9.0, [0, 90], [0, 0], [0, 2]), request(tokens=20)) == 1  # 10 + 20 > 15
+    assert router(at(9.9, [0, 90], [0, 0], [0, 3]), request(tokens=20)) == 0  # 1 is full by now
+    assert router(at(10.0, [80, 70], [0, 0], [0, 0]), request(tokens=20)) == 1  # a report: 70 < 80
+    reserving = make("router", "least_kv", period_s=5.0, reserve_tokens=30)
+    assert reserving(at(0.0, [10, 0], [0, 0], [0, 1]), request(tokens=1)) == 0  # 10 < 30
+    assert reserving(at(1.0, [10, 0], [0, 0], [1, 0]), request(tokens=1)) == 1  # one ended there
+
+
+def test_job_executors_know_their_own_decisions_and_the_others_by_reports() -> None:
+    alone = make("router", "job_executors", num_executors=1, period_s=10.0)
+    view = pool(waiting=[0, 0, 0], now_s=0.0)
+    assert [alone(view, request()) for _ in range(4)] == [0, 1, 2, 0]  # stale would herd: 0 0 0 0
+    assert alone(pool(waiting=[9, 9, 0], now_s=9.9), request()) == 1
+    assert alone(pool(waiting=[9, 9, 0], now_s=10.0), request()) == 2  # a report
+    several = make("router", "job_executors", num_executors=3, period_s=10.0)
+    view = pool(waiting=[0, 0], now_s=0.0, rng=np.random.default_rng(5))
+    drawn = np.random.default_rng(5).integers(3, size=30)
+    sent = np.array([several(view, request()) for _ in range(30)])
+    for executor in range(3):  # each takes the two in turn, whatever the others do
+        own = sent[drawn == executor]
+        assert own.tolist() == [i % 2 for i in range(len(own))]
+
+
+def test_job_executors_have_a_memory_each() -> None:
+    several = make("router", "job_executors", router={"use": "round_robin"}, num_executors=2)
+    view = pool(waiting=[0] * 5, rng=np.random.default_rng(3))
+    drawn = np.random.default_rng(3).integers(2, size=12)
+    sent = np.array([several(view, request()) for _ in range(12)])
+    assert all(
+        sent[drawn == i].tolist() == [n % 5 for n in range((drawn == i).sum())] for i in range(2)
+    )

@@ -9,6 +9,7 @@ from simpod.config.more_dies import ways_to_more_dies
 from simpod.config.nodes import Path, dotted
 from simpod.config.problems import Problems, did_you_mean, listed
 from simpod.config.schema import Experiment, Pool
+from simpod.cost.exchange.shapes import Fabric
 from simpod.cost.layout import Layout
 from simpod.cost.memory import MemoryPlan, expert_die_bytes, plan_memory
 from simpod.cost.memory_rules import MemoryLimits
@@ -73,6 +74,7 @@ def _resolve_pool(
         ),
     )
     _check_expert_dies(path, model, layout, memory, staging_slots, problems)
+    _check_one_domain(path, layout, hardware, problems)
     limits = _Limits(path=path, pool=pool, model=model, layout=layout, memory=memory)
     kv_blocks = limits.kv_blocks(problems, derived)
     max_model_len = limits.max_model_len(kv_blocks, problems, derived)
@@ -134,6 +136,21 @@ def _check_expert_dies(
             f"{held / GB:.2f} GB of experts ({layout.weight_dtype}) on each die,"
             f" and memory_frac leaves {room.usable_bytes / GB:.2f} GB",
             hint="more expert_dies, or fewer policies.experts.redundant_slots or staging_slots",
+        )
+
+
+def _check_one_domain(
+    path: Path, layout: Layout, hardware: HardwareProfile, problems: Problems
+) -> None:
+    """A2E and E2A are posted to the copy engines of scale_up (xDeepServe 3.3), no other plane's."""
+    domain = Fabric.of(hardware).up_dies
+    if layout.expert_dies and layout.all_dies > domain:
+        problems.at(
+            (*path, "expert_dies"),
+            f"{layout.all_dies} dies for attention and experts; A2E and E2A go over scale_up, which"
+            f" joins {domain} dies on hardware {hardware.name}",
+            allowed=f"at most {domain} dies in all",
+            hint="hardware whose planes.scale_up has scope pod, or ep without expert_dies",
         )
 
 

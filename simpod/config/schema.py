@@ -102,7 +102,7 @@ class Pool(_Section):
     weight_dtype: Literal["auto", "bf16", "fp8", "int8", "fp4", "int4", "w4a8"] = "auto"
     """Data type of linear layers; auto: as published, int8 where a die has int8 but no fp8."""
     kv_dtype: Literal["auto", "bf16", "fp8", "int8"] = "auto"
-    """Data type of the KV cache; auto: bf16."""
+    """Data type of the KV cache; auto: bf16. int8: the rotated key of mla stays bf16."""
     shared_expert_dies: Index = 0
     """Dies that hold a copy of the shared expert, reached by dispatch; 0: every die has one."""
     expert_dies: Index = 0

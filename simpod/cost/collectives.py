@@ -9,16 +9,15 @@ from math import ceil
 from simpod.cost.layout import Layout
 from simpod.cost.operators import (
     BF16_BYTES,
+    cached_bytes_per_die,
     copies_sent,
     input_bytes,
-    kv_elements_per_die,
     part_dtype,
 )
 from simpod.cost.work import Amount
 from simpod.errors import ConfigError
 from simpod.hardware.spec import HardwareProfile, PlaneSpec
 from simpod.model.spec import ModelSpec
-from simpod.units import BYTES_PER_ELEMENT
 
 SCALE_BYTES = 4  # one fp32 scale a token
 MESSAGE_ALIGN_BYTES = 512  # CloudMatrix-Infer 4.2.1: 7,168 int8 + 4 padded to 7.5 KB
@@ -138,15 +137,13 @@ def kv_bytes_per_token(model: ModelSpec, layout: Layout) -> float:
     Layers with a sliding window are not in it: `window_kv_bytes`.
     """
     layers = model.num_full_layers + min(layout.mtp_layers, model.num_mtp_layers)
-    elements = layers * kv_elements_per_die(model.attention, layout.tp)
-    return elements * BYTES_PER_ELEMENT[layout.kv_dtype]
+    return layers * cached_bytes_per_die(model.attention, layout.tp, layout.kv_dtype)
 
 
 def window_kv_bytes(model: ModelSpec, layout: Layout) -> float:
     """KV cache that one long sequence holds in the layers with a window, on each die."""
     tokens = (model.attention.window_tokens or 0) * model.num_window_layers
-    elements = tokens * kv_elements_per_die(model.attention, layout.tp)
-    return elements * BYTES_PER_ELEMENT[layout.kv_dtype]
+    return tokens * cached_bytes_per_die(model.attention, layout.tp, layout.kv_dtype)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,8 +2,8 @@
 
 Where the profile has constants of exchange kernels, they price it: on Ascend XCCL's pull or the
 fused push, as the engine's semantics say; on NVIDIA the faster of DeepEP's low-latency and normal
-kernels, or the kernels of an NVLink domain. Elsewhere a latency and the bytes over the slowest link
-(`collectives`).
+kernels, or the kernels of an NVLink domain that holds all dies. Elsewhere a latency and the bytes
+over the slowest link (`collectives`).
 """
 
 from dataclasses import replace
@@ -21,7 +21,7 @@ from simpod.cost.exchange.breakdown import ExchangeTime
 from simpod.cost.exchange.crossing import crossing_bytes
 from simpod.cost.exchange.deepep import NormalShape
 from simpod.cost.exchange.price import Constants, price
-from simpod.cost.exchange.requests import NORMAL_SMS
+from simpod.cost.exchange.requests import DOMAIN_KERNELS, NORMAL_SMS
 from simpod.cost.exchange.shapes import ExchangeShape, Fabric, Operation
 from simpod.cost.layout import Layout
 from simpod.cost.operators import (
@@ -155,6 +155,8 @@ class ExpertExchange:
             for kernel in sorted(group, key=lambda name: name != self._preferred):
                 names = [name for name in fits if name.startswith(kernel)]
                 names = [n for n in names if n == kernel or f"/{operation}/" in n]
+                if kernel in DOMAIN_KERNELS and self._layout.dies > self._fabric.up_dies:
+                    continue
                 if names:
                     found[kernel] = self._cast_apart(fits[names[0]].constants)
                     break

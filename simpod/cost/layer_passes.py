@@ -9,9 +9,9 @@ from simpod.cost.operators import (
     BF16_BYTES,
     NORM_FLOPS,
     ROPE_FLOPS,
+    cached_bytes_per_die,
     heads_per_die,
     input_bytes,
-    kv_elements_per_die,
     kv_heads_per_die,
     own_tokens,
     part_dtype,
@@ -19,7 +19,6 @@ from simpod.cost.operators import (
 from simpod.cost.semantics import Semantics
 from simpod.cost.work import Amount, Pass
 from simpod.model.spec import AttentionSpec, ModelSpec
-from simpod.units import BYTES_PER_ELEMENT
 
 QUANTISED_BYTES = BF16_BYTES + 1.0  # 16 bits in, 8 out
 BOTH_WAYS_BYTES = 2 * BF16_BYTES
@@ -95,7 +94,7 @@ def _rotations(
     if is_fused:
         at_end = one(queries, 0.0, is_rotation=False)
         return (Pass(flops=at_end.flops, hbm_bytes=at_end.hbm_bytes, kernels=0),)
-    cached = tokens * (kv_elements_per_die(a, layout.tp) * BYTES_PER_ELEMENT[layout.kv_dtype])
+    cached = tokens * cached_bytes_per_die(a, layout.tp, layout.kv_dtype)
     if a.kind == "mla":
         latents = one(own * float(keys), cached, is_rotation=False)
         return one(queries, 0.0, is_rotation=True), latents

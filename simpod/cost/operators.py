@@ -10,7 +10,7 @@ from math import ceil
 
 import numpy as np
 
-from simpod.cost.kernels.pricer import ExpertWork
+from simpod.cost.kernels.pricer import ExpertWork, mla_dims
 from simpod.cost.layout import Layout
 from simpod.cost.work import Amount, Floats, Pass, Product, Work
 from simpod.model.spec import AttentionSpec, ModelSpec
@@ -73,14 +73,15 @@ def kv_heads_per_die(attention: AttentionSpec, tp: int) -> int:
     return ceil(attention.num_kv_heads / tp)
 
 
-def kv_elements_per_die(attention: AttentionSpec, tp: int) -> int:
-    """Cached numbers of one token in one layer on each die.
+def cached_bytes_per_die(attention: AttentionSpec, tp: int, kv_dtype: str) -> float:
+    """Cache of one token in one layer on each die.
 
     gqa: keys and values of its KV heads. mla: the whole latent, copied to every die of the rank.
     """
     if attention.kind == "mla":
-        return attention.kv_elements_per_token
-    return 2 * kv_heads_per_die(attention, tp) * attention.head_dim
+        return mla_dims(attention).cached_bytes(kv_dtype)
+    elements = 2 * kv_heads_per_die(attention, tp) * attention.head_dim
+    return elements * BYTES_PER_ELEMENT[kv_dtype]
 
 
 def own_tokens(layout: Layout, tokens: Amount) -> Amount:

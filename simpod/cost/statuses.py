@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from simpod.cost.collectives import meets_in_layers
+from simpod.cost.exchange.shapes import Fabric
 from simpod.cost.gather_exchange import gathers_tokens
 from simpod.cost.kernels.pricer import KernelPricer
 from simpod.cost.kernels.variants import (
@@ -38,6 +39,7 @@ def part_statuses(
 
     A mixed pool's attention has the worse of its two kernels. Waiting is as good as what is waited
     for. Element-wise passes, sampling and the host's gap are assumed: no table is fitted for them.
+    So are exchanges of Ascend's kernels beyond the dies that scale_up joins.
     """
 
     def of(operator: str, variants: Sequence[str]) -> Status:
@@ -54,7 +56,9 @@ def part_statuses(
             if role in (phase, "mixed")
         ]
     )
-    dispatch = combine = "assumed" if not hardware.kernels.exchange else of("exchange", ())
+    exchanges = hardware.kernels.exchange
+    is_beyond = SPLIT in exchanges and layout.dies > Fabric.of(hardware).up_dies
+    dispatch = combine = "assumed" if not exchanges or is_beyond else of("exchange", ())
     kernels = KernelPricer(hardware, semantics.launch_frac)
     if semantics.gathers_few and gathers_tokens(model, hardware, layout, kernels):
         dispatch = of("collective", collective_variants("all_gather")[0])

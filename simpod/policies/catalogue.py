@@ -46,6 +46,7 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "length_split": "simpod.policies.routing.length_split:LengthSplit",
         "max_flow": "simpod.policies.routing.max_flow:MaxFlow",
         "stale": "simpod.policies.routing.stale:Stale",
+        "job_executors": "simpod.policies.routing.job_executors:JobExecutors",
     },
     "prefill_leader": {
         "collaborative": "simpod.policies.leading.collaborative:Collaborative",

@@ -14,6 +14,7 @@ from simpod.cost.exchange.price import price
 from simpod.cost.exchange.requests import (
     COLLECTIVES,
     DEEPEP_KERNELS,
+    DOMAIN_KERNELS,
     KERNELS,
     OPERATIONS,
     SPLIT_KERNELS,
@@ -133,6 +134,21 @@ def _require(hardware: HardwareProfile, request: Request) -> None:
     if dies > hardware.num_dies:
         raise ConfigError(
             f"{dies} dies are needed, hardware {hardware.name} has only {hardware.num_dies}"
+        )
+    if request.kernel == "hixl" and (request.plane, request.is_inter_node) == ("ub", True):
+        _require_ub_between_nodes(hardware)
+    domain = Fabric.of(hardware).up_dies
+    if request.kernel in (*SPLIT_KERNELS, *DOMAIN_KERNELS) and dies > domain:
+        raise ConfigError(
+            f"{request.kernel} is priced inside one scale-up domain only: {domain} dies on"
+            f" hardware {hardware.name}, not {dies}"
+        )
+
+
+def _require_ub_between_nodes(hardware: HardwareProfile) -> None:
+    if hardware.planes["scale_up"].scope == "node":
+        raise ConfigError(
+            f"plane ub of hardware {hardware.name} ends at the node: give 1 node, or plane rdma"
         )
 
 

@@ -8,7 +8,8 @@ one message at a time and the messages take the longer of
 
 Messages between the two dies of an NPU don't cross the scale-up plane, which is why 8 ranks (2 of 8
 messages stay) are faster than 128 (2 of 128). Flags are an expert's, so their number does not grow
-with the ranks.
+with the ranks. Where scale_up ends at the node, messages for other nodes cross scale_out meanwhile,
+each with that plane's latency.
 """
 
 import numpy as np
@@ -26,19 +27,24 @@ def messages_s(
     """Time that `sent` messages take one core after another, all cores in parallel."""
     over_plane = share_beyond(shape.num_ranks, fabric.dies_per_npu)
     over_nodes = share_beyond(shape.num_ranks, fabric.dies_per_node)
+    beyond = share_beyond(shape.num_ranks, fabric.up_dies)
     one_s = (
         constants.message_local_s * (1.0 - over_plane)
         + constants.message_s * over_plane
-        + constants.message_inter_node_s * over_nodes
+        + constants.message_inter_node_s * (over_nodes - beyond)
+        + fabric.beyond_s * beyond
     )
     return np.asarray(one_s * np.maximum(sent / constants.num_cores, 1.0))
 
 
 def bytes_s(fabric: Fabric, constants: PushConstants, shape: ExchangeShape) -> Floats:
-    """Bytes into the busiest die (or out of it) over the scale-up plane."""
-    crossing = shape.busiest * share_beyond(shape.num_ranks, fabric.dies_per_npu)
-    rate = constants.write_frac * fabric.up_bytes_per_s
-    return np.asarray(crossing * np.asarray(shape.message_bytes) / rate)
+    """Bytes into the busiest die (or out of it) over the slower of the planes that they cross."""
+    message_bytes = np.asarray(shape.message_bytes)
+    beyond = share_beyond(shape.num_ranks, fabric.up_dies)
+    crossing = shape.busiest * (share_beyond(shape.num_ranks, fabric.dies_per_npu) - beyond)
+    up_s = crossing * message_bytes / (constants.write_frac * fabric.up_bytes_per_s)
+    out_s = shape.busiest * beyond * message_bytes / fabric.beyond_bytes_per_s
+    return np.asarray(np.maximum(up_s, out_s))
 
 
 def push_s(
@@ -62,7 +68,8 @@ def push_s(
         raw = np.asarray(shape.tokens) * 2.0 * np.asarray(shape.hidden_size)
         casting_s = raw / constants.quantise_bytes_per_s
     return ExchangeTime(
-        start_up_s=constants.start_up_s,
+        start_up_s=constants.start_up_s
+        + fabric.beyond_s * share_beyond(shape.num_ranks, fabric.up_dies),
         quantise_s=casting_s,
         metadata_s=flags_s if is_dispatch else 0.0,
         message_s=exposed_s,

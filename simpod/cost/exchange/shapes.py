@@ -21,7 +21,11 @@ ASCEND_ALIGN_BYTES = 512  # CloudMatrix-Infer 4.2.1: 7,168 int8 and a 4-byte sca
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fabric:
-    """What joins the dies of an exchange; bandwidths unidirectional, of one die."""
+    """What joins the dies of an exchange; bandwidths unidirectional, of one die.
+
+    Beyond the dies that scale_up joins, messages of Ascend's kernels go over scale_out: at the rate
+    that it achieves, and each later by the difference of the planes' latencies.
+    """
 
     up_bytes_per_s: float
     out_bytes_per_s: float
@@ -29,18 +33,27 @@ class Fabric:
     num_cores: int
     dies_per_npu: int
     dies_per_node: int
+    up_dies: int  # neighbours that scale_up joins: those of the node, or all
+    beyond_bytes_per_s: float  # scale_out, as achieved
+    beyond_s: float  # what a small message takes longer there
 
     @classmethod
     def of(cls, hardware: HardwareProfile) -> Self:
         """The planes of a profile; without scale_out all dies are taken to be on scale_up."""
         up = hardware.planes["scale_up"]
+        out = hardware.planes.get("scale_out", up)
+        ends_at_node = up.scope == "node" and out is not up
         return cls(
             up_bytes_per_s=up.bytes_per_s,
-            out_bytes_per_s=hardware.planes.get("scale_out", up).bytes_per_s,
+            out_bytes_per_s=out.bytes_per_s,
             hbm_bytes_per_s=hardware.die.hbm_bytes_per_s,
             num_cores=hardware.die.num_cores,
             dies_per_npu=hardware.dies_per_npu,
             dies_per_node=hardware.dies_per_node,
+            up_dies=hardware.dies_per_node if ends_at_node else hardware.num_dies,
+            beyond_bytes_per_s=out.bytes_per_s
+            * hardware.calibration.network_frac.get(out.name, 1.0),
+            beyond_s=max(0.0, out.inter_node_latency_s - up.intra_node_latency_s),
         )
 
 

@@ -73,7 +73,7 @@ def decode_mla_s(
 
     bytes_per_s = die.hbm_bytes_per_s * c.hbm_frac
     latents = seqs * context * dims.latent
-    cache_bytes = latents * BYTES_PER_ELEMENT[kv_dtype]
+    cache_bytes = seqs * context * dims.cached_bytes(kv_dtype)
     memory_s = _reads_s(die, c, cache_bytes, np.where(is_small, tiles - 1.0, 0.0), is_cold)
     cast_s = latents * (BF16_BYTES * c.cast_passes) / bytes_per_s
     in_out_s = seqs * rows * (dims.absorbed * BF16_BYTES) / bytes_per_s

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from simpod.units import BYTES_PER_ELEMENT
+
 Floats = NDArray[np.float64]
 
 OVERLAP_POWER = 3.0
@@ -27,6 +29,16 @@ class MlaDims:
     def latent(self) -> int:
         """Cached numbers of one token."""
         return self.kv_lora_rank + self.qk_rope_head_dim
+
+    def cached_bytes(self, kv_dtype: str) -> float:
+        """Of one token in one layer.
+
+        int8: the rotated key stays in 16 bits (xDeepServe 4.7: the non-RoPE part is INT8). fp8: all
+        of it is narrow, as vLLM and TensorRT-LLM store it.
+        """
+        key_dtype = "bf16" if kv_dtype == "int8" else kv_dtype
+        latent_bytes = self.kv_lora_rank * BYTES_PER_ELEMENT[kv_dtype]
+        return latent_bytes + self.qk_rope_head_dim * BYTES_PER_ELEMENT[key_dtype]
 
     @property
     def absorbed(self) -> int:
