@@ -16,6 +16,7 @@ from simpod.cluster.fabric import transfer_law
 from simpod.config import ResolvedExperiment
 from simpod.cost.collectives import group_plane
 from simpod.cost.expert_imbalance import LoadModel
+from simpod.cost.layout import Layout
 from simpod.cost.memory import expert_die_bytes
 from simpod.engine import ExpertPath
 from simpod.errors import InvariantError, PolicyError, blaming
@@ -234,9 +235,12 @@ def expert_timelines(experiment: ResolvedExperiment, stream: Stream) -> Timeline
 def expert_timeline(
     experiment: ResolvedExperiment, spec: PoolSpec, stream: Stream
 ) -> ExpertTimeline | None:
-    """Of a pool; None without routing, or where each die has all experts, or a slice of each."""
+    """Of a pool; None without routing, or where each die has all experts, or a slice of each.
+
+    Dies that share their experts, `moe_tp` of them, have the same load: one place of the timeline.
+    """
     routing, moe, layout = experiment.expert_routing, experiment.model.moe, spec.layout
-    if routing is None or moe is None or layout.ep == 1 or layout.moe_tp > 1:
+    if routing is None or moe is None or layout.ep == 1:
         return None
     hardware = experiment.hardware[spec.name]
     slots = expert_slots(
@@ -245,6 +249,7 @@ def expert_timeline(
         redundant_slots=layout.redundant_slots,
         shared_copies=layout.shared_expert_dies,
         dies_per_node=hardware.dies_per_node,
+        moe_tp=layout.moe_tp,
     )
     dims = RouterDims(
         num_layers=experiment.model.num_moe_layers + layout.mtp_layers,
@@ -279,7 +284,7 @@ def _balancing(
         balancer=resolve("experts", ref)(),
         name=f"{ref.use} (policies.experts)",
         every_s=every_s,
-        expert_bytes=weight_parts(experiment.model, spec.layout.weight_dtype).expert_bytes,
+        expert_bytes=_bytes_of_die(experiment, spec),
         hbm_bytes_per_s=hardware.die.hbm_bytes_per_s,
         staging_bytes=_staging_bytes(experiment, spec),
     )
@@ -295,8 +300,13 @@ def _staging_bytes(experiment: ResolvedExperiment, spec: PoolSpec) -> float:
         return plan.hbm_bytes - expert_die_bytes(experiment.model, spec.layout)
     if experiment.staging_slots is None:
         return plan.hbm_bytes - plan.usable_bytes
+    return experiment.staging_slots * _bytes_of_die(experiment, spec)
+
+
+def _bytes_of_die(experiment: ResolvedExperiment, spec: PoolSpec) -> float:
+    """Of one expert of one layer, what a die has of it."""
     parts = weight_parts(experiment.model, spec.layout.weight_dtype)
-    return experiment.staging_slots * parts.expert_bytes
+    return parts.expert_bytes / spec.layout.moe_tp
 
 
 def renewal(
@@ -313,10 +323,15 @@ def renewal(
 
 
 def expert_path(
-    timeline: ExpertTimeline, hardware: HardwareProfile, placement: Placement
+    timeline: ExpertTimeline, hardware: HardwareProfile, placement: Placement, layout: Layout
 ) -> ExpertPath:
-    """How weights get to new slots: dies read each other's memory."""
+    """How weights get to new slots: dies read each other's memory.
+
+    Each of `moe_tp` dies that share an expert reads its own slice, from its like.
+    """
+    moe_tp = layout.moe_tp
     plane = group_plane(hardware, len(placement.expert_sets[0])).name
     measured = plane == "scale_up" and "read_die" in hardware.topology.transfers
     law = transfer_law(hardware, "read_die" if measured else plane)
-    return ExpertPath(changes=timeline, dies=placement.expert_sets, law=law)
+    slices = [dies[part::moe_tp] for dies in placement.expert_sets for part in range(moe_tp)]
+    return ExpertPath(changes=timeline, dies=slices, law=law)

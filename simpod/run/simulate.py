@@ -282,7 +282,7 @@ def _pool(
         pricer=MovingPricer(pricer, traffic) if traffic else pricer,
         exchange_sites=sites,
         renew_prices=renewal(changing, pricer.renew) if changing else None,
-        expert_path=expert_path(changing, hardware, placement) if changing else None,
+        expert_path=expert_path(changing, hardware, placement, spec.layout) if changing else None,
         dies_per_npu=hardware.dies_per_npu,
         make_router=resolve(key, ref),
         router_name=f"{ref.use} (policies.{key})",

@@ -58,12 +58,14 @@ def expert_slots(
     redundant_slots: int = 0,
     shared_copies: int = 0,
     dies_per_node: int = 0,
+    moe_tp: int = 1,
 ) -> ExpertSlots:
     """Spread routed, redundant and shared slots over dies as evenly as they go.
 
     Dies with a shared copy are spread over the group, and have one routed slot less; what does not
     divide makes some dies' slots one more.
-    dies_per_node: 0 for a group inside one node.
+    dies_per_node: 0 for a group inside one node. moe_tp: neighbouring dies that share each slot's
+    expert, which are one of `num_dies` here.
     """
     if min(num_dies, num_experts) < 1 or redundant_slots < 0:
         raise ConfigError(
@@ -77,7 +79,7 @@ def expert_slots(
     per_die, more = divmod(num_experts + redundant_slots + shared_copies, num_dies)
     counts = per_die - shared
     counts[np.argsort(-shared, kind="stable")[:more]] += 1
-    nodes = np.arange(num_dies) // (dies_per_node or num_dies)
+    nodes = np.arange(num_dies) * moe_tp // (dies_per_node or num_dies * moe_tp)
     return ExpertSlots(
         num_experts=num_experts,
         die_of_slot=np.repeat(np.arange(num_dies), counts),
