@@ -12,6 +12,8 @@ from simpod.cluster.experts.placement import (
     expert_slots,
     in_order,
 )
+from simpod.errors import ConfigError
+from simpod.policies import PolicyRef, resolve
 from simpod.policies.expert_checks import check_expert_balancer, placement_problems
 from simpod.policies.expert_optimum import Optimum, load_bound
 from simpod.policies.expert_packing import (
@@ -157,8 +159,19 @@ def test_optimum_by_hand() -> None:
         shared_dies=np.zeros(0, dtype=np.int64),
     )
     load = np.array([[5.0, 5.0, 4.0, 3.0, 3.0]])
-    experts = Optimum(gap_frac=0.0)(load, seen(slots, 1))
+    optimum, unsolved = Optimum(gap_frac=0.0), Optimum(gap_frac=0.0, max_variables=1)
+    experts = optimum(load, seen(slots, 1))
     assert sorted(experts[0, :2].tolist()) == [0, 1]
+    assert optimum.note == ""
+    unsolved(load, seen(slots, 1))
+    assert unsolved.note.startswith("1 of 1 layers may have a better placement: their fullest die")
+    assert "1.1 times a lower bound" in unsolved.note
+
+
+def test_the_optimum_needs_a_solver(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("simpod.policies.expert_optimum.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"needs scipy: pip install 'simpod\[fit\]'"):
+        resolve("experts", PolicyRef("optimum"))
 
 
 def test_large_layers_fall_back_to_heuristics() -> None:
@@ -176,10 +189,6 @@ def test_large_layers_fall_back_to_heuristics() -> None:
 )
 def test_contract(make: Any) -> None:
     assert check_expert_balancer(make, "mine", views=150) == []
-
-
-def test_contract_of_the_optimum() -> None:
-    assert check_expert_balancer(lambda: Optimum(max_variables=120), "mine", views=30) == []
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from expert_cases import FEW_LAYERS, SMALL
 
+from simpod.cli.render import notes
 from simpod.cluster.experts.loads import MomentSampler
 from simpod.cluster.experts.placement import ExpertPlacement, expert_slots, in_order
 from simpod.cluster.experts.routing import ReplayedPopularity, inclusion
@@ -239,6 +240,19 @@ def test_balancing_pays() -> None:
         for routing in ("expert_routing=power_law_1.2",)
     ]
     assert tpot_ms[1] < 0.97 * tpot_ms[0]
+
+
+def test_a_run_says_where_the_optimum_is_not_known() -> None:
+    """16 redundant slots of 32 dies: half of these have one slot more than the others."""
+    optimum = "policies.experts={use: optimum, redundant_slots: 16, max_variables: 1}"
+    short = ("workload.num_requests=32", "workload.output_tokens.value=2")
+    summary = run(
+        load_experiment(EXPERIMENT, (*SMALL, *FEW_LAYERS, *short, "expert_routing=zipf", optimum))
+    ).summary
+    (note,) = summary["policy_notes"]
+    assert note.startswith("decode: optimum (policies.experts): ")
+    assert "of 3 layers may have a better placement" in note
+    assert any("may have a better placement" in line for line in notes(summary))
 
 
 def test_disaggregated_pool_runs_whole() -> None:

@@ -34,6 +34,11 @@ def explain_step(
             f"\nFullest die over mean: {uneven.mean():.2f}, mean of {len(uneven)} sparse layers;"
             f" {uneven[worst]:.2f} in number {worst + 1}"
         )
+    if (expected := found.expected) is not None:
+        show(
+            f"Of the popularity alone {expected.placed.mean():.2f}; {expected.bound.mean():.2f} or"
+            " more wherever copies lie"
+        )
 
 
 def _parts(found: "OneStep", total_s: float) -> None:

@@ -56,6 +56,11 @@ class Balancing:
             raise PolicyError(self.name, problem)
         return experts
 
+    def note(self) -> str:
+        """What the balancer says of its last decision; mostly nothing."""
+        note = getattr(self.balancer, "note", "")
+        return f"{self.name}: {note}" if note else ""
+
 
 @dataclass(frozen=True, slots=True)
 class _Stage:
@@ -85,6 +90,8 @@ class ExpertTimeline:
     ) -> None:
         """left_layers: the last ones, whose experts stay where they are at the start."""
         self._popular, self._balancing, self._sampler = popular, balancing, sampler
+        self.note = ""
+        """What the balancer had to say last of a decision of its."""
         self._balanced = start.num_layers - left_layers
         self._shares = popular.at(0.0)
         self._placement = aligned(start, self._ask(start, self._shares))
@@ -212,10 +219,16 @@ class ExpertTimeline:
             self._counted_s = until_s
             self._shares = self._popular.at(until_s)
 
+    @property
+    def serving(self) -> tuple[Floats, ExpertPlacement]:
+        """Popularity [num_layers, num_experts] and placement that the loads are of."""
+        return self._drawn_from
+
     def _ask(self, placement: ExpertPlacement, shares: Floats) -> Ints:
         ours, left = np.split(placement.experts, [self._balanced])
         seen = SlotsSeen(placement=replace(placement, experts=ours), tokens=SEEN_TOKENS)
         decided = self._balancing.decide(shares[: self._balanced] * SEEN_TOKENS, seen)
+        self.note = self._balancing.note() or self.note
         return np.concatenate([decided, left])
 
     def _draw(self) -> LoadModel:

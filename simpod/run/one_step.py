@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from simpod.cluster import PoolSpec
+from simpod.cluster.experts.placement import SlotsSeen, imbalance
 from simpod.config import ResolvedExperiment, resolve_document
 from simpod.cost import Batch, Pricer, step_pricer
 from simpod.cost.die_waits import DieExchanges, Seen, die_exchanges
@@ -17,6 +18,7 @@ from simpod.cost.parts import PartCosts
 from simpod.cost.pricer import meetings_of
 from simpod.errors import ConfigError
 from simpod.model.spec import ModelSpec
+from simpod.policies.expert_optimum import load_bound
 from simpod.records.columns import STEP_PARTS, Floats, Ints
 from simpod.run.replay import CaughtStep, StepPlace, replay
 from simpod.run.results import ResultFiles
@@ -26,6 +28,14 @@ if TYPE_CHECKING:
 
 SAME = 1e-9
 """Relative difference of a step's time, then and now, that is rounding."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ExpectedImbalance:
+    """Fullest die over mean [sparse layers], if tokens came as the popularity says."""
+
+    placed: Floats
+    bound: Floats  # no placement in these slots has less: `load_bound`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -41,6 +51,7 @@ class OneStep:
     rank_busy_s: Floats  # until dispatch, all layers
     rank_wait_s: Floats  # for the slowest rank
     layer_imbalance: Floats | None  # [sparse layers] fullest die over mean; None: all alike
+    expected: ExpectedImbalance | None  # the same of the popularity alone
     die_exchanges: DieExchanges | None  # of one draw; None: dies do not meet, or others hide it
     operators_s: dict[str, float] | None  # of a layer, fullest rank; None: cores or dies are split
 
@@ -84,6 +95,7 @@ def step_of(
         rank_busy_s=busy_s,
         rank_wait_s=prices.rank_wait_s,
         layer_imbalance=_imbalance(caught, spec, experiment.model),
+        expected=_expected(caught, experiment.model),
         die_exchanges=None if meetings is None else die_exchanges(meetings),
         operators_s=_operators_s(experiment, spec, batch),
     )
@@ -199,13 +211,25 @@ def _imbalance(caught: CaughtStep, spec: PoolSpec, model: ModelSpec) -> Floats |
     return np.asarray(by_layer[: model.num_moe_layers])
 
 
+def _expected(caught: CaughtStep, model: ModelSpec) -> ExpectedImbalance | None:
+    if caught.experts is None:
+        return None
+    shares, placement = caught.experts
+    tokens = placement.die_tokens(shares, 1.0)
+    bound = load_bound(shares, SlotsSeen(placement=placement, tokens=1.0))
+    own = slice(model.num_moe_layers)
+    return ExpectedImbalance(
+        placed=imbalance(tokens)[own], bound=(bound / tokens.mean(axis=1))[own]
+    )
+
+
 def as_json(step: OneStep) -> dict[str, Any]:
     """The same in plain lists and mappings, seconds by part."""
 
     def named(parts_s: Floats) -> dict[str, float]:
         return dict(zip(STEP_PARTS, parts_s.tolist(), strict=True))
 
-    uneven, seen = step.layer_imbalance, step.die_exchanges
+    uneven, expected, seen = step.layer_imbalance, step.expected, step.die_exchanges
     return {
         "start_s": step.start_s,
         "step_s": float(step.parts_s.sum()),
@@ -223,6 +247,8 @@ def as_json(step: OneStep) -> dict[str, Any]:
         },
         "operators_s": step.operators_s,
         "sparse_layer_imbalance": None if uneven is None else uneven.tolist(),
+        "sparse_layer_imbalance_expected": expected and expected.placed.tolist(),
+        "sparse_layer_imbalance_bound": expected and expected.bound.tolist(),
         "die_exchanges": None
         if seen is None
         else {
