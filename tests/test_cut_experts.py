@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from expert_cases import FEW_LAYERS, SMALL
 
-from simpod.cluster.experts.placement import expert_slots
 from simpod.config import load_experiment
 from simpod.cost import Batch, step_pricer
 from simpod.cost.pricer import meetings_of
@@ -69,8 +68,11 @@ def test_each_die_reads_its_slice_of_an_expert_from_its_like() -> None:
 
 
 def test_places_of_experts_on_nodes() -> None:
-    slots = expert_slots(num_dies=4, num_experts=8, dies_per_node=4, moe_tp=2)
-    assert slots.node_of_die.tolist() == [0, 0, 1, 1]
+    """Two dies are a place, 16 a node: eight places are a node's."""
+    experiment = load_experiment(EXPERIMENT, (*CUT, "expert_routing=zipf"))
+    timeline = expert_timeline(experiment, experiment.pools[0], streams(0))
+    assert timeline is not None
+    assert timeline.start.slots.node_of_die.tolist() == [0] * 8 + [1] * 8
 
 
 @pytest.mark.parametrize(("places", "ranks"), [(4, 8), (16, 32), (8, 8), (32, 8)])

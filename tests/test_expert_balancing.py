@@ -122,6 +122,31 @@ def test_packing_by_hand() -> None:
     assert (together // 2)[0, 0] != (together // 2)[0, 1]
 
 
+def test_what_is_heavy_goes_where_nothing_has_to_go_with_it() -> None:
+    """4 into the pack of one, 2 and 2 together: first come first would be 6 and 2."""
+    assert packed(np.array([[2.0, 4.0, 2.0]]), np.array([2, 1])).tolist() == [[0, 2, 1]]
+
+
+@pytest.mark.parametrize("balancer", [DeepSeekEplb(), Eplb()], ids=["deepseek", "eplb"])
+@pytest.mark.parametrize(
+    ("dies", "redundant", "shared"), [(256, 32, 0), (320, 33, 32), (128, 32, 0)]
+)
+def test_even_loads_are_placed_evenly_where_dies_have_unlike_slots(
+    balancer: Any, dies: int, redundant: int, shared: int
+) -> None:
+    """Two halves on dies of two slots, whole experts on those of one."""
+    slots = expert_slots(
+        num_dies=dies,
+        num_experts=256,
+        redundant_slots=redundant,
+        shared_copies=shared,
+        experts_per_token=8,
+    )
+    view, load = seen(slots, 1, tokens=0.1 * 32), np.full((1, 256), 0.1)
+    experts = balancer(load, view)
+    assert fullest_die(load, experts, view) == pytest.approx(load_bound(load, view))
+
+
 def test_shared_copies_count_as_load_of_their_die() -> None:
     slots = expert_slots(num_dies=3, num_experts=3, redundant_slots=2, shared_copies=1)
     load = np.array([[9.0, 6.0, 3.0]])

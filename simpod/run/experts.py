@@ -261,8 +261,8 @@ def expert_timeline(
         num_experts=moe.num_experts,
         redundant_slots=layout.redundant_slots,
         shared_copies=layout.shared_expert_dies,
-        dies_per_node=hardware.dies_per_node,
-        moe_tp=layout.moe_tp,
+        dies_per_node=max(1, hardware.dies_per_node // layout.moe_tp),
+        experts_per_token=moe.experts_per_token,
     )
     dims = RouterDims(
         num_layers=experiment.model.num_moe_layers + layout.mtp_layers,
