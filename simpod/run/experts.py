@@ -45,6 +45,8 @@ class Balancing:
     hbm_bytes_per_s: float
     staging_bytes: float = inf
     """Of a die, for weights that wait for their slots."""
+    starts_in_order: bool = False
+    """The first decision is that on the load of the first `every_s`."""
 
     def decide(self, load: Floats, seen: SlotsSeen) -> Ints:
         """The balancer's decision, checked."""
@@ -73,8 +75,9 @@ class _Stage:
 class ExpertTimeline:
     """Popularity and placement over time; the same for all instances of a pool.
 
-    At the start the balancer knows the popularity. Then it decides every `every_s` on the mean
-    popularity since it decided last, unless a change is still under way. Slots change in waves: in
+    At the start the balancer knows the popularity, unless experts start in order. Then it decides
+    every `every_s` on the mean popularity since it decided last, unless a change is still under
+    way; a popularity that stays tells it nothing new. Slots change in waves: in
     each, some leave the map, for a step at least, and come back with their new expert. Weights have
     been fetched before, all of them, if there is memory for them on each die; else those of a wave
     are fetched while its slots are out of the map.
@@ -94,7 +97,10 @@ class ExpertTimeline:
         """What the balancer had to say last of a decision of its."""
         self._balanced = start.num_layers - left_layers
         self._shares = popular.at(0.0)
-        self._placement = aligned(start, self._ask(start, self._shares))
+        self._is_asked = not balancing.starts_in_order
+        self._placement = start
+        if self._is_asked:
+            self._placement = aligned(start, self._ask(start, self._shares))
         self._seen = np.zeros(self._shares.shape)
         self._counted_s = self._decided_s = 0.0
         self._change: Reconfiguration | None = None  # under way
@@ -115,13 +121,15 @@ class ExpertTimeline:
 
     @property
     def is_fixed(self) -> bool:
-        """Popularity stays, and so does the first decision."""
-        return self._popular.until_s(0.0) == inf
+        """Popularity stays, and so does the placement of the start."""
+        return self._popular.until_s(0.0) == inf and not self._balancing.starts_in_order
 
     @property
     def next_decision_s(self) -> float:
         """When the balancer is asked next; infinity: never, since nothing will be new."""
-        return inf if self.is_fixed else after(self._decided_s, self._balancing.every_s)
+        if self._is_asked and self._popular.until_s(0.0) == inf:
+            return inf
+        return after(self._decided_s, self._balancing.every_s)
 
     def until_s(self, now_s: float) -> float:
         """When loads may change next; with stages ahead at the end of any step."""
@@ -146,6 +154,7 @@ class ExpertTimeline:
         self._seen, self._decided_s = np.zeros(load.shape), now_s
         if self._change is not None:
             return []
+        self._is_asked = True
         new = aligned(self._placement, self._ask(self._placement, load))
         if np.array_equal(new.experts, self._placement.experts):
             return []
@@ -300,6 +309,7 @@ def _balancing(
         expert_bytes=_bytes_of_die(experiment, spec),
         hbm_bytes_per_s=hardware.die.hbm_bytes_per_s,
         staging_bytes=_staging_bytes(experiment, spec),
+        starts_in_order=experiment.starts_in_order,
     )
 
 
