@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simpod.cost import Layout
+from simpod.cost.block_table import BlockTable
 from simpod.cost.parts import PartCosts
 from simpod.cost.semantics import SEMANTICS
 from simpod.cost.table import (
@@ -52,6 +53,21 @@ def test_entries_do_not_depend_on_the_order_of_growth(counts):
     assert size > max(counts)
     assert np.array_equal(winding.parts, straight.parts[:size])
     assert np.array_equal(winding.total, straight.total[:size])
+
+
+@given(st.lists(st.integers(0, 6_000), min_size=1, max_size=4))
+@settings(max_examples=25)
+def test_a_table_of_blocks_has_the_same_entries_and_fills_no_other_blocks(counts):
+    whole, asked = Table(curved), []
+    whole.grow(6_000)
+    table = BlockTable(lambda points: asked.append(points) or curved(points))
+    assert np.array_equal(table.many(np.array([counts])), whole.parts[[counts]])
+    for count in counts:
+        total_s, parts_s = table.one(count)
+        assert total_s == whole.total[count]
+        assert np.array_equal(parts_s, whole.parts[count])
+    assert all(any(p[0] <= c < p[-1] for c in counts) for p in asked)
+    assert len(asked) == len({(c // BLOCK_POINTS).bit_length() for c in counts})
 
 
 def test_small_counts_and_points_of_each_block_are_exact():

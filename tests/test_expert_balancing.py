@@ -12,6 +12,8 @@ from simpod.cluster.experts.placement import (
     expert_slots,
     in_order,
 )
+from simpod.errors import ConfigError
+from simpod.policies import PolicyRef, resolve
 from simpod.policies.expert_checks import check_expert_balancer, placement_problems
 from simpod.policies.expert_optimum import Optimum, load_bound
 from simpod.policies.expert_packing import (
@@ -120,6 +122,31 @@ def test_packing_by_hand() -> None:
     assert (together // 2)[0, 0] != (together // 2)[0, 1]
 
 
+def test_what_is_heavy_goes_where_nothing_has_to_go_with_it() -> None:
+    """4 into the pack of one, 2 and 2 together: first come first would be 6 and 2."""
+    assert packed(np.array([[2.0, 4.0, 2.0]]), np.array([2, 1])).tolist() == [[0, 2, 1]]
+
+
+@pytest.mark.parametrize("balancer", [DeepSeekEplb(), Eplb()], ids=["deepseek", "eplb"])
+@pytest.mark.parametrize(
+    ("dies", "redundant", "shared"), [(256, 32, 0), (320, 33, 32), (128, 32, 0)]
+)
+def test_even_loads_are_placed_evenly_where_dies_have_unlike_slots(
+    balancer: Any, dies: int, redundant: int, shared: int
+) -> None:
+    """Two halves on dies of two slots, whole experts on those of one."""
+    slots = expert_slots(
+        num_dies=dies,
+        num_experts=256,
+        redundant_slots=redundant,
+        shared_copies=shared,
+        experts_per_token=8,
+    )
+    view, load = seen(slots, 1, tokens=0.1 * 32), np.full((1, 256), 0.1)
+    experts = balancer(load, view)
+    assert fullest_die(load, experts, view) == pytest.approx(load_bound(load, view))
+
+
 def test_shared_copies_count_as_load_of_their_die() -> None:
     slots = expert_slots(num_dies=3, num_experts=3, redundant_slots=2, shared_copies=1)
     load = np.array([[9.0, 6.0, 3.0]])
@@ -157,8 +184,19 @@ def test_optimum_by_hand() -> None:
         shared_dies=np.zeros(0, dtype=np.int64),
     )
     load = np.array([[5.0, 5.0, 4.0, 3.0, 3.0]])
-    experts = Optimum(gap_frac=0.0)(load, seen(slots, 1))
+    optimum, unsolved = Optimum(gap_frac=0.0), Optimum(gap_frac=0.0, max_variables=1)
+    experts = optimum(load, seen(slots, 1))
     assert sorted(experts[0, :2].tolist()) == [0, 1]
+    assert optimum.note == ""
+    unsolved(load, seen(slots, 1))
+    assert unsolved.note.startswith("1 of 1 layers may have a better placement: their fullest die")
+    assert "1.1 times a lower bound" in unsolved.note
+
+
+def test_the_optimum_needs_a_solver(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("simpod.policies.expert_optimum.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"needs scipy: pip install 'simpod\[fit\]'"):
+        resolve("experts", PolicyRef("optimum"))
 
 
 def test_large_layers_fall_back_to_heuristics() -> None:
@@ -176,10 +214,6 @@ def test_large_layers_fall_back_to_heuristics() -> None:
 )
 def test_contract(make: Any) -> None:
     assert check_expert_balancer(make, "mine", views=150) == []
-
-
-def test_contract_of_the_optimum() -> None:
-    assert check_expert_balancer(lambda: Optimum(max_variables=120), "mine", views=30) == []
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,15 @@ def test_two_slots_a_die() -> None:
     assert (slots.slots_of_die[slots.shared_dies] == 1).all()
 
 
+def test_a_slot_more_is_where_no_shared_copy_is_unless_that_has_little_to_do() -> None:
+    full, light = (
+        expert_slots(num_dies=10, num_experts=9, shared_copies=2, experts_per_token=chosen)
+        for chosen in (4, 8)
+    )
+    assert full.slots_of_die.tolist() == [0, 2, 1, 1, 1, 0, 1, 1, 1, 1]
+    assert light.slots_of_die.tolist() == [1, 1, 1, 1, 1, 0, 1, 1, 1, 1]
+
+
 def test_ten_experts_a_rank() -> None:
     """CloudMatrix-Infer prefill: each of 32 ranks has 1 shared + 8 routed + 1 redundant."""
     slots = expert_slots(num_dies=32, num_experts=256, redundant_slots=32, shared_copies=32)

@@ -25,6 +25,7 @@ HEADER = {
     "backend": "simpod",
     "seed": 0,
     "skipped_trace_rows": 0,
+    "policy_notes": ["optimum: a layer may have a better placement"],
     "model_id": "deepseek-r1",
     "num_prompts": 4,
     "request_rate": "inf",

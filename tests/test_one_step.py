@@ -131,9 +131,20 @@ def test_the_slowest_rank_waits_for_nobody() -> None:
     )
     assert found.rank_wait_s.min() == 0.0
     assert found.layer_imbalance is None
-    uneven_layers = one_step(result_of(uneven()), 2).layer_imbalance
-    assert uneven_layers.shape == (58,)
-    assert uneven_layers.min() > 1.0
+    assert found.expected is None
+
+
+def test_how_even_experts_are_and_could_be() -> None:
+    """Fullest die over mean: bound, then what the popularity gives, then what was drawn."""
+    result = uneven()
+    found = one_step(result_of(result), 2)
+    assert found.layer_imbalance.shape == (58,)
+    assert found.expected.bound == pytest.approx(1.0)  # no expert is as hot as a whole die
+    assert (found.expected.placed > 1.1).all()  # in order: nobody balances
+    assert found.layer_imbalance.mean() > found.expected.placed.mean()
+    printed = call("explain", result, "--step", 2).output
+    assert "Fullest die over mean" in printed
+    assert "1.00 or more wherever copies lie" in printed
 
 
 def test_the_command_prints_it() -> None:
@@ -145,7 +156,6 @@ def test_the_command_prints_it() -> None:
     found = json.loads(call("explain", apart(), "--step", number, "--json").output)
     assert sum(found["parts_s"].values()) == pytest.approx(found["step_s"])
     assert len(found["ranks"]["busy_s"]) == 32
-    assert "Fullest die over mean" in call("explain", uneven(), "--step", 2).output
 
 
 def test_what_can_not_be_taken_apart() -> None:

@@ -20,6 +20,7 @@ ROUTERS = list(BUILT_IN["router"])
 REQUIRED: dict[str, dict[str, Any]] = {
     "oracle": {"allow_oracle": True},
     "kubernetes_hpa": {"target": 4.0},
+    "optimum": {"max_variables": 40},  # seconds a layer otherwise
     "dynamo_planner": {
         "prefill_tokens_per_s": 1e4,
         "tpot_at_0_s": 0.01,

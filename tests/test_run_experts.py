@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from expert_cases import FEW_LAYERS, SMALL
 
+from simpod.cli.render import notes
 from simpod.cluster.experts.loads import MomentSampler
 from simpod.cluster.experts.placement import ExpertPlacement, expert_slots, in_order
-from simpod.cluster.experts.routing import ReplayedPopularity, inclusion
+from simpod.cluster.experts.routing import FixedPopularity, ReplayedPopularity, inclusion
 from simpod.config import load_experiment
 from simpod.errors import ConfigError, PolicyError
 from simpod.policies.experts.deepseek_eplb import DeepSeekEplb
@@ -154,6 +155,46 @@ def test_fixed_popularity_never_changes() -> None:
     assert fixed.next_decision_s == float("inf")
 
 
+def test_who_starts_in_order_acts_on_what_it_has_seen() -> None:
+    """Nothing is known at first; one decision at 10 s, and a popularity that stays is no news."""
+    slots = expert_slots(num_dies=3, num_experts=2, redundant_slots=1)
+    start = ExpertPlacement(slots=slots, experts=in_order(slots, 1))
+    balancing = Balancing(
+        balancer=DeepSeekEplb(),
+        name="mine",
+        every_s=10.0,
+        expert_bytes=20.0,
+        hbm_bytes_per_s=80.0,
+        starts_in_order=True,
+    )
+    hot = FixedPopularity(np.array([[1.0, 2.0]]) / 3.0)
+    experts = ExpertTimeline(hot, start, balancing, MomentSampler(seed=1))
+    assert not experts.is_fixed
+    assert copies(experts) == [2, 1]
+    assert experts.next_decision_s == 10.0
+    assert len(experts.decide(10.0)) == 1
+    assert experts.next_decision_s == inf
+    experts.arrived(11.0)
+    for now_s in (11.0, 12.0):
+        experts.advance(now_s)
+    assert copies(experts) == [1, 2]
+
+
+def test_a_pool_that_starts_in_order_moves_experts_though_popularity_stays() -> None:
+    order = "policies.experts={use: eplb, redundant_slots: 32, every_s: 0.1, initial_placement: %s}"
+    short = (
+        "workload.output_tokens.value=40",
+        "model.num_moe_layers=1",
+    )
+    fast, slow = (
+        run(load_experiment(EXPERIMENT, (*MORE, *FEW_LAYERS, *short, "expert_routing=zipf", o)))
+        for o in (order % "balanced", order % "in_order")
+    )
+    assert len(fast.records.transfers.kind) == 0
+    assert slow.records.transfers.start_s.min() == pytest.approx(0.1, abs=0.01)
+    assert fast.records.end_s < slow.records.end_s
+
+
 def test_a_balancer_that_breaks_its_contract_is_blamed() -> None:
     with pytest.raises(PolicyError, match="no slot for expert"):
         timeline(lambda load, slots: slots.experts * 0)
@@ -239,6 +280,19 @@ def test_balancing_pays() -> None:
         for routing in ("expert_routing=power_law_1.2",)
     ]
     assert tpot_ms[1] < 0.97 * tpot_ms[0]
+
+
+def test_a_run_says_where_the_optimum_is_not_known() -> None:
+    """16 redundant slots of 32 dies: half of these have one slot more than the others."""
+    optimum = "policies.experts={use: optimum, redundant_slots: 16, max_variables: 1, gap_frac: 0}"
+    short = ("workload.num_requests=32", "workload.output_tokens.value=2")
+    summary = run(
+        load_experiment(EXPERIMENT, (*SMALL, *FEW_LAYERS, *short, "expert_routing=zipf", optimum))
+    ).summary
+    (note,) = summary["policy_notes"]
+    assert note.startswith("decode: optimum (policies.experts): ")
+    assert "of 3 layers may have a better placement" in note
+    assert any("may have a better placement" in line for line in notes(summary))
 
 
 def test_disaggregated_pool_runs_whole() -> None:

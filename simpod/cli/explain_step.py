@@ -52,6 +52,11 @@ def explain_step(place: StepOf, *, by_layer: bool, by_die: bool, as_json: bool) 
             f"\nFullest die over mean: {uneven.mean():.2f}, mean of {len(uneven)} sparse layers;"
             f" {uneven[worst]:.2f} in number {worst + 1}"
         )
+    if (expected := found.expected) is not None:
+        show(
+            f"Of the popularity alone {expected.placed.mean():.2f}; {expected.bound.mean():.2f} or"
+            " more wherever copies lie"
+        )
     if not (by_layer or by_die):
         return
     if (times := found.layer_times) is None:

@@ -64,6 +64,7 @@ def notes(summary: Summary) -> Iterator[str]:
         yield f"[yellow]{summary['live']:,} unfinished[/] when the run ended"
     if summary["preemptions"]:
         yield f"[yellow]{summary['preemptions']:,} preemptions:[/] KV blocks ran out"
+    yield from (f"[yellow]{escape(note)}[/]" for note in summary.get("policy_notes", ()))
     yield from _frontend(summary)
     yield from _saturation(summary)
     yield from _prices(summary)

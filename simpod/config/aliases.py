@@ -114,7 +114,7 @@ POLICY_KEYS: Final = (
     "scaling",
 )
 SETTINGS_OF: Final[Mapping[str, tuple[str, ...]]] = {
-    "experts": ("redundant_slots", "every_s", "staging_slots"),
+    "experts": ("redundant_slots", "every_s", "staging_slots", "initial_placement"),
     "scaling": (
         "every_s",
         "sample_s",

@@ -21,7 +21,7 @@ from simpod.config.links import (
     ordered_pools,
     policy_keys,
 )
-from simpod.config.network import resolve_network
+from simpod.config.network import resolve_network, starts_in_order
 from simpod.config.nodes import Node, Path, Place, from_plain
 from simpod.config.output import resolve_output
 from simpod.config.overrides import apply_override
@@ -125,6 +125,7 @@ def _resolve(experiment: Experiment, root: Node, problems: Problems) -> Resolved
         expert_routing=experiment.expert_routing,
         rebalance_every_s=None if balancer is None else balancer.every_s,
         staging_slots=None if balancer is None else balancer.staging_slots,
+        starts_in_order=starts_in_order(experiment),
         kv_plane=plane,
         first_token_from=experiment.kv_transfer.first_token_from,
         frontend=frontend,

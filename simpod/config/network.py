@@ -60,6 +60,21 @@ class ResolvedNetwork:
         return any(users)
 
 
+def starts_in_order(experiment: Experiment) -> bool:
+    """Experts lie in order at first, and their balancer decides on what it sees."""
+    balancer = experiment.policies.experts
+    return (
+        balancer is not None
+        and experiment.expert_routing is not None
+        and balancer.initial_placement == "in_order"
+    )
+
+
+def moves_experts(experiment: Experiment) -> bool:
+    """Whether experts may change places in a run."""
+    return may_change(experiment.expert_routing) or starts_in_order(experiment)
+
+
 def resolve_network(
     experiment: Experiment,
     pools: tuple[PoolSpec, ...],
@@ -76,7 +91,7 @@ def resolve_network(
         shares_exchanges=experiment.fabric.exchanges == "shared",
         link_samples_s=experiment.engine.link_samples_s,
         shared_memory=_shared_memory(experiment, pools[0], profile, problems, derived),
-        moves_experts=may_change(experiment.expert_routing),
+        moves_experts=moves_experts(experiment),
         migrates=experiment.policies.migration is not None
         and experiment.kv_transfer.contention != "none"
         and hardware[pools[-1].name] == profile
@@ -85,8 +100,8 @@ def resolve_network(
     if network.moves_experts and any(hardware[pool.name] != profile for pool in pools):
         problems.at(
             ("expert_routing",),
-            "experts move between slots as popularity changes, over one fabric; the pools here are"
-            " in different pods",
+            "experts move between slots as the balancer decides, over one fabric; the pools here"
+            " are in different pods",
             show_value=False,
         )
     given = {
@@ -98,7 +113,7 @@ def resolve_network(
             problems.at(
                 path,
                 "nothing runs over the fabric here: no KV transfer that shares links, no"
-                " shared_memory, no experts whose popularity changes, no migration;"
+                " shared_memory, no experts that change places, no migration;"
                 " exchanges of steps take the rates of the profile's planes",
                 show_value=False,
             )

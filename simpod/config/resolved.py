@@ -44,6 +44,8 @@ class ResolvedExperiment:
     expert_routing: RoutingSpec | None
     rebalance_every_s: float | None
     staging_slots: int | None
+    starts_in_order: bool
+    """Experts, whose balancer then decides on what it sees."""
     kv_plane: str | None
     first_token_from: Literal["prefill", "decode"]
     frontend: Frontend | None

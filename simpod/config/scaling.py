@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from math import isclose
 from typing import Final, Literal
 
-from simpod.cluster.experts.routing import may_change
 from simpod.cluster.pool_spec import PoolSpec
+from simpod.config.network import moves_experts
 from simpod.config.nodes import Path
 from simpod.config.problems import Problems
 from simpod.config.schema import Experiment, ScalingPolicyEntry
@@ -89,11 +89,11 @@ def _check_company(experiment: Experiment, problems: Problems) -> None:
             hint="leave out policies.migration or policies.scaling",
             show_value=False,
         )
-    if may_change(experiment.expert_routing):
+    if moves_experts(experiment):
         problems.at(
             ("expert_routing",),
             "weights of experts do not move between instances that come and go: not modelled",
-            hint="a popularity that stays, or no policies.scaling",
+            hint="a popularity that stays and that the balancer knows, or no policies.scaling",
             show_value=False,
         )
 

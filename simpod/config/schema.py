@@ -231,6 +231,10 @@ class ExpertPolicyEntry(PolicyEntry):
     change brings; null: what memory_frac leaves. Where a change needs more, slots are out of
     service while the fabric brings their weights, and a ring of single copies stops the pool."""
 
+    initial_placement: Literal["balanced", "in_order"] = "balanced"
+    """balanced: at the start the balancer knows who is popular; in_order: nothing is known, experts
+    lie in order (SGLang: trivial) until it decides on what it has seen after `every_s`."""
+
     @property
     def settings(self) -> dict[str, Any]:
         """Keys that are not the policy's."""
@@ -238,6 +242,7 @@ class ExpertPolicyEntry(PolicyEntry):
             "redundant_slots": self.redundant_slots,
             "every_s": self.every_s,
             "staging_slots": self.staging_slots,
+            "initial_placement": self.initial_placement,
         }
 
 

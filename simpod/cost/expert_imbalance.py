@@ -142,7 +142,8 @@ class LoadModel(Protocol):
         """
 
     def slot_tokens(self, group_tokens: float, /) -> Floats:
-        """[num_layers, num_dies, slots of a die] of one step: what each die gets."""
+        """[num_layers, num_dies, slots of a die] of one step: what each die gets. Dies that share
+        their experts count as one."""
 
 
 class KeptLoads:

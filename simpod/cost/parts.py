@@ -261,7 +261,7 @@ class PartCosts:
             return self.experts(group_tokens)
         layout = self.layout
         spread_frac = self.hardware.calibration.decode_kernel_spread_frac
-        varying = VaryingDies(spread_frac=spread_frac, sizes=group_sizes(layout.dies, layout.dp))
+        varying = VaryingDies(spread_frac=spread_frac, sizes=group_sizes(layout.ep, layout.dp))
         return self._sparse_parts(*self._uneven.layer_s(group_tokens, varying))
 
     def experts(self, group_tokens: Floats) -> Floats:

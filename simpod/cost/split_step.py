@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from simpod.cost import operators as op
+from simpod.cost.block_table import BlockTable
 from simpod.cost.collectives import combine_message_bytes, dispatch_message_bytes
 from simpod.cost.exchange.breakdown import ExchangeTime
 from simpod.cost.exchange.shapes import Fabric
@@ -208,7 +209,8 @@ class SplitStepPricer:
         costs = PartCosts(model, hardware, layout, chosen)
         self._micro = MicroBatches(costs, layout.dp, layout.micro_batches)
         self._side = ExpertSide(model, hardware, layout, loads)
-        self._expert_side, self._mtp_side = Table(self._side.fill), Table(self._side.fill_mtp)
+        self._expert_side = BlockTable(self._side.fill)
+        self._mtp_side = BlockTable(self._side.fill_mtp)
         self._head = Table(costs.head)
         self._domains, self._count = layout.domains, layout.micro_batches
         self._dies_per_rank = layout.dies // layout.dp
@@ -220,7 +222,8 @@ class SplitStepPricer:
     def renew(self, loads: LoadModel) -> None:
         """From now on experts have these loads."""
         self._side.renew(loads)
-        self._expert_side, self._mtp_side = Table(self._side.fill), Table(self._side.fill_mtp)
+        self._expert_side = BlockTable(self._side.fill)
+        self._mtp_side = BlockTable(self._side.fill_mtp)
 
     def price(self, batch: Batch) -> StepPrices:
         """The next step; one with prompts takes at least its launches."""
@@ -288,15 +291,12 @@ class SplitStepPricer:
 
     def _alike(self, attention_s: Floats, sending_s: Floats, tokens: Ints) -> tuple[Floats, Floats]:
         """Layers alike but for those of MTP: seconds [domains], and stages of one of the others."""
-        most = int(tokens.max())
-        self._expert_side.grow(most)
-        own, layers = self._expert_side.parts[tokens], self._num_layers - self._mtp
+        own, layers = self._expert_side.many(tokens), self._num_layers - self._mtp
         served, dense = own[:, :, np.newaxis], self._dense_layers
         stages = self._stages(attention_s[..., :layers], sending_s, served, dense)
         after = None
         if self._mtp:
-            self._mtp_side.grow(most)
-            mtp = self._mtp_side.parts[tokens][:, :, np.newaxis]
+            mtp = self._mtp_side.many(tokens)[:, :, np.newaxis]
             after = self._stages(attention_s[..., layers:], sending_s, mtp)
         return alike_domain_s(stages, after), self._received(own, sending_s)[-1, -1]
 

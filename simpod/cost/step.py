@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from simpod.cost.block_table import BlockTable
 from simpod.cost.die_waits import Meetings
 from simpod.cost.expert_imbalance import LoadModel
 from simpod.cost.launches import PromptLaunches
@@ -116,8 +117,8 @@ class StepPricer:
     def _renew(self) -> None:
         """Price what depends on the loads of experts anew."""
         costs = self._costs
-        self._group = Table(costs.experts)
-        self._varying = Table(costs.varying_experts) if self._spread_frac else self._group
+        self._group = BlockTable(costs.experts)
+        self._varying = BlockTable(costs.varying_experts) if self._spread_frac else self._group
         self._single = Table(lambda tokens: costs.tokens(tokens) + costs.experts(tokens))
         self._single_parts, self._after_meeting = self._draw_single, self._exchange_and_rest
         if not self._draws_loads:
@@ -299,8 +300,7 @@ class StepPricer:
         """
         table = self._varying if varies else self._group
         if group_tokens < self._group_table_tokens:
-            group_s = table.seconds(group_tokens)
-            parts = table.parts[group_tokens]
+            group_s, parts = table.one(group_tokens)
         else:
             parts = table.fill(np.array([float(group_tokens)]))[0]
             group_s = float(parts.sum())

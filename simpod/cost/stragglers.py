@@ -59,7 +59,12 @@ def counts_of(num_dies: int) -> Ints:
 def group_sizes(num_dies: int, num_ranks: int) -> Floats:
     """[groups] of `counts_of`, without those that it counts already: ranks whose fullest die is
     there, on average of all ways in which the dies of a rank may lie among the others.
+
+    num_dies: where each expert is cut over several dies, these are one. With fewer of them than
+    ranks each stands for as many ranks as share it.
     """
+    if num_dies < num_ranks:
+        return group_sizes(num_dies, num_dies) * (num_ranks / num_dies)
     dies = num_dies // num_ranks
     left = num_dies - counts_of(num_dies)[:, np.newaxis] - np.arange(dies)
     is_missed = (np.maximum(left, 0) / (num_dies - np.arange(dies))).prod(axis=1)

@@ -6,6 +6,7 @@ both see all of the memory's and the links' bandwidth.
 
 import numpy as np
 
+from simpod.cost.block_table import BlockTable
 from simpod.cost.core_split import share_of_cores
 from simpod.cost.expert_imbalance import LoadModel
 from simpod.cost.exposed import exposed
@@ -45,7 +46,7 @@ class StreamStepPricer:
         self._count = layout.micro_batches
         self._served = PartCosts(model, second, layout, chosen, loads)
         self._num_ranks = layout.dp
-        self._experts = Table(self._second_stream)
+        self._experts = BlockTable(self._second_stream)
         whole = PartCosts(model, hardware, layout, chosen)
         self._head = Table(whole.head)
         self._prompts = (
@@ -62,7 +63,7 @@ class StreamStepPricer:
         self._served.renew(loads)
         if self._prompts is not None:
             self._prompts.renew(loads)
-        self._experts = Table(self._second_stream)
+        self._experts = BlockTable(self._second_stream)
 
     def _second_stream(self, group_tokens: Floats) -> Floats:
         """Gate, dispatch, experts, combine (CloudMatrix-Infer 4.2.3) [n, NUM_PARTS]."""
@@ -75,8 +76,7 @@ class StreamStepPricer:
 
         layers_s [layers]: of the first. Dense layers come first and have nothing for the second.
         """
-        self._experts.grow(int(group_tokens.max()))
-        parts = self._experts.parts[group_tokens]
+        parts = self._experts.many(group_tokens)
         sparse, mtp = self._served.num_moe_layers, self._served.mtp
         first_s, micro = layers_s[-1], self._count
         mtp_s = parts[:, MTP].max() / max(mtp, 1)

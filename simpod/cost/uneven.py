@@ -59,6 +59,7 @@ class UnevenExperts:
     ) -> None:
         self._kernels, self._exchange, self._loads = kernels, exchange, kept(loads)
         self._dies, self._mtp = layout.dies, layout.mtp_layers
+        self._moe_tp = layout.moe_tp
         self._site = ExpertSite.of(model, layout)
         self._hit_tokens = hit_tokens_of(kernels, exchange, self._site)
 
@@ -100,7 +101,7 @@ class UnevenExperts:
         if self._exchange is None:
             raise InvariantError("experts whose dies exchange nothing do not wait in exchanges")
         tokens = max(group_tokens, 1.0)
-        drawn = self._loads.slot_tokens(tokens)
+        drawn = self._loads.slot_tokens(tokens).repeat(self._moe_tp, axis=1)
         return die_times(self._kernels, self._exchange, self._site, drawn, tokens / self._dies)
 
     def means(self, times: SparseTimes) -> tuple[Floats, Floats]:

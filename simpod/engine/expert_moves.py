@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from simpod.engine.simulation import Simulation
 
 DiePair = tuple[int, int, float]
-"""Source and destination among the dies that hold one set of experts, and bytes."""
+"""Source and destination among the dies that hold one set of experts or of slices, and bytes."""
 
 
 class ExpertChanges(Protocol):
@@ -45,7 +45,8 @@ class ExpertChanges(Protocol):
 class ExpertPath:
     """How the weights of a pool's experts travel.
 
-    dies: of each set of all experts, [sets][dies of a set], as endpoints of the fabric.
+    dies: of each set of all experts, or of one slice of each, [sets][dies of a set], as endpoints
+    of the fabric.
     """
 
     changes: ExpertChanges

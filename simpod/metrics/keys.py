@@ -29,6 +29,8 @@ _HEADER = {
     "max_concurrency": "closed loop: most requests in flight; null: open loop",
     "seed": "of the run's random streams",
     "skipped_trace_rows": "bad rows of the trace that were left out on request",
+    "policy_notes": "what policies say of their decisions, as that they may not be the best; only"
+    " where one does",
 }
 
 _ACCOUNTS = {

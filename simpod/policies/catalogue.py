@@ -73,6 +73,7 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "none": "simpod.policies.experts.keep:keep",
         "eplb": "simpod.policies.experts.eplb:Eplb",
         "deepseek_eplb": "simpod.policies.experts.deepseek_eplb:DeepSeekEplb",
+        "optimum": "simpod.policies.expert_optimum:Optimum",
     },
     "scaling": {
         "keep": "simpod.policies.scaling.keep:keep",

@@ -7,6 +7,9 @@ import numpy as np
 
 from simpod.policies.roles import ExpertSlotsView, Floats, Ints
 
+TIE = 1e-9
+"""Of the heaviest item, for each place more of a pack: loads that differ by less are equal."""
+
 
 def slots_of_die(slots: ExpertSlotsView) -> Ints:
     """[num_dies]: slots for routed experts."""
@@ -80,14 +83,16 @@ def packed(
 ) -> Ints:
     """Positions [layers, items] of items in packs: pack after pack, in order of their coming.
 
-    Heaviest first, each into the least loaded pack with room. `base` [layers, packs]: what is in
-    them already. Items of one kind [layers, items] go to different packs where that is possible.
+    Heaviest first, each into the least loaded pack with room, of equal ones into the smallest: what
+    is heavy goes where nothing has to go with it. `base` [layers, packs]: what is in them already.
+    Items of one kind [layers, items] go to different packs where that is possible.
     The items fill the packs: items = sum of capacity [packs].
     """
     layers, items = loads.shape
     row = np.arange(layers)
     start = np.cumsum(capacity) - capacity
     weight = np.zeros((layers, len(capacity))) if base is None else base.astype(np.float64)
+    weight += TIE * loads.max() * (capacity - capacity.min())
     used = np.zeros((layers, len(capacity)), dtype=np.int64)
     last = np.full((layers, len(capacity)), -1)
     own = np.tile(np.arange(items), (layers, 1)) if kinds is None else kinds

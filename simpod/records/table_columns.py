@@ -167,7 +167,7 @@ TABLE_COLUMNS: Final[Mapping[str, Mapping[tuple[str, ...], str]]] = {
         ): "from when to when the placement served",
         ("layer",): "of the model, dense layers counted; those of MTP come last",
         ("slot",): "of the pool's slots in a layer; -1: the copy of the shared expert on a die",
-        ("die",): "of the dies that share the experts, 0 to ep - 1",
+        ("die",): "that holds it, 0 to ep - 1; dies that share experts are one",
         ("expert",): "logical expert in the slot; -1: none, or the shared one",
         ("tokens",): "that reached the slot meanwhile, of all instances",
         (

@@ -16,6 +16,7 @@ from simpod.cluster.fabric import transfer_law
 from simpod.config import ResolvedExperiment
 from simpod.cost.collectives import group_plane
 from simpod.cost.expert_imbalance import LoadModel
+from simpod.cost.layout import Layout
 from simpod.cost.memory import expert_die_bytes
 from simpod.engine import ExpertPath
 from simpod.errors import InvariantError, PolicyError, blaming
@@ -44,6 +45,8 @@ class Balancing:
     hbm_bytes_per_s: float
     staging_bytes: float = inf
     """Of a die, for weights that wait for their slots."""
+    starts_in_order: bool = False
+    """The first decision is that on the load of the first `every_s`."""
 
     def decide(self, load: Floats, seen: SlotsSeen) -> Ints:
         """The balancer's decision, checked."""
@@ -54,6 +57,11 @@ class Balancing:
         if problem is not None:
             raise PolicyError(self.name, problem)
         return experts
+
+    def note(self) -> str:
+        """What the balancer says of its last decision; mostly nothing."""
+        note = getattr(self.balancer, "note", "")
+        return f"{self.name}: {note}" if note else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +75,9 @@ class _Stage:
 class ExpertTimeline:
     """Popularity and placement over time; the same for all instances of a pool.
 
-    At the start the balancer knows the popularity. Then it decides every `every_s` on the mean
-    popularity since it decided last, unless a change is still under way. Slots change in waves: in
+    At the start the balancer knows the popularity, unless experts start in order. Then it decides
+    every `every_s` on the mean popularity since it decided last, unless a change is still under
+    way; a popularity that stays tells it nothing new. Slots change in waves: in
     each, some leave the map, for a step at least, and come back with their new expert. Weights have
     been fetched before, all of them, if there is memory for them on each die; else those of a wave
     are fetched while its slots are out of the map.
@@ -84,9 +93,14 @@ class ExpertTimeline:
     ) -> None:
         """left_layers: the last ones, whose experts stay where they are at the start."""
         self._popular, self._balancing, self._sampler = popular, balancing, sampler
+        self.note = ""
+        """What the balancer had to say last of a decision of its."""
         self._balanced = start.num_layers - left_layers
         self._shares = popular.at(0.0)
-        self._placement = aligned(start, self._ask(start, self._shares))
+        self._is_asked = not balancing.starts_in_order
+        self._placement = start
+        if self._is_asked:
+            self._placement = aligned(start, self._ask(start, self._shares))
         self._seen = np.zeros(self._shares.shape)
         self._counted_s = self._decided_s = 0.0
         self._change: Reconfiguration | None = None  # under way
@@ -107,13 +121,15 @@ class ExpertTimeline:
 
     @property
     def is_fixed(self) -> bool:
-        """Popularity stays, and so does the first decision."""
-        return self._popular.until_s(0.0) == inf
+        """Popularity stays, and so does the placement of the start."""
+        return self._popular.until_s(0.0) == inf and not self._balancing.starts_in_order
 
     @property
     def next_decision_s(self) -> float:
         """When the balancer is asked next; infinity: never, since nothing will be new."""
-        return inf if self.is_fixed else after(self._decided_s, self._balancing.every_s)
+        if self._is_asked and self._popular.until_s(0.0) == inf:
+            return inf
+        return after(self._decided_s, self._balancing.every_s)
 
     def until_s(self, now_s: float) -> float:
         """When loads may change next; with stages ahead at the end of any step."""
@@ -138,6 +154,7 @@ class ExpertTimeline:
         self._seen, self._decided_s = np.zeros(load.shape), now_s
         if self._change is not None:
             return []
+        self._is_asked = True
         new = aligned(self._placement, self._ask(self._placement, load))
         if np.array_equal(new.experts, self._placement.experts):
             return []
@@ -211,10 +228,16 @@ class ExpertTimeline:
             self._counted_s = until_s
             self._shares = self._popular.at(until_s)
 
+    @property
+    def serving(self) -> tuple[Floats, ExpertPlacement]:
+        """Popularity [num_layers, num_experts] and placement that the loads are of."""
+        return self._drawn_from
+
     def _ask(self, placement: ExpertPlacement, shares: Floats) -> Ints:
         ours, left = np.split(placement.experts, [self._balanced])
         seen = SlotsSeen(placement=replace(placement, experts=ours), tokens=SEEN_TOKENS)
         decided = self._balancing.decide(shares[: self._balanced] * SEEN_TOKENS, seen)
+        self.note = self._balancing.note() or self.note
         return np.concatenate([decided, left])
 
     def _draw(self) -> LoadModel:
@@ -234,9 +257,12 @@ def expert_timelines(experiment: ResolvedExperiment, stream: Stream) -> Timeline
 def expert_timeline(
     experiment: ResolvedExperiment, spec: PoolSpec, stream: Stream
 ) -> ExpertTimeline | None:
-    """Of a pool; None without routing, or where each die has all experts, or a slice of each."""
+    """Of a pool; None without routing, or where each die has all experts, or a slice of each.
+
+    Dies that share their experts, `moe_tp` of them, have the same load: one place of the timeline.
+    """
     routing, moe, layout = experiment.expert_routing, experiment.model.moe, spec.layout
-    if routing is None or moe is None or layout.ep == 1 or layout.moe_tp > 1:
+    if routing is None or moe is None or layout.ep == 1:
         return None
     hardware = experiment.hardware[spec.name]
     slots = expert_slots(
@@ -244,7 +270,8 @@ def expert_timeline(
         num_experts=moe.num_experts,
         redundant_slots=layout.redundant_slots,
         shared_copies=layout.shared_expert_dies,
-        dies_per_node=hardware.dies_per_node,
+        dies_per_node=max(1, hardware.dies_per_node // layout.moe_tp),
+        experts_per_token=moe.experts_per_token,
     )
     dims = RouterDims(
         num_layers=experiment.model.num_moe_layers + layout.mtp_layers,
@@ -279,9 +306,10 @@ def _balancing(
         balancer=resolve("experts", ref)(),
         name=f"{ref.use} (policies.experts)",
         every_s=every_s,
-        expert_bytes=weight_parts(experiment.model, spec.layout.weight_dtype).expert_bytes,
+        expert_bytes=_bytes_of_die(experiment, spec),
         hbm_bytes_per_s=hardware.die.hbm_bytes_per_s,
         staging_bytes=_staging_bytes(experiment, spec),
+        starts_in_order=experiment.starts_in_order,
     )
 
 
@@ -295,8 +323,13 @@ def _staging_bytes(experiment: ResolvedExperiment, spec: PoolSpec) -> float:
         return plan.hbm_bytes - expert_die_bytes(experiment.model, spec.layout)
     if experiment.staging_slots is None:
         return plan.hbm_bytes - plan.usable_bytes
+    return experiment.staging_slots * _bytes_of_die(experiment, spec)
+
+
+def _bytes_of_die(experiment: ResolvedExperiment, spec: PoolSpec) -> float:
+    """Of one expert of one layer, what a die has of it."""
     parts = weight_parts(experiment.model, spec.layout.weight_dtype)
-    return experiment.staging_slots * parts.expert_bytes
+    return parts.expert_bytes / spec.layout.moe_tp
 
 
 def renewal(
@@ -313,10 +346,15 @@ def renewal(
 
 
 def expert_path(
-    timeline: ExpertTimeline, hardware: HardwareProfile, placement: Placement
+    timeline: ExpertTimeline, hardware: HardwareProfile, placement: Placement, layout: Layout
 ) -> ExpertPath:
-    """How weights get to new slots: dies read each other's memory."""
+    """How weights get to new slots: dies read each other's memory.
+
+    Each of `moe_tp` dies that share an expert reads its own slice, from its like.
+    """
+    moe_tp = layout.moe_tp
     plane = group_plane(hardware, len(placement.expert_sets[0])).name
     measured = plane == "scale_up" and "read_die" in hardware.topology.transfers
     law = transfer_law(hardware, "read_die" if measured else plane)
-    return ExpertPath(changes=timeline, dies=placement.expert_sets, law=law)
+    slices = [dies[part::moe_tp] for dies in placement.expert_sets for part in range(moe_tp)]
+    return ExpertPath(changes=timeline, dies=slices, law=law)

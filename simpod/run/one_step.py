@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from simpod.cluster import PoolSpec
+from simpod.cluster.experts.placement import SlotsSeen, imbalance
 from simpod.config import ResolvedExperiment, resolve_document
 from simpod.cost import Batch, Pricer, step_pricer
 from simpod.cost.die_waits import DieExchanges, Seen, die_exchanges
@@ -19,6 +20,7 @@ from simpod.cost.pipeline.disaggregated import SplitTimes
 from simpod.cost.pricer import halves_of, layer_times_of, meetings_of
 from simpod.errors import ConfigError
 from simpod.model.spec import ModelSpec
+from simpod.policies.expert_optimum import load_bound
 from simpod.records.columns import STEP_PARTS, Floats, Ints
 from simpod.run.replay import CaughtStep, StepPlace, replay
 from simpod.run.results import ResultFiles
@@ -30,6 +32,14 @@ KERNELS = "a2e", "experts", "e2a"
 """Of an expert die, which work at the same time."""
 SAME = 1e-9
 """Relative difference of a step's time, then and now, that is rounding."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ExpectedImbalance:
+    """Fullest die over mean [sparse layers], if tokens came as the popularity says."""
+
+    placed: Floats
+    bound: Floats  # no placement in these slots has less: `load_bound`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -45,6 +55,7 @@ class OneStep:
     rank_busy_s: Floats  # until dispatch, all layers
     rank_wait_s: Floats  # for the slowest rank
     layer_imbalance: Floats | None  # [sparse layers] fullest die over mean; None: all alike
+    expected: ExpectedImbalance | None  # the same of the popularity alone
     die_exchanges: DieExchanges | None  # of one draw; None: dies do not meet, or others hide it
     layer_times: LayerTimes | None  # of sparse layers and dies; None: dies send nothing
     halves: SplitTimes | None  # of attention dies and expert dies; None: dies do both
@@ -90,6 +101,7 @@ def step_of(
         rank_busy_s=busy_s,
         rank_wait_s=prices.rank_wait_s,
         layer_imbalance=_imbalance(caught, spec, experiment.model),
+        expected=_expected(caught, experiment.model),
         die_exchanges=None if meetings is None else die_exchanges(meetings),
         layer_times=layer_times_of(pricer, batch),
         halves=halves_of(pricer, batch),
@@ -207,6 +219,18 @@ def _imbalance(caught: CaughtStep, spec: PoolSpec, model: ModelSpec) -> Floats |
     return np.asarray(by_layer[: model.num_moe_layers])
 
 
+def _expected(caught: CaughtStep, model: ModelSpec) -> ExpectedImbalance | None:
+    if caught.experts is None:
+        return None
+    shares, placement = caught.experts
+    tokens = placement.die_tokens(shares, 1.0)
+    bound = load_bound(shares, SlotsSeen(placement=placement, tokens=1.0))
+    own = slice(model.num_moe_layers)
+    return ExpectedImbalance(
+        placed=imbalance(tokens)[own], bound=(bound / tokens.mean(axis=1))[own]
+    )
+
+
 def as_json(step: OneStep) -> dict[str, Any]:
     """The same in plain lists and mappings, seconds by part."""
 
@@ -214,6 +238,7 @@ def as_json(step: OneStep) -> dict[str, Any]:
         return dict(zip(STEP_PARTS, parts_s.tolist(), strict=True))
 
     uneven, seen, halves = step.layer_imbalance, step.die_exchanges, step.halves
+    expected = step.expected
     return {
         "start_s": step.start_s,
         "step_s": float(step.parts_s.sum()),
@@ -240,6 +265,8 @@ def as_json(step: OneStep) -> dict[str, Any]:
         "sparse_layers": _sparse_layers(step),
         "dies": _dies(step),
         "sparse_layer_imbalance": None if uneven is None else uneven.tolist(),
+        "sparse_layer_imbalance_expected": expected and expected.placed.tolist(),
+        "sparse_layer_imbalance_bound": expected and expected.bound.tolist(),
         "die_exchanges": None
         if seen is None
         else {

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from simpod.cluster.experts.placement import ExpertPlacement
 from simpod.config import ResolvedExperiment
 from simpod.cost import Batch, Pricer, StepPrices
 from simpod.cost.expert_imbalance import LayerLoads, LoadModel
@@ -51,6 +52,8 @@ class CaughtStep:
     """By which hosts held it up."""
     loads: LoadModel | None
     """Of its experts; None: all alike."""
+    experts: tuple[Floats, ExpertPlacement] | None
+    """Popularity [num_layers, num_experts] and placement that they are of."""
 
 
 class SeenLoads:
@@ -117,6 +120,7 @@ class _Catcher:
             prices=prices,
             pause_s=self._pause_s(),
             loads=loads if recorder is None else recorder.seen(),
+            experts=None if self._timeline is None else self._timeline.serving,
         )
         return prices
 

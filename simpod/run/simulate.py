@@ -1,7 +1,7 @@
 """The composition root: a resolved experiment in, records and their summary out."""
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -84,7 +84,8 @@ def simulate(
         inputs = run_inputs(experiment, requests, stream, on_progress, timelines)
         records = Simulation(inputs).run()
         records = replace(records, experts=expert_records(experiment, timelines, records))
-        return records, summarise(experiment, requests, records)
+        notes = [f"{pool}: {each.note}" for pool, each in timelines.items() if each and each.note]
+        return records, summarise(experiment, requests, records, notes)
 
 
 @contextmanager
@@ -186,9 +187,15 @@ def _prediction(
 
 
 def summarise(
-    experiment: ResolvedExperiment, requests: Requests, records: RunRecords
+    experiment: ResolvedExperiment,
+    requests: Requests,
+    records: RunRecords,
+    policy_notes: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Statistics of a run over its measured window, with the names of `vllm bench serve`."""
+    """Statistics of a run over its measured window, with the names of `vllm bench serve`.
+
+    policy_notes: what policies have to say of their decisions.
+    """
     return summary(
         records,
         slo=experiment.slo,
@@ -204,6 +211,7 @@ def summarise(
             "max_concurrency": requests.concurrency,
             "seed": experiment.seed,
             "skipped_trace_rows": requests.skipped_rows,
+            **({"policy_notes": list(policy_notes)} if policy_notes else {}),
         },
         statuses={
             pool.name: part_statuses(
@@ -282,7 +290,7 @@ def _pool(
         pricer=MovingPricer(pricer, traffic) if traffic else pricer,
         exchange_sites=sites,
         renew_prices=renewal(changing, pricer.renew) if changing else None,
-        expert_path=expert_path(changing, hardware, placement) if changing else None,
+        expert_path=expert_path(changing, hardware, placement, spec.layout) if changing else None,
         dies_per_npu=hardware.dies_per_npu,
         make_router=resolve(key, ref),
         router_name=f"{ref.use} (policies.{key})",

@@ -58,12 +58,15 @@ def expert_slots(
     redundant_slots: int = 0,
     shared_copies: int = 0,
     dies_per_node: int = 0,
+    experts_per_token: int = 0,
 ) -> ExpertSlots:
     """Spread routed, redundant and shared slots over dies as evenly as they go.
 
     Dies with a shared copy are spread over the group, and have one routed slot less; what does not
-    divide makes some dies' slots one more.
-    dies_per_node: 0 for a group inside one node.
+    divide makes some dies' slots one more: of those without a shared copy, where that has at least
+    the tokens of a mean slot, else of those with one.
+    dies_per_node: 0 for a group inside one node. Dies that share each slot's expert are one.
+    experts_per_token: 0: shared copies have as many tokens as slots.
     """
     if min(num_dies, num_experts) < 1 or redundant_slots < 0:
         raise ConfigError(
@@ -76,7 +79,9 @@ def expert_slots(
     shared = np.bincount(shared_dies, minlength=num_dies)
     per_die, more = divmod(num_experts + redundant_slots + shared_copies, num_dies)
     counts = per_die - shared
-    counts[np.argsort(-shared, kind="stable")[:more]] += 1
+    is_full = num_experts + redundant_slots >= experts_per_token * shared_copies
+    first = shared if is_full and per_die else -shared
+    counts[np.argsort(first, kind="stable")[:more]] += 1
     nodes = np.arange(num_dies) // (dies_per_node or num_dies)
     return ExpertSlots(
         num_experts=num_experts,

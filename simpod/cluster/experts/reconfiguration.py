@@ -10,7 +10,7 @@ Without so much spare memory weights go straight into their slots, wave by wave,
 the map while the fabric brings them; nothing can be served while it brings a ring.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -122,21 +122,31 @@ def _transfers(old: ExpertPlacement, new: ExpertPlacement, expert_bytes: float) 
 
     A die that has the expert in another slot already reads nothing.
     """
-    dies = old.slots.die_of_slot
-    sources, destinations = [], []
-    for layer in range(old.num_layers):
-        before, after = old.experts[layer], new.experts[layer]
-        for expert in np.unique(after[before != after]).tolist():
-            holders = np.unique(dies[before == expert])
-            fetching = np.setdiff1d(dies[(after == expert) & (before != expert)], holders)
-            sources.append(holders[np.arange(len(fetching)) % len(holders)])
-            destinations.append(fetching)
-    empty = np.zeros(0, dtype=np.int64)
+    dies = old.slots.die_of_slot.tolist()
+    layers = zip(old.experts.tolist(), new.experts.tolist(), strict=True)
+    pairs = [pair for before, after in layers for pair in _of_layer(dies, before, after)]
+    found = np.array(pairs, dtype=np.int64).reshape(-1, 2)
     return WeightTransfers(
-        source_die=np.concatenate([empty, *sources]),
-        destination_die=np.concatenate([empty, *destinations]),
-        expert_bytes=expert_bytes,
+        source_die=found[:, 0], destination_die=found[:, 1], expert_bytes=expert_bytes
     )
+
+
+def _of_layer(
+    dies: Sequence[int], before: Sequence[int], after: Sequence[int]
+) -> Iterator[tuple[int, int]]:
+    """Source and destination; dies and experts by slot."""
+    wanted: dict[int, set[int]] = {}
+    for die, leaving, coming in zip(dies, before, after, strict=True):
+        if leaving != coming:
+            wanted.setdefault(coming, set()).add(die)
+    holders: dict[int, dict[int, None]] = {expert: {} for expert in wanted}
+    for die, expert in zip(dies, before, strict=True):
+        if expert in holders:
+            holders[expert][die] = None
+    for expert, takers in sorted(wanted.items()):
+        givers = list(holders[expert])
+        for turn, taker in enumerate(sorted(takers.difference(givers))):
+            yield givers[turn % len(givers)], taker
 
 
 def _waves(old: ExpertPlacement, new: ExpertPlacement, expert_bytes: float) -> Iterator[Wave]:

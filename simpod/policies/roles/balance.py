@@ -35,5 +35,6 @@ class ExpertBalancer(Protocol):
     def __call__(self, load: Floats, slots: ExpertSlotsView, /) -> Ints:
         """Return experts [num_layers, num_slots] for tokens seen `load` [num_layers, num_experts].
 
-        Each expert has at least one slot in each layer. Copies get even shares of its tokens.
+        Each expert has at least one slot in each layer. Copies get even shares of its tokens. What
+        a reader of the run must know of its last decision a balancer may say in a `note`.
         """
