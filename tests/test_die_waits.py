@@ -32,9 +32,15 @@ def hardware(spread_frac):
     return replace(found, calibration=calibration)
 
 
-def placed(routing, shared_copies=0, mtp=0):
+def placed(routing, shared_copies=0, mtp=0, experts_per_token=256):
+    """256 experts of a token: a shared copy has so few tokens that its die has no slot less."""
     layers, experts = DEEPSEEK_R1.num_moe_layers + mtp, DEEPSEEK_R1.moe.num_experts
-    slots = expert_slots(num_dies=DIES, num_experts=experts, shared_copies=shared_copies)
+    slots = expert_slots(
+        num_dies=DIES,
+        num_experts=experts,
+        shared_copies=shared_copies,
+        experts_per_token=experts_per_token,
+    )
     dims = RouterDims(num_layers=layers, num_experts=experts, top_k=8)
     shares = popularity_of(ROUTINGS[routing], dims, np.random.default_rng(1)).at(0.0)
     return ExpertPlacement(slots=slots, experts=in_order(slots, layers)), shares
@@ -94,6 +100,18 @@ def test_mean_waits_are_those_of_the_price(routing, spread_frac, shared_copies) 
     priced_s = parts["combine_wait"] / DEEPSEEK_R1.num_moe_layers
     assert priced_s == pytest.approx(combine_s, rel=0.03)
     assert priced_s > 1e-5
+
+
+@pytest.mark.parametrize("spread_frac", [0.0, 0.05])
+def test_mean_waits_where_two_kinds_of_dies_take_equally_long(spread_frac) -> None:
+    """Four dies of nine experts, four of seven with a shared copy: the price is up to 5 % long."""
+    loads = MomentLoads.of(*placed("even", 4, experts_per_token=8), seed=3)
+    assert np.unique(loads.slot_tokens(2000.0).astype(bool).sum(axis=2)).tolist() == [8, 9]
+    layout = replace(LAYOUT, shared_expert_dies=4)
+    pricer = StepPricer(DEEPSEEK_R1, hardware(spread_frac), layout, AT_ONCE, loads)
+    parts, meetings = priced(pricer, batch_of())
+    priced_s = parts["combine_wait"] / DEEPSEEK_R1.num_moe_layers
+    assert priced_s == pytest.approx(mean_waits(meetings)[1], rel=0.05)
 
 
 def test_mtp_layers_are_among_those_drawn() -> None:
