@@ -8,7 +8,8 @@ import pytest
 import yaml
 from pydantic import TypeAdapter
 
-from simpod.config import load_hardware
+from simpod.config import load_experiment, load_hardware
+from simpod.errors import ConfigError
 from simpod.hardware import HardwareProfile, merge_base
 
 FOLDER = Path(__file__).parents[1] / "hardware_profiles"
@@ -196,3 +197,16 @@ SERVED += ("decode_mla",)
 def test_profile_prices_every_operator_that_is_served(name: str) -> None:
     kernels = loaded(name).kernels
     assert [operator for operator in SERVED if not getattr(kernels, operator)] == []
+
+
+def test_exchanges_need_a_plane_beyond_the_node(tmp_path: Path) -> None:
+    """Servers whose scale_up ends at the node, with nothing but vpc between them."""
+    servers = document("cloudmatrix384") | {"name": "servers"}
+    planes = servers["planes"]
+    servers["planes"] = {"scale_up": planes["scale_up"] | {"scope": "node"}, "vpc": planes["vpc"]}
+    servers["calibration"] = servers["calibration"] | {"network_frac": {"scale_up": 0.8}}
+    del servers["topology"]
+    path = tmp_path / "servers.yaml"
+    path.write_text(yaml.safe_dump(servers))
+    with pytest.raises(ConfigError, match="joins the 16 of a node, and it has no scale_out"):
+        load_experiment("xdeepserve-colocated-288", [f"hardware={path}"])

@@ -120,6 +120,9 @@ def test_earliest_prefill_counts_attention_and_hits() -> None:
     # uncached 1000: 1000 x 1.5; 400 of it cached: 600 x (1 + 0.7) = 1020 and 300 queued
     view = pool(queued=[0, 300], hits=hits(0, 400))
     assert router(view, request(tokens=1000)) == 1
+    both_read = pool(queued=[0, 300], hits=hits(0, 400), readable_tokens=400)  # 1020, 1320
+    fresh = make("router", "earliest_prefill", attention_tokens=1000.0)
+    assert fresh(both_read, request(tokens=1000)) == 0
     fuller = pool(queued=[0, 500], hits=hits(0, 400))
     assert (
         make("router", "earliest_prefill", attention_tokens=1000.0)(fuller, request(tokens=1000))
@@ -223,6 +226,12 @@ def test_least_kv_knows_old_kv_and_what_it_sent_since() -> None:
     assert router(at(9.0, [0, 90], [0, 0], [0, 2]), request(tokens=20)) == 1  # 10 + 20 > 15
     assert router(at(9.9, [0, 90], [0, 0], [0, 3]), request(tokens=20)) == 0  # 1 is full by now
     assert router(at(10.0, [80, 70], [0, 0], [0, 0]), request(tokens=20)) == 1  # a report: 70 < 80
+    router = make("router", "least_kv", period_s=5.0)
+    assert router(at(12.0, [10, 0], [0, 0], [0, 0]), request(tokens=1)) == 1
+    assert router(at(14.9, [0, 90], [0, 0], [0, 0]), request(tokens=1)) == 1
+    assert (
+        router(at(15.0, [0, 90], [0, 0], [0, 0]), request(tokens=1)) == 0
+    )  # reports at 10, 15, ...
     reserving = make("router", "least_kv", period_s=5.0, reserve_tokens=30)
     assert reserving(at(0.0, [10, 0], [0, 0], [0, 1]), request(tokens=1)) == 0  # 10 < 30
     assert reserving(at(1.0, [10, 0], [0, 0], [1, 0]), request(tokens=1)) == 1  # one ended there

@@ -282,6 +282,9 @@ def _check_cores(path: Path, pool: Pool, hardware: HardwareProfile, problems: Pr
             "dies whose cores two streams split have micro_batches, and the experts as well",
             hint="micro_batches: 2 without expert_dies, or leave it out",
         )
+    elif pool.role == "prefill" and hardware.family == "ascend":
+        what = "prompts in micro-batches run on three engines of a die, which split no cores"
+        problems.at(key, what, hint="leave it out")
     elif cores >= of:
         what = f"{hardware.die.name} has {of} cores, and the stream of experts needs one"
         problems.at(key, what, allowed=f"1 to {of - 1}")

@@ -259,9 +259,10 @@ def _check_policies(root: Node, beside: FilePath, problems: Problems) -> None:
         use = entry.child("use")
         if key not in POLICY_KEYS or use is None or not isinstance(use.value, str):
             continue
-        file, colon, name = use.value.rpartition(":")
-        if colon and file.endswith(".py") and (beside / file).is_file():
-            use.value = f"{(beside / file).absolute()}:{name}"
+        within = entry.child("router")  # of another router
+        for named in (use, within, within.child("use") if within else None):
+            if named is not None and isinstance(named.value, str):
+                named.value = _beside(named.value, beside)
         ours = ("use", *SETTINGS_OF.get(key, ()))
         params = {name: node.plain() for name, node in entry.children().items() if name not in ours}
         try:
@@ -269,6 +270,13 @@ def _check_policies(root: Node, beside: FilePath, problems: Problems) -> None:
         except ConfigError as error:
             for text in error.problems:
                 _tell_policy(key, text, problems)
+
+
+def _beside(use: str, folder: FilePath) -> str:
+    """`file.py:Name` of a file in that folder with the whole path; else as it is."""
+    file, colon, name = use.rpartition(":")
+    is_there = colon and file.endswith(".py") and (folder / file).is_file()
+    return f"{(folder / file).absolute()}:{name}" if is_there else use
 
 
 def _tell_policy(key: str, text: str, problems: Problems) -> None:

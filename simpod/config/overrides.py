@@ -1,6 +1,8 @@
 """`--set a.b.c=3`: the only override of the command line."""
 
 from collections.abc import Callable
+from functools import cache
+from typing import Any
 
 from simpod.config.aliases import POLICY_KEYS, POOL_ALIASES, SETTINGS_OF
 from simpod.config.changed_die import rename_overridden_die
@@ -110,6 +112,12 @@ def _put(parent: Node, segments: list[str], node: Node, problems: Problems) -> N
         parent.value[last] = node
 
 
+@cache
+def _experiment_schema() -> dict[str, Any]:
+    schema: dict[str, Any] = adapter_of(Experiment).json_schema()
+    return schema
+
+
 def _of_kind(
     values: dict[str, Node], section: list[str], tag_key: str, tag: Node
 ) -> dict[str, Node]:
@@ -121,7 +129,7 @@ def _of_kind(
     if old is None or old.value == tag.value:
         return values
     loc = [int(part) if part.isdecimal() else part for part in section]
-    kinds = keys_by_tag(adapter_of(Experiment).json_schema(), loc)
+    kinds = keys_by_tag(_experiment_schema(), loc)
     before, after = (kinds.get(str(each.value), frozenset()) for each in (old, tag))
     gone = before - after if after else frozenset()
     return {

@@ -142,8 +142,18 @@ def _check_expert_dies(
 def _check_one_domain(
     path: Path, layout: Layout, hardware: HardwareProfile, problems: Problems
 ) -> None:
-    """A2E and E2A are posted to the copy engines of scale_up (xDeepServe 3.3), no other plane's."""
+    """A2E and E2A are posted to the copy engines of scale_up (xDeepServe 3.3), no other plane's;
+    dispatch and combine cross scale_out where scale_up ends, if there is one."""
     domain = Fabric.of(hardware).up_dies
+    planes = hardware.planes
+    ends = planes["scale_up"].scope == "node" and "scale_out" not in planes
+    if ends and layout.ep > 1 and layout.all_dies > hardware.dies_per_node:
+        problems.at(
+            (*path, "ep"),
+            f"dispatch and combine of {layout.all_dies} dies; scale_up of hardware {hardware.name}"
+            f" joins the {hardware.dies_per_node} of a node, and it has no scale_out",
+            hint="planes.scale_out in the profile, or instances of one node",
+        )
     if layout.expert_dies and layout.all_dies > domain:
         problems.at(
             (*path, "expert_dies"),

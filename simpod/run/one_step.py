@@ -64,7 +64,12 @@ class OneStep:
 
 def one_step(result: ResultFiles, step: int, pool: str | None = None, instance: int = 0) -> OneStep:
     """`step_of` a result folder."""
-    experiment = resolve_document(result.provenance["experiment"])
+    try:
+        experiment = resolve_document(result.provenance["experiment"])
+    except ConfigError as error:
+        made = f"{result.provenance['simpod_version']}, commit {result.provenance['git_commit']}"
+        hint = f"this version reads the experiment otherwise than the one that ran it ({made})"
+        raise ConfigError([*error.problems, hint]) from error
     return step_of(experiment, result.steps, step, pool, instance)
 
 

@@ -25,7 +25,7 @@ class JobExecutors:
     """Router that each executor is: a name, or `use:` and its parameters."""
 
     num_executors: int = 4
-    """How many there are; at least 1."""
+    """How many there are; 1 to 1024."""
 
     period_s: float = 1.0
     """Time between two reports to an executor; above 0."""
@@ -34,8 +34,8 @@ class JobExecutors:
     _boards: dict[int, Board] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
-        if self.num_executors < 1:
-            raise ValueError(f"num_executors: must be >= 1, got {self.num_executors}")
+        if not 1 <= self.num_executors <= 1024:
+            raise ValueError(f"num_executors: must be 1 to 1024, got {self.num_executors}")
         if not self.period_s > 0:
             raise ValueError(f"period_s: must be > 0, got {self.period_s}")
         self._routers = [router_in(self.router, "job_executors") for _ in range(self.num_executors)]
