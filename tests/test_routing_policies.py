@@ -229,9 +229,7 @@ def test_least_kv_knows_old_kv_and_what_it_sent_since() -> None:
     router = make("router", "least_kv", period_s=5.0)
     assert router(at(12.0, [10, 0], [0, 0], [0, 0]), request(tokens=1)) == 1
     assert router(at(14.9, [0, 90], [0, 0], [0, 0]), request(tokens=1)) == 1
-    assert (
-        router(at(15.0, [0, 90], [0, 0], [0, 0]), request(tokens=1)) == 0
-    )  # reports at 10 and 15
+    assert router(at(15.0, [0, 90], [0, 0], [0, 0]), request(tokens=1)) == 0  # reports at 10 and 15
     reserving = make("router", "least_kv", period_s=5.0, reserve_tokens=30)
     assert reserving(at(0.0, [10, 0], [0, 0], [0, 1]), request(tokens=1)) == 0  # 10 < 30
     assert reserving(at(1.0, [10, 0], [0, 0], [1, 0]), request(tokens=1)) == 1  # one ended there
