@@ -9,6 +9,7 @@ import pytest
 from simpod.config.references import load_hardware
 from simpod.cost.exchange.breakdown import ExchangeTime
 from simpod.cost.exchange.buffers import low_latency_buffers, pull_buffers, push_buffers
+from simpod.cost.exchange.crossing import crossing_bytes
 from simpod.cost.exchange.point_to_point import bulk_s, point_to_point_s
 from simpod.cost.exchange.pull import pull_s
 from simpod.cost.exchange.push import push_s
@@ -248,6 +249,18 @@ def test_beyond_the_server_messages_cross_the_network() -> None:
     inside = replace(servers, up_dies=288)
     assert pulled.polling_s - pull_s(inside, PULL, asked).polling_s == pytest.approx(later_s)
     assert pushed.start_up_s == pytest.approx(PUSH.start_up_s + later_s)
+    fields_s = pulled.metadata_s - pull_s(inside, PULL, asked).metadata_s
+    assert fields_s == pytest.approx(288 / PULL.num_cores * later_s)
+    free = replace(at_once, up_bytes_per_s=np.inf)
+    reads_s = pull_s(free, PULL, asked).message_s
+    assert reads_s == pytest.approx(960 / PULL.num_cores * (PULL.message_s + later_s))
+    writes_s = push_s(free, PUSH, asked, is_dispatch=True).message_s
+    near_s = PUSH.message_local_s / 288 + PUSH.message_s * (287 / 288)  # one die is an NPU
+    assert writes_s == pytest.approx(960 / PUSH.num_cores * (near_s + later_s))
+    assert crossing_bytes(servers, "xccl_pull", asked) == {
+        "scale_up": pytest.approx(960 * 7680 * (7 / 288)),
+        "scale_out": pytest.approx(960 * 7680 * (280 / 288)),
+    }
     one_server = pull_s(servers, PULL, shape(120, 8)).total_s
     assert one_server == pull_s(Fabric.of(profile), PULL, shape(120, 8)).total_s
 

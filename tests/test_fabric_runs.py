@@ -274,7 +274,7 @@ def test_policies_are_told_what_a_rank_would_reuse(case: Case) -> None:
 
     def watched(reads: PrefixReads, seq: Sequence) -> bool:
         rank = reads._rank
-        told = reusable_of(rank.group.ranks, SequenceFacade(seq))[rank.index]
+        told = reusable_of(rank.group.dispatch.ranks, SequenceFacade(seq))[rank.target]
         own = rank.hit_tokens(seq.prefix_hashes, seq.prompt_tokens)
         found_room = start(reads, seq)
         if seq.goal_tokens == seq.prompt_tokens:  # else what it said before is computed again

@@ -258,6 +258,15 @@ def test_fewer_heads_never_take_longer_on_an_ascend_die(dtype: str) -> None:
     assert took_s[[31, 63]] == pytest.approx(0.88 * took_s[127], rel=0.15)
 
 
+def test_an_int8_cache_has_a_rotated_key_of_16_bits() -> None:
+    """512 bytes and 2 x 64, of 2 x 576: few heads take as long as reading that."""
+    whole_s, narrow_s = (
+        cann_s(960, 65_536, 1, kv_dtype=dtype) - CANN[dtype].constants.launch_s
+        for dtype in ("bf16", "int8")
+    )
+    assert narrow_s / whole_s == pytest.approx(640 / 1152, rel=0.04)
+
+
 def test_an_int8_cache_takes_what_xdeepserve_measures() -> None:
     """Figure 20: 21.8 % of 90.2 ms over 62 layers, 60 sequences a die at about 3K, one draft."""
     measured_s = 0.218 * 90.2e-3 / 62

@@ -31,6 +31,7 @@ def serve(
     local_blocks: int = 0,
     dram_blocks: int = 100,
     waits: bool = False,
+    router: Any = "round_robin",
     **spec: Any,
 ) -> tuple[Simulation, RunRecords]:
     """One die with steps of 1 s and no prefix cache of its own; reads of 100 GB/s from a pool in
@@ -57,7 +58,10 @@ def serve(
         num_layers=layers,
     )
     inputs = run_inputs(
-        requests, pool_inputs(given, EVERY_STEP_1S), fabric=fabric(num_nodes=2), cache=cache
+        requests,
+        pool_inputs(given, EVERY_STEP_1S, router),
+        fabric=fabric(num_nodes=2),
+        cache=cache,
     )
     sim = Simulation(inputs)
     return sim, sim.run()
@@ -193,6 +197,21 @@ def test_the_queue_is_looked_at_when_a_tier_is_full() -> None:
         inputs = run_inputs(load, pool_inputs(given), fabric=fabric(num_nodes=2), cache=cache)
         hits[name] = Simulation(inputs).run().requests.dram_tokens.tolist()
     assert hits == {"lru": [0] * 6, "cached_attention": [0] * 5 + [40]}
+
+
+def test_routers_are_told_what_the_own_host_of_a_rank_has() -> None:
+    """The pool has no block of the prompt any more, the host of the first 16 ranks has all."""
+    told = []
+
+    def router(view: Any, request: Any) -> int:
+        told.append(view.reusable_tokens(request).tolist())
+        return 0
+
+    ids, others = list(range(10)), list(range(100, 400))
+    columns = chained(ids, others, ids, block_tokens=BLOCK)
+    load = at([0.0, 10.0, 100.0], [100, 3000, 100], 1, **columns)
+    serve(load, layers=None, local_blocks=1000, dram_blocks=1, router=router, dp=17)
+    assert told == [[0] * 17, [0] * 17, [90] * 16 + [0]]
 
 
 CACHING = ("workload.num_requests=1536",)

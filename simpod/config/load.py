@@ -91,9 +91,7 @@ def resolve_tree(
 
 def _resolve(experiment: Experiment, root: Node, problems: Problems) -> ResolvedExperiment:
     """Cross-checks of a file whose every key is right by itself."""
-    hardware: dict[str, HardwareProfile] = {
-        name: pool.hardware or experiment.hardware for name, pool in experiment.deployment.items()
-    }
+    hardware = _profiles(experiment)
     order = ordered_pools(experiment, problems)
     pools = resolve_pools(experiment, hardware, problems)
     plane = None
@@ -140,6 +138,12 @@ def _resolve(experiment: Experiment, root: Node, problems: Problems) -> Resolved
         document=document,
         origins=origins_of(document, root, derived),
     )
+
+
+def _profiles(experiment: Experiment) -> dict[str, HardwareProfile]:
+    """Of each pool: its own, or that of the experiment."""
+    pools = experiment.deployment.items()
+    return {name: pool.hardware or experiment.hardware for name, pool in pools}
 
 
 def _derived(

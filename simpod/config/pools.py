@@ -74,7 +74,7 @@ def _resolve_pool(
         ),
     )
     _check_expert_dies(path, model, layout, memory, staging_slots, problems)
-    _check_one_domain(path, layout, hardware, problems)
+    _check_planes(path, layout, hardware, problems)
     limits = _Limits(path=path, pool=pool, model=model, layout=layout, memory=memory)
     kv_blocks = limits.kv_blocks(problems, derived)
     max_model_len = limits.max_model_len(kv_blocks, problems, derived)
@@ -139,21 +139,21 @@ def _check_expert_dies(
         )
 
 
-def _check_one_domain(
+def _check_planes(
     path: Path, layout: Layout, hardware: HardwareProfile, problems: Problems
 ) -> None:
-    """A2E and E2A are posted to the copy engines of scale_up (xDeepServe 3.3), no other plane's;
-    dispatch and combine cross scale_out where scale_up ends, if there is one."""
-    domain = Fabric.of(hardware).up_dies
-    planes = hardware.planes
+    """Dispatch and combine cross scale_out where scale_up ends. A2E and E2A are posted to the copy
+    engines of scale_up (xDeepServe 3.3), no other plane's."""
+    planes, node = hardware.planes, hardware.dies_per_node
     ends = planes["scale_up"].scope == "node" and "scale_out" not in planes
-    if ends and layout.ep > 1 and layout.all_dies > hardware.dies_per_node:
+    if ends and layout.ep > 1 and layout.all_dies > node:
         problems.at(
             (*path, "ep"),
             f"dispatch and combine of {layout.all_dies} dies; scale_up of hardware {hardware.name}"
-            f" joins the {hardware.dies_per_node} of a node, and it has no scale_out",
+            f" joins the {node} of a node, and it has no scale_out",
             hint="planes.scale_out in the profile, or instances of one node",
         )
+    domain = Fabric.of(hardware).up_dies
     if layout.expert_dies and layout.all_dies > domain:
         problems.at(
             (*path, "expert_dies"),
