@@ -42,3 +42,16 @@ def test_a_run_with_preemptions_tells(tmp_path: Path) -> None:
 def test_explain_tells_before_the_run(tmp_path: Path) -> None:
     told = call("explain", tiny(tmp_path), "-s", IN_FLIGHT).stdout
     assert NOTE in " ".join(told.split())
+
+
+def test_one_graph_for_all_batches_is_told() -> None:
+    """With the share of it that a run used, where that is less than half."""
+    few = ("-s", "workload.num_requests=40")
+    graph = "Note: pool decode runs any batch of decodes as one graph of 48 sequences a rank"
+    assert f"{graph} (other" in " ".join(call("explain", "quickstart").stdout.split())
+    told = call("run", "quickstart", *few).stdout
+    assert f"{graph} and had" in told
+    assert graph not in call("run", "quickstart", *few, "-s", "engine.graph_batch_sizes=any").stdout
+    slots = ("-s", "workload.arrivals={process: burst}", "-s", "deployment.decode.max_num_seqs=1")
+    full = call("run", "quickstart", "-s", "workload.num_requests=640", *slots)
+    assert "Note" not in full.stdout

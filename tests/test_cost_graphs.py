@@ -15,7 +15,13 @@ from cost_examples import (
 
 from simpod.config import load_experiment, load_hardware
 from simpod.cost import Batch, Layout, StepPricer
-from simpod.cost.graphs import ANY_BATCH, SGLANG_GRAPHS, TRTLLM_GRAPHS, VLLM_GRAPHS
+from simpod.cost.graphs import (
+    ANY_BATCH,
+    ONE_GRAPH,
+    SGLANG_GRAPHS,
+    TRTLLM_GRAPHS,
+    VLLM_GRAPHS,
+)
 from simpod.cost.launches import step_kernels, step_pieces
 from simpod.cost.pricer import step_pricer
 from simpod.cost.semantics import SEMANTICS
@@ -167,6 +173,7 @@ def test_an_experiment_says_how_large_graphs_are():
     assert load_experiment("llama70b-h100-colocated", few).semantics.graphs.batches.most == 64
     each = load_experiment("quickstart", few).semantics.graphs
     assert each.batches.all.tolist() == list(range(1, 65))
+    assert load_experiment("quickstart", few[:1]).semantics.graphs is ONE_GRAPH
     assert load_experiment("quickstart", few[:1]).semantics.graphs.batches is None
     alone = [few[0], "engine.max_piece_tokens=4096"]
     assert load_experiment("quickstart", alone).semantics.graphs.batches is None
@@ -215,3 +222,112 @@ def test_on_ascend_prompts_are_launched_kernel_by_kernel(micro_batches, expert_d
         assert launches <= prices.base_s < launches + 1e-3
         assert prices.parts().sum() == pytest.approx(prices.base_s, rel=1e-9)
         assert prices.parts()[HOST_GAP] > 0.9 * launches
+
+
+def masked(**changes):
+    """One graph of 40 requests with a draft each, on eight dies with a rank each."""
+    layout = ep_layout(8, mtp_layers=1, mtp_acceptance=0.5, max_num_seqs=40, **changes)
+    return lambda graphs: step_pricer(
+        SMALL_MOE,
+        load_hardware("cloudmatrix384"),
+        layout,
+        replace(SEMANTICS["flowserve"], graphs=graphs),
+    )
+
+
+SENT = [STEP_PARTS.index(name) for name in ("dispatch", "experts", "combine", "head", "attention")]
+
+
+def test_one_graph_holds_all_that_a_rank_decodes():
+    graphs = ONE_GRAPH.of_rank(40)
+    assert graphs.padded_tokens(2)[1:4] == [80, 80, 80]
+    assert len(graphs.padded_tokens(2)) == 81
+    assert ONE_GRAPH.of_rank(0).padded_tokens(2) is None
+    assert VLLM_GRAPHS.of_rank(40) is VLLM_GRAPHS
+    assert graphs.of_any_size().padded_tokens(2) is None
+    assert [graphs.of_sizes((8, 40)).padded_requests(n) for n in (8, 9, 41)] == [8, 40, 41]
+
+
+def test_masked_dummies_are_neither_sent_nor_given_to_experts():
+    """Ranks with 3, 9 and no sequences in a graph of 40: products and passes of 80 tokens."""
+    pricer = masked()
+    batch = decode_batch([3, 9, 0, 0, 0, 0, 0, 0], 5_000)
+    found, plain = (pricer(graphs).price(batch) for graphs in (ONE_GRAPH, ANY_BATCH))
+    full = pricer(ONE_GRAPH).price(decode_batch([40] * 8, 20_000))
+    for name in ("projections", "elementwise"):
+        index = STEP_PARTS.index(name)
+        assert found.parts()[index] == full.parts()[index] > plain.parts()[index]
+    for index in SENT:
+        assert found.parts()[index] == plain.parts()[index] < full.parts()[index]
+    assert plain.base_s < found.base_s < full.base_s
+    assert found.parts().sum() == pytest.approx(found.base_s, rel=1e-9)
+
+
+@pytest.mark.parametrize("changes", [{}, {"micro_batches": 2}, {"micro_batches": 3}])
+@pytest.mark.parametrize("expert_dies", [0, 8])
+def test_a_full_batch_costs_the_same_in_its_graph(changes, expert_dies):
+    """And an emptier one more than by itself, the more the larger the graph."""
+    pricer = masked(expert_dies=expert_dies, **changes)
+    full, few = decode_batch([40] * 8, 20_000), decode_batch([5] * 8, 20_000)
+    one, any_size = pricer(ONE_GRAPH), pricer(ANY_BATCH)
+    assert one.price(full).base_s == pytest.approx(any_size.price(full).base_s, rel=1e-12)
+    graded = pricer(ONE_GRAPH.of_sizes((16, 40)))
+    assert (
+        any_size.price(few).base_s
+        < graded.price(few).base_s
+        < one.price(few).base_s
+        < one.price(full).base_s
+    )
+    exact = pricer(ONE_GRAPH.of_sizes((5, 40)))
+    assert exact.price(few).base_s == pytest.approx(any_size.price(few).base_s, rel=1e-12)
+
+
+def test_small_batches_of_micro_batched_pools_have_a_graph_of_their_own():
+    """Up to 24 tokens of a rank go as one batch: its graph holds 12 sequences."""
+    pricer = masked(micro_batches=2, micro_batch_tokens=24)(ONE_GRAPH)
+    few, most, more = (pricer.of(decode_batch([n] * 8, 5_000)) for n in (3, 12, 13))
+    assert few is most is not more
+    alone = masked()(ONE_GRAPH.of_sizes((12,)))
+    batch = decode_batch([3] * 8, 5_000)
+    assert pricer.price(batch).base_s == alone.price(batch).base_s
+
+
+def test_prompts_beside_decodes_leave_the_graph():
+    pricer = masked()
+    batch = add_prompts(decode_batch([3] * 8, 5_000), 100)
+    assert pricer(ONE_GRAPH).price(batch).base_s == pricer(ANY_BATCH).price(batch).base_s
+
+
+SIZES = "engine.graph_batch_sizes="
+
+
+def test_an_experiment_says_which_graphs_there_are():
+    few = ["workload.num_requests=5"]
+    graphs = load_experiment("quickstart", [*few, f"{SIZES}[16, 8]"]).semantics.graphs
+    assert graphs.batches.all.tolist() == [8, 16]
+    any_size = load_experiment("quickstart", [*few, f"{SIZES}any"]).semantics.graphs
+    assert any_size == replace(ANY_BATCH, source=ONE_GRAPH.source)
+    vllm = load_experiment("llama70b-h100-colocated", [*few, f"{SIZES}[16, 8]"]).semantics.graphs
+    assert [vllm.batches.padded[n] for n in (7, 9)] == [8, 16]
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "complaint"),
+    [
+        ("quickstart", f"{SIZES}[0]", "too small"),
+        ("quickstart", f"{SIZES}[]", "at least one entry"),
+        ("quickstart", f"{SIZES}all", "allowed: any, or a list"),
+        ("cloudmatrix-infer-decode", f"{SIZES}[8, 16]", "a last size of at least 48"),
+    ],
+)
+def test_sizes_that_cannot_be(name, change, complaint):
+    with pytest.raises(ConfigError, match=complaint):
+        load_experiment(name, [change])
+
+
+def test_sizes_are_said_once():
+    both = [f"{SIZES}[8]", "engine.max_graph_tokens=8"]
+    with pytest.raises(ConfigError, match="max_graph_tokens says it"):
+        load_experiment("quickstart", both)
+    with pytest.raises(ConfigError, match="with vllm-v1 decode steps with micro_batches"):
+        load_experiment("cloudmatrix-infer-decode", ["engine.semantics=vllm-v1", f"{SIZES}[48]"])

@@ -74,7 +74,7 @@ def run_command(
         from simpod.cli.render import summary_table
 
         show(summary_table(result.summary))
-        for note in notes_of(resolved) if result.summary["preemptions"] else ():
+        for note in notes_of(resolved, result.summary):
             typer.echo(f"Note: {note}")
         typer.echo(_last_line(out))
 

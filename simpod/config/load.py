@@ -1,9 +1,7 @@
 """From a name or a file to a resolved experiment, or to all the reasons why not."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path as FilePath
-from typing import Final
 
 from simpod.cluster import PoolSpec
 from simpod.config import library
@@ -29,19 +27,16 @@ from simpod.config.pools import ResolvedPool, resolve_pools
 from simpod.config.problems import Problem, Problems
 from simpod.config.references import expand_reference, reference_paths
 from simpod.config.resolved import ResolvedExperiment
+from simpod.config.rules import resolve_semantics
 from simpod.config.scaling import resolve_scaling
 from simpod.config.schema import Experiment
 from simpod.config.strict_yaml import read_yaml
 from simpod.config.validate import validate
-from simpod.cost.collectives import meets_in_layers
-from simpod.cost.semantics import Semantics, semantics_of
+from simpod.cost.semantics import Semantics
 from simpod.errors import ConfigError, InvariantError
 from simpod.hardware.spec import HardwareProfile
 from simpod.policies.resolve import resolve
 from simpod.policies.roles import PolicyRef
-
-TIMES: Final = ("step_gap_s", "launch_skew_s", "eager_launch_s")
-"""Keys of `engine` that stand in for the semantics' own."""
 
 
 def load_experiment(name_or_path: str, overrides: Sequence[str] = ()) -> ResolvedExperiment:
@@ -107,7 +102,10 @@ def _resolve(experiment: Experiment, root: Node, problems: Problems) -> Resolved
     scaling = resolve_scaling(experiment, specs, hardware, problems)
     frontend = resolve_output(experiment, problems, links)
     workload = resolve_workload(experiment, specs, problems, links)
-    semantics, balancer = _semantics(experiment, specs, problems), experiment.policies.experts
+    semantics, balancer = (
+        resolve_semantics(experiment, specs, problems),
+        experiment.policies.experts,
+    )
     problems.stop()
     policies = _policies(experiment, (*policy_keys(len(order)), *OPTIONAL_POLICIES), semantics)
     derived = _derived(experiment, pools, policies, plane, semantics) | links
@@ -183,44 +181,6 @@ def _with_libraries(
                 require_library(own, told, experiment.model, spec.layout.weight_dtype)
     problems.stop()
     return found
-
-
-def _semantics(experiment: Experiment, specs: Sequence[PoolSpec], problems: Problems) -> Semantics:
-    """Whose rules a step follows, and the times that `engine` puts in place of theirs."""
-    found = _with_graphs(experiment, specs, problems)
-    engine = experiment.engine
-    if engine.launch_skew_s and not any(
-        meets_in_layers(experiment.model, spec.layout) and not spec.layout.expert_dies
-        for spec in specs
-    ):
-        problems.at(
-            ("engine", "launch_skew_s"),
-            "dies wait for a late launch at the first dispatch, and no pool has one",
-            hint="leave it out",
-        )
-    times = {key: getattr(engine, key) for key in TIMES}
-    told = {key: value for key, value in times.items() if value is not None}
-    return replace(found, **told) if told else found
-
-
-def _with_graphs(
-    experiment: Experiment, specs: Sequence[PoolSpec], problems: Problems
-) -> Semantics:
-    """Named semantics with the graphs asked for; those of micro-batches are of any size."""
-    found = semantics_of(experiment.engine.semantics, experiment.hardware.family)
-    graphs, engine = found.graphs, experiment.engine
-    layouts = [spec.layout for spec in specs if spec.role != "prefill"]
-    if engine.max_graph_tokens is not None:
-        if any(each.micro_batches > 1 or each.expert_dies for each in layouts):
-            problems.at(
-                ("engine", "max_graph_tokens"),
-                "decode steps with micro_batches or expert_dies are graphs of any size",
-                hint="leave it out, or decode in one batch",
-            )
-        graphs = graphs.up_to(engine.max_graph_tokens)
-    if engine.max_piece_tokens is not None:
-        graphs = graphs.with_pieces(engine.max_piece_tokens)
-    return found if graphs is found.graphs else replace(found, graphs=graphs)
 
 
 def _policies(

@@ -6,7 +6,7 @@ takes more than one field to check (dies, memory, links) is in `checks`.
 
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Le, Lt
+from annotated_types import Ge, Le, Lt, MinLen
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from simpod.cluster.experts.routing import RoutingSpec
@@ -321,8 +321,12 @@ class Engine(_Section):
     """Record the load of every pool at this interval, in timeseries.parquet; default: never, with
     policies.scaling at its sample_s."""
     max_graph_tokens: Annotated[int, Ge(0), Le(1_000_000)] | None = None
-    """Largest batch that is captured as a graph, 0: none is; of requests with trtllm and sglang, of
-    tokens with others; default: that of the semantics. Not with micro_batches or expert_dies."""
+    """Largest batch that is captured as a graph, 0: none is; of requests with trtllm, sglang and on
+    Ascend, of tokens with vllm-v1; default: that of the semantics. Not with micro_batches or
+    expert_dies."""
+    graph_batch_sizes: Literal["any"] | Annotated[tuple[Count, ...], MinLen(1)] | None = None
+    """Batches that are captured as graphs, of requests or tokens as max_graph_tokens; any: all,
+    none is padded; default: those of the semantics, with flowserve one, of max_num_seqs."""
     max_piece_tokens: Annotated[int, Ge(1), Le(1_000_000)] | None = None
     """Largest step with prompts that runs as pieces of graphs, cut at each attention; default:
     none, with vllm-v1 up to the largest batch."""

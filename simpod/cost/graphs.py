@@ -3,7 +3,8 @@
 A decode batch runs as the smallest graph that holds it, its missing rows filled with dummy tokens;
 a batch beyond the largest graph is launched kernel by kernel. Ranks in lock step run graphs of one
 size, that of the fullest rank. What a captured batch costs is that of its padded rows, but for
-attention, where a dummy row has nothing to read.
+attention, where a dummy row has nothing to read. Where dummies are masked, they are not sent to
+experts either: dispatch, experts and combine see the tokens that there are.
 
 A step with prompts may run as pieces of graphs, cut at each attention: what is left to launch is
 each piece and the kernels of attention. Such a step is padded likewise, on a rank of its own.
@@ -12,7 +13,7 @@ each piece and the kernels of attention. Such a step is padded likewise, on a ra
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import chain
+from itertools import chain, pairwise
 
 import numpy as np
 
@@ -36,11 +37,8 @@ class Sizes:
         return np.array(sorted({*self._steps(), self.most}), dtype=np.int64)
 
     def _steps(self) -> Iterator[int]:
-        ends = [start for start, _ in self.strides[1:]] + [self.most + 1]
-        runs = (
-            range(start, end, stride)
-            for (start, stride), end in zip(self.strides, ends, strict=True)
-        )
+        ends = (*self.strides, (self.most + 1, 1))
+        runs = (range(start, end, stride) for (start, stride), (end, _) in pairwise(ends))
         return (size for size in chain(self.few, *runs) if size <= self.most)
 
     @cached_property
@@ -62,6 +60,10 @@ class Graphs:
     """A graph of a batch holds so many requests with all of their draft tokens; else tokens."""
     pieces: Sizes | None
     """Of steps with prompts, in tokens; None: the same as of batches."""
+    is_of_slots: bool = False
+    """Where `batches` says nothing: one graph, of all requests that a rank takes at once."""
+    masks_dummies: bool = False
+    """Dispatch, experts and combine leave dummy tokens out."""
 
     @property
     def prompts(self) -> Sizes:
@@ -82,6 +84,31 @@ class Graphs:
         requests = np.array(padded)[-(-tokens // tokens_per_decode)]
         found: list[int] = (requests * tokens_per_decode).tolist()
         return found
+
+    def rows(self, tokens: int, tokens_per_decode: int) -> int:
+        """Tokens that a batch of so many runs as."""
+        padded = self.padded_tokens(tokens_per_decode)
+        return tokens if padded is None or tokens >= len(padded) else padded[tokens]
+
+    def padded_requests(self, count: int) -> int:
+        """Requests that a batch of `count` runs as, where graphs count them."""
+        if self.batches is None or count > self.batches.most:
+            return count
+        return self.batches.padded[count]
+
+    def of_rank(self, max_num_seqs: int) -> "Graphs":
+        """Those of a rank that takes so many requests at once; 0: not said."""
+        if self.batches is not None or not self.is_of_slots or not max_num_seqs:
+            return self
+        return self.of_sizes((max_num_seqs,))
+
+    def of_any_size(self) -> "Graphs":
+        """The same without padding."""
+        return replace(self, batches=None, is_of_slots=False)
+
+    def of_sizes(self, sizes: tuple[int, ...]) -> "Graphs":
+        """The same with these alone."""
+        return replace(self, batches=Sizes(few=sizes, strides=(), most=max(sizes)))
 
     def up_to(self, most: int) -> "Graphs":
         """The same with a largest batch, or another one."""
@@ -124,8 +151,19 @@ TRTLLM_GRAPHS = Graphs(
     pieces=NO_PIECES,
 )
 ANY_BATCH = Graphs(
-    source="xDeepServe 4.4: a decode batch is compiled as it is; prompts are launched",
+    source="a batch of decodes is compiled as it is, as in CANN's recipes (cann-recipes-infer),"
+    " which run one batch; prompts are launched (xDeepServe 4.4)",
     batches=None,
-    counts_requests=False,
+    counts_requests=True,
     pieces=NO_PIECES,
+    masks_dummies=True,
+)
+"""On Ascend: where an experiment says which batches are compiled, dummies are masked."""
+ONE_GRAPH = replace(
+    ANY_BATCH,
+    source="xDeepServe 4.4: decodes run as compiled graphs, prompts are launched. One, of the"
+    " largest batch: assumed, as in open engines where decoding is apart and graphs are compiled:"
+    " omni-infer (decode_gear_list: by default all requests with their drafts; mc2_mask), vLLM"
+    " Ascend with torchair (update_torchair_graph_batch_sizes: of a kv_consumer with drafts)",
+    is_of_slots=True,
 )

@@ -87,7 +87,8 @@ def step_pricer(
         return StepPricer(model, hardware, of, semantics, loads)
 
     if layout.micro_batches > 1 and layout.micro_batch_tokens:
-        whole = replace(layout, micro_batches=1)
+        seqs = max(1, layout.micro_batch_tokens // layout.tokens_per_decode)
+        whole = replace(layout, micro_batches=1, max_num_seqs=min(layout.max_num_seqs, seqs))
         return SmallBatchPricer(pricer(layout), lambda: pricer(whole), layout)
     return pricer(layout)
 

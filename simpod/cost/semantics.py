@@ -8,7 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-from simpod.cost.graphs import ANY_BATCH, SGLANG_GRAPHS, TRTLLM_GRAPHS, VLLM_GRAPHS, Graphs
+from simpod.cost.graphs import (
+    ANY_BATCH,
+    ONE_GRAPH,
+    SGLANG_GRAPHS,
+    TRTLLM_GRAPHS,
+    VLLM_GRAPHS,
+    Graphs,
+)
 from simpod.cost.memory_rules import SGLANG_MEMORY, TRTLLM_MEMORY, VLLM_MEMORY, MemoryRules
 
 
@@ -75,7 +82,7 @@ FLOWSERVE: Final = Semantics(
     " in 25.85 ms (vLLM Ascend's benchmark page)",
     batching="fcfs",
     launch_frac=1.0,
-    graphs=ANY_BATCH,
+    graphs=ONE_GRAPH,
     memory=MemoryRules(),
     steps_ahead=0,
     steps_ahead_apart=0,
@@ -96,6 +103,7 @@ CLOUDMATRIX_INFER: Final = replace(
     name="cloudmatrix-infer",
     source="CloudMatrix-Infer 4.2: fused dispatch and combine by remote writes, 0.6 to"
     " 0.8 ms for a graph; absorbed prefill: inferred, see docs/experts.md",
+    graphs=ANY_BATCH,
     step_gap_s=0.7e-3,
     launch_skew_s=0.0,
     exchange="fused_push",
@@ -172,6 +180,7 @@ SEMANTICS: Final[Mapping[str, Semantics]] = {
             " (npu_moe_init_routing, npu_moe_finalize_routing); gap as FlowServe's; copies: profile"
             " of DeepSeek-V3 and Qwen3-32B on A3 dies (vLLM Ascend 0.15, Horacehxw/msModeling)",
             launch_skew_s=0.0,
+            graphs=ANY_BATCH,
             arranges_rows=False,
             fuses_prolog=False,
             copies_heads=True,

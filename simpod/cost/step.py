@@ -93,7 +93,9 @@ class StepPricer:
         self._prompt_s = lru_cache(MAX_COMPOSITIONS)(self._prompts.one)
         launches = PromptLaunches(model, layout, chosen)
         self._eager_s, self._pieces_s = launches.eager_s, launches.pieces_s
-        self._padded = chosen.graphs.padded_tokens(layout.tokens_per_decode)
+        graphs = chosen.graphs.of_rank(layout.max_num_seqs)
+        self._padded = graphs.padded_tokens(layout.tokens_per_decode)
+        self._masks_dummies = graphs.masks_dummies
         self._max_graph_tokens = len(self._padded) - 1 if self._padded else 0
         self._pieces = chosen.graphs.prompts.padded
         self._rank = Table(costs.tokens)
@@ -201,10 +203,10 @@ class StepPricer:
     def _graph_meeting(self, tokens: Ints) -> _Meeting:
         """All ranks run the graph of the fullest one; `tokens` [num_ranks]."""
         fullest = _largest(tokens)
-        least_s = self._as_graph(fullest)[1]
-        group_tokens, padded = self._as_run(tokens)
+        padded, least_s = self._as_graph(fullest)
+        group_tokens, sent = self._as_run(tokens)
         base_s = self._rank.seconds(padded)
-        rest_s, parts = self._after_meeting(group_tokens, padded, fullest, varies=True)
+        rest_s, parts = self._after_meeting(group_tokens, sent, fullest, varies=True)
         parts = parts + self._rank.parts[padded]
         return _launched(_Meeting(base_s, rest_s, parts), base_s, least_s)
 
@@ -275,12 +277,12 @@ class StepPricer:
         )
 
     def _as_run(self, tokens: Ints) -> tuple[int, int]:
-        """Tokens of the group and of its fullest rank, of `tokens` [num_ranks] of decodes.
+        """Tokens that the group and its fullest rank send, of `tokens` [num_ranks] of decodes.
 
-        With graphs all ranks run that of the fullest one.
+        With graphs all ranks run that of the fullest one, its dummies included unless masked.
         """
         fullest = _largest(tokens)
-        if self._padded is None:
+        if self._padded is None or self._masks_dummies:
             return tokens.dot(self._ones).item(), fullest
         padded, _ = self._as_graph(fullest)
         return padded * self.num_ranks, padded

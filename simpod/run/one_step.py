@@ -117,14 +117,20 @@ def step_of(
 def _operators_s(
     experiment: ResolvedExperiment, spec: PoolSpec, batch: Batch
 ) -> dict[str, float] | None:
-    """Of one layer of the rank with most tokens, where it has all cores of its dies."""
+    """Of one layer of the rank with most tokens, where it has all cores of its dies.
+
+    Decodes by themselves run as the graph that holds them.
+    """
     layout = spec.layout
     if layout.micro_batches > 1 or layout.expert_dies:
         return None
     hardware = experiment.hardware[spec.name]
     costs = PartCosts(experiment.model, hardware, layout, experiment.semantics)
-    tokens = batch.decode_seqs * layout.tokens_per_decode + batch.prefill_tokens
-    return costs.operators_s(int(tokens.max()))
+    decoded = layout.tokens_per_decode
+    tokens = int((batch.decode_seqs * decoded + batch.prefill_tokens).max())
+    if not batch.prefill_tokens.any():
+        tokens = experiment.semantics.graphs.of_rank(layout.max_num_seqs).rows(tokens, decoded)
+    return costs.operators_s(tokens)
 
 
 def _spec(experiment: ResolvedExperiment, pool: str | None) -> PoolSpec:
