@@ -64,7 +64,7 @@ def resolve_layout(
         micro_batch_tokens=pool.micro_batch_tokens,
         attention_cores=pool.attention_cores or 0,
         attention_parallelism=pool.attention_parallelism,
-        max_num_seqs=pool.max_num_seqs,
+        max_num_seqs=pool.max_num_seqs if pool.role == "decode" else 0,
     )
     if pool.kv_dtype == "auto":
         derived[*path, "kv_dtype"] = (layout.kv_dtype, "auto is bf16")

@@ -102,10 +102,8 @@ def _resolve(experiment: Experiment, root: Node, problems: Problems) -> Resolved
     scaling = resolve_scaling(experiment, specs, hardware, problems)
     frontend = resolve_output(experiment, problems, links)
     workload = resolve_workload(experiment, specs, problems, links)
-    semantics, balancer = (
-        resolve_semantics(experiment, specs, problems),
-        experiment.policies.experts,
-    )
+    semantics = resolve_semantics(experiment, specs, problems)
+    balancer = experiment.policies.experts
     problems.stop()
     policies = _policies(experiment, (*policy_keys(len(order)), *OPTIONAL_POLICIES), semantics)
     derived = _derived(experiment, pools, policies, plane, semantics) | links

@@ -39,7 +39,7 @@ def _graphs(resolved: ResolvedExperiment, summary: Mapping[str, Any] | None) -> 
     if not resolved.semantics.graphs.is_of_slots:
         return
     for pool in resolved.pools:
-        if pool.role == "prefill":
+        if pool.role != "decode":
             continue
         used = ""
         if summary is not None:

@@ -82,7 +82,7 @@ def _check_graphs(
             f"with {semantics.name} decode steps with micro_batches or expert_dies are not padded"
         )
         problems.at(path, what, hint="leave it out, or decode in one batch")
-    most = max(spec.layout.max_num_seqs for spec in pipelined)
+    most = max(spec.max_num_seqs for spec in pipelined)
     if max(sizes) < most:
         problems.at(
             path,

@@ -326,7 +326,8 @@ class Engine(_Section):
     expert_dies."""
     graph_batch_sizes: Literal["any"] | Annotated[tuple[Count, ...], MinLen(1)] | None = None
     """Batches that are captured as graphs, of requests or tokens as max_graph_tokens; any: all,
-    none is padded; default: those of the semantics, with flowserve one, of max_num_seqs."""
+    none is padded; default: those of the semantics, with flowserve one of max_num_seqs for pools
+    that decode alone."""
     max_piece_tokens: Annotated[int, Ge(1), Le(1_000_000)] | None = None
     """Largest step with prompts that runs as pieces of graphs, cut at each attention; default:
     none, with vllm-v1 up to the largest batch."""

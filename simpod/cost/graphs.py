@@ -61,7 +61,8 @@ class Graphs:
     pieces: Sizes | None
     """Of steps with prompts, in tokens; None: the same as of batches."""
     is_of_slots: bool = False
-    """Where `batches` says nothing: one graph, of all requests that a rank takes at once."""
+    """Where `batches` says nothing and decoding is apart: one graph, of all requests that a rank
+    takes at once."""
     masks_dummies: bool = False
     """Dispatch, experts and combine leave dummy tokens out."""
 
@@ -97,7 +98,8 @@ class Graphs:
         return self.batches.padded[count]
 
     def of_rank(self, max_num_seqs: int) -> "Graphs":
-        """Those of a rank that takes so many requests at once; 0: not said."""
+        """Those of a rank that decodes so many requests at once and nothing else; 0: it does not,
+        or that is not said."""
         if self.batches is not None or not self.is_of_slots or not max_num_seqs:
             return self
         return self.of_sizes((max_num_seqs,))

@@ -36,7 +36,7 @@ class Layout:
     attention_cores: int = 0  # of a die with two streams; 0: two thirds
     micro_batch_tokens: int = 0  # of the fullest rank: no more than that go as one batch
     attention_parallelism: AttentionParallelism = "tensor"
-    max_num_seqs: int = 0  # of a rank, which a compiled graph holds; 0: not said
+    max_num_seqs: int = 0  # of a rank, where decoding is apart; 0: not said
 
     @property
     def moe_tp(self) -> int:
