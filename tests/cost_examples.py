@@ -8,6 +8,9 @@ from dataclasses import replace
 import kernel_examples
 import numpy as np
 
+from simpod.cluster.experts.loads import MomentLoads
+from simpod.cluster.experts.placement import ExpertPlacement, expert_slots, in_order
+from simpod.cluster.experts.routing import RouterDims, RoutingSpec, popularity
 from simpod.cost import Batch, Layout
 from simpod.hardware.spec import Calibration, DieSpec, HardwareProfile, HostSpec, PlaneSpec
 from simpod.model.spec import AttentionSpec, ModelSpec, MoeSpec
@@ -186,3 +189,11 @@ def permute(batch, order):
 def total_flops(works):
     """Of all of them."""
     return sum((work.flops for work in works), start=0.0)
+
+
+def loads_of(routing: RoutingSpec, redundant: int = 0, dies: int = 32) -> MomentLoads:
+    """Of 58 layers of 256 experts on `dies`, moments of five draws."""
+    slots = expert_slots(num_dies=dies, num_experts=256, redundant_slots=redundant)
+    dims = RouterDims(num_layers=58, num_experts=256, top_k=8)
+    shares = popularity(routing, dims, np.random.default_rng(0)).at(0.0)
+    return MomentLoads.of(ExpertPlacement(slots=slots, experts=in_order(slots, 58)), shares, 5)

@@ -5,14 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from simpod.cluster.experts.loads import MomentLoads
-from simpod.cluster.experts.placement import ExpertPlacement, expert_slots, in_order
 from simpod.cluster.experts.routing import (
     BalancedRouting,
     CorrelatedRouting,
-    RouterDims,
-    RoutingSpec,
-    popularity,
 )
 from simpod.config import load_hardware
 from simpod.cost import Batch, Layout, StepPricer, StepPrices, plan_memory, step_pricer
@@ -35,7 +30,7 @@ from simpod.cost.stragglers import (
 )
 from simpod.errors import ConfigError
 from simpod.records.columns import STEP_PARTS
-from tests.cost_examples import DEEPSEEK_R1, LLAMA_70B
+from tests.cost_examples import DEEPSEEK_R1, LLAMA_70B, loads_of
 
 LIMITS = MemoryLimits(memory_frac=0.9, max_step_tokens=512, max_num_seqs=64)
 HARDWARE = load_hardware("cloudmatrix384")
@@ -58,13 +53,6 @@ SPLIT = Layout(
 def batch_of(ranks: int, seqs: int = 40, context: int = 3000) -> Batch:
     counts = np.full(ranks, seqs, dtype=np.int64)
     return Batch.of(counts, counts * context)
-
-
-def loads_of(routing: RoutingSpec, redundant: int = 0, dies: int = 32) -> MomentLoads:
-    slots = expert_slots(num_dies=dies, num_experts=256, redundant_slots=redundant)
-    dims = RouterDims(num_layers=58, num_experts=256, top_k=8)
-    shares = popularity(routing, dims, np.random.default_rng(0)).at(0.0)
-    return MomentLoads.of(ExpertPlacement(slots=slots, experts=in_order(slots, 58)), shares, 5)
 
 
 def adds_up(prices: StepPrices) -> None:

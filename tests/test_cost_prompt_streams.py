@@ -3,13 +3,15 @@
 import numpy as np
 import pytest
 
+from simpod.cluster.experts.routing import BalancedRouting, CorrelatedRouting, RoutingSpec
 from simpod.config import load_hardware
 from simpod.cost import Batch, Layout, StepPrices, step_pricer
 from simpod.cost.parts import PartCosts
 from simpod.cost.pipeline.engines import EngineTimes, alike_layers_s
 from simpod.cost.semantics import SEMANTICS
 from simpod.cost.step_parts import ATTENTION, EXPERTS
-from tests.cost_examples import DEEPSEEK_R1
+from simpod.cost.stream_step import StreamStepPricer
+from tests.cost_examples import DEEPSEEK_R1, loads_of
 
 HARDWARE = load_hardware("cloudmatrix384")
 CLOUDMATRIX = "cloudmatrix-infer"
@@ -74,6 +76,23 @@ def test_cores_bind_and_the_rest_hides() -> None:
     assert parts[ATTENTION] + parts[EXPERTS] > 0.7 * prices.base_s
     longer = price(prompts(each=4), 2)
     assert longer.base_s == pytest.approx(2 * prices.base_s, rel=0.05)
+
+
+@pytest.mark.parametrize("routing", [BalancedRouting(), CorrelatedRouting(log_scale=1.0)])
+def test_between_two_knots_lies_what_is_there(routing: RoutingSpec) -> None:
+    """Sparse layers are priced at 16 to 31 counts of tokens to a doubling, linear between. Kernels
+    have steps there: their parts, of the mean die and of waits, may be a hundredth off.
+    """
+    plain = Layout(dies=32, dp=32, ep=32, weight_dtype="int8", micro_batches=2)
+    pricer = StreamStepPricer(DEEPSEEK_R1, HARDWARE, plain, CLOUDMATRIX, loads_of(routing))
+    streams = pricer._prompts
+    assert streams is not None
+    for tokens in (1, 7, 31, 32, 33, 500, 7_777, 44_444, 131_072, 262_143):
+        engines, parts = streams._sparse(tokens)
+        exact = streams._sparse_times(tokens)
+        assert engines == pytest.approx(exact[:3], rel=2e-3, abs=1e-6)
+        assert parts.sum() == pytest.approx(exact[3:].sum(), rel=2e-3)
+        assert parts.ravel() == pytest.approx(exact[3:], abs=0.01 * exact[3:].sum())
 
 
 def test_decodes_still_have_two_streams() -> None:

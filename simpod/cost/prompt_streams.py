@@ -52,12 +52,12 @@ class PromptStreams:
         self._exchange = ExpertExchange(model, hardware, layout, BULK_KERNEL, is_bulk=True)
         self._site = ExpertSite.of(model, layout)
         self._hit_tokens = hit_tokens_of(costs.kernels, None, self._site)
-        self._sparse = lru_cache(256)(self._sparse_times)
+        self._at_knot = lru_cache(512)(self._sparse_times)
 
     def renew(self, loads: LoadModel) -> None:
         """From now on experts have these loads."""
         self._loads = loads
-        self._sparse.cache_clear()
+        self._at_knot.cache_clear()
 
     def price(self, batch: Batch) -> StepPrices:
         """The next step: its prompts in micro-batches of as many tokens each."""
@@ -70,14 +70,10 @@ class PromptStreams:
         vector_s = own[:, ELEMENTWISE]
         copied_s = own[:, LATENT_GATHER] + own[:, HEAD_EXCHANGE]
         core_s = own.sum(axis=1) - vector_s - copied_s + attention_s
-        is_drawn = self._loads is not None and self._loads.is_drawn
-        find = self._sparse_times if is_drawn else self._sparse
-        sparse, shown = find(int(tokens.sum()))
-        engines = EngineTimes(
-            core_s=(float(core_s.max()) + sparse.core_s) / layers,
-            vector_s=(float(vector_s.max()) + sparse.vector_s) / layers,
-            link_s=(float(copied_s.max()) + sparse.link_s) / layers,
-        )
+        busy_s, shown = self._sparse(int(tokens.sum()))
+        own_s = np.array([core_s.max(), vector_s.max(), copied_s.max()])
+        core_layer_s, vector_layer_s, link_layer_s = ((own_s + busy_s) / layers).tolist()
+        engines = EngineTimes(core_s=core_layer_s, vector_s=vector_layer_s, link_s=link_layer_s)
         layers_s = alike_layers_s(engines, micro_batches=micro, layers=layers)
         rows = int(batch.num_chunks.max())
         head_s = self._head.seconds(rows)
@@ -105,11 +101,25 @@ class PromptStreams:
             room_tokens=0,
         )
 
-    def _sparse_times(self, group_tokens: int) -> tuple[EngineTimes, tuple[Floats, Floats]]:
-        """Of one micro-batch, all sparse layers: engines of the fullest die; parts [NUM_PARTS].
+    def _sparse(self, group_tokens: int) -> tuple[Floats, Floats]:
+        """Of one micro-batch, all sparse layers: engines [3] of the fullest die, parts [2,
+        NUM_PARTS]: the experts of the mean die, which cores show, and what others may hide.
 
-        Parts: the experts of the mean die, which cores show, and what others may hide.
+        Without draws linear between two counts that are at most a sixteenth apart.
         """
+        if self._loads is not None and self._loads.is_drawn:
+            row = self._sparse_times(group_tokens)
+        else:
+            stride = 1 << max(0, group_tokens.bit_length() - 5)
+            below = group_tokens - group_tokens % stride
+            share = (group_tokens - below) / stride
+            row = self._at_knot(below)
+            if share:
+                row = (1.0 - share) * row + share * self._at_knot(below + stride)
+        return row[:3], row[3:].reshape(2, -1)
+
+    def _sparse_times(self, group_tokens: int) -> Floats:
+        """[3 + 2 NUM_PARTS]: `_sparse` in one row."""
         loads = self._layer_loads(max(group_tokens, 1))
         layers = self._costs.num_moe_layers
         own = np.full(len(loads.mean), max(group_tokens, 1) / self._layout.dies)
@@ -122,11 +132,7 @@ class PromptStreams:
         sent_s, back_s = (layers * float(each.total_s.mean()) for each in (sent, back))
         moved = (np.mean(np.asarray(each.bytes_s, dtype=np.float64)) for each in (sent, back))
         link_s = layers * float(sum(moved))
-        engines = EngineTimes(
-            core_s=layers * float(fullest_s.mean()),
-            vector_s=sent_s + back_s - link_s,
-            link_s=link_s,
-        )
+        core_s = layers * float(fullest_s.mean())
         shown = by_part(1, experts=layers * float(mean_s.mean()))[0]
         hidden = by_part(
             1,
@@ -134,7 +140,7 @@ class PromptStreams:
             combine=back_s,
             combine_wait=layers * float(np.mean(fullest_s - mean_s)),
         )[0]
-        return engines, (shown, hidden)
+        return np.concatenate([[core_s, sent_s + back_s - link_s, link_s], shown, hidden])
 
     def _layer_loads(self, group_tokens: int) -> LayerLoads:
         if self._loads is not None:
