@@ -45,13 +45,22 @@ def test_explain_tells_before_the_run(tmp_path: Path) -> None:
 
 
 def test_one_graph_for_all_batches_is_told() -> None:
-    """With the share of it that a run used, where that is less than half."""
-    few = ("-s", "workload.num_requests=40")
+    """With the share of it that a run used, where that is less than a tenth."""
+    few = ("-s", "workload.num_requests=40", "-s", "workload.arrivals.rate_per_s=2")
     graph = "Note: pool decode runs any batch of decodes as one graph of 48 sequences a rank"
     assert f"{graph} (other" in " ".join(call("explain", "quickstart").stdout.split())
     told = call("run", "quickstart", *few).stdout
-    assert f"{graph} and had" in told
+    assert f"{graph}, as long as a full one, and had" in told
     assert graph not in call("run", "quickstart", *few, "-s", "engine.graph_batch_sizes=any").stdout
     slots = ("-s", "workload.arrivals={process: burst}", "-s", "deployment.decode.max_num_seqs=1")
     full = call("run", "quickstart", "-s", "workload.num_requests=640", *slots)
     assert "Note" not in full.stdout
+
+
+def test_clients_without_a_second_request_are_told(tmp_path: Path) -> None:
+    file = tiny(tmp_path)
+    closed = ("-s", "workload.arrivals={process: closed_loop, concurrency: 30}")
+    told = call("run", file, *closed).stdout
+    assert "Note: workload.num_requests 40 for 30 clients" in told
+    assert "-s workload.num_requests=120" in told
+    assert "Note" not in call("run", file, *closed, "-s", "workload.num_requests=60").stdout

@@ -5,9 +5,10 @@ from typing import Any
 
 from simpod.config.resolved import ResolvedExperiment
 from simpod.policies.resolve import resolve
+from simpod.workload.arrivals import ClosedLoopArrivals
 
-FEW_SLOTS_FRAC = 0.5
-"""A pool that uses less of them has a graph more than twice as large as its batches."""
+FEW_SLOTS_FRAC = 0.1
+"""A pool that uses less of them has a graph more than ten times as large as its batches."""
 
 
 def notes_of(
@@ -19,6 +20,7 @@ def notes_of(
     """
     if summary is None or summary["preemptions"]:
         yield from _reservations(resolved)
+    yield from _clients(resolved)
     yield from _graphs(resolved, summary)
 
 
@@ -34,6 +36,19 @@ def _reservations(resolved: ResolvedExperiment) -> Iterator[str]:
         )
 
 
+def _clients(resolved: ResolvedExperiment) -> Iterator[str]:
+    """A closed loop in which hardly a client sends a second request."""
+    workload = resolved.workload
+    arrivals, count = workload.arrivals, workload.num_requests
+    clients = arrivals.concurrency if isinstance(arrivals, ClosedLoopArrivals) else None
+    if clients is None or count is None or count >= 2 * clients:
+        return
+    yield (
+        f"workload.num_requests {count:,} for {clients:,} clients: batches empty after their last"
+        f" requests, and hardly anything comes before (-s workload.num_requests={4 * clients})"
+    )
+
+
 def _graphs(resolved: ResolvedExperiment, summary: Mapping[str, Any] | None) -> Iterator[str]:
     """Pools whose decodes all run as one graph, and how much of it a run used."""
     if not resolved.semantics.graphs.is_of_slots:
@@ -46,7 +61,7 @@ def _graphs(resolved: ResolvedExperiment, summary: Mapping[str, Any] | None) -> 
             slots_frac = summary["utilization"][pool.name]["slots_frac"]
             if slots_frac > FEW_SLOTS_FRAC:
                 continue
-            used = f" and had {100 * slots_frac:.1f} % of them"
+            used = f", as long as a full one, and had {100 * slots_frac:.1f} % of them"
         yield (
             f"pool {pool.name} runs any batch of decodes as one graph of {pool.max_num_seqs}"
             f" sequences a rank{used} (other graphs: -s engine.graph_batch_sizes=[8,16,32], or any)"

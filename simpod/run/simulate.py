@@ -200,7 +200,7 @@ def summarise(
         records,
         slo=experiment.slo,
         window_rule=experiment.measure,
-        is_closed_loop=requests.concurrency is not None,
+        clients=requests.concurrency,
         metadata={
             "label": experiment.name,
             "backend": "simpod",
