@@ -8,8 +8,8 @@
 # %% [markdown]
 # # 09 How accurate is it?
 #
-# **Claim.** The step of a published deployment is met within a few per cent; a latency that hangs on a queue, and on
-# settings that were not published, can be off by a factor. Both are shown.
+# **Claim.** Steps and throughput of published deployments with full batches are met within 5 %; a small batch, and what one die
+# sees of an exchange, are missed by up to 30 %. Where the rate was not published it was chosen by the TTFT.
 
 # %%
 from pictures import FAST, show
@@ -27,7 +27,7 @@ show(plot_parity(found), "09-parity")
 for point in found["points"]:
     print(f"{point['id']:45} {point['metric']:24} {point['error_frac']:+.0%}")
 errors = {point["id"]: abs(point["error_frac"]) for point in found["points"]}
-assert min(errors.values()) < 0.2
+assert errors["xdeepserve.colocated-288.tpot"] < 0.05
 
 # %% [markdown]
 # **What would overturn it.** More points: these are the few that ship with simpod. `simpod validate` with a folder
