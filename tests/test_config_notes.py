@@ -63,4 +63,18 @@ def test_clients_without_a_second_request_are_told(tmp_path: Path) -> None:
     told = call("run", file, *closed).stdout
     assert "Note: workload.num_requests 40 for 30 clients" in told
     assert "-s workload.num_requests=120" in told
-    assert "Note" not in call("run", file, *closed, "-s", "workload.num_requests=60").stdout
+    few = call("run", file, *closed, "-s", "workload.num_requests=29").stdout
+    assert "29 for 30 clients: the others send none" in few
+    for enough in ("workload.num_requests=60", "measure={warmup_frac: 0, drain_frac: 0}"):
+        assert "Note" not in call("run", file, *closed, "-s", enough).stdout
+
+
+def test_a_closed_loop_has_so_many_requests_for_each_client() -> None:
+    def of(*changes: str) -> tuple[int | None, object]:
+        found = load_experiment("mtp", changes)
+        return found.workload.num_requests, found.document["workload"]["num_requests"]
+
+    assert of() == (2 * 288 * 60,) * 2
+    assert of("deployment.decode.max_seqs_per_rank=10") == (2 * 288 * 10,) * 2
+    assert of("workload.arrivals={process: closed_loop, concurrency: 7}") == (28, 28)
+    assert of("workload.num_requests=99") == (99, 99)

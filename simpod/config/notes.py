@@ -41,12 +41,16 @@ def _clients(resolved: ResolvedExperiment) -> Iterator[str]:
     workload = resolved.workload
     arrivals, count = workload.arrivals, workload.num_requests
     clients = arrivals.concurrency if isinstance(arrivals, ClosedLoopArrivals) else None
-    if clients is None or count is None or count >= 2 * clients:
+    if clients is None or count is None:
         return
-    yield (
-        f"workload.num_requests {count:,} for {clients:,} clients: batches empty after their last"
-        f" requests, and hardly anything comes before (-s workload.num_requests={4 * clients})"
-    )
+    what = ""
+    if count < clients:
+        what = "the others send none"
+    elif count < 2 * clients and resolved.measure.drain_frac:
+        what = "batches empty after their last ones, and hardly anything comes before"
+    if what:
+        more = f"-s workload.num_requests={4 * clients}"
+        yield f"workload.num_requests {count:,} for {clients:,} clients: {what} ({more})"
 
 
 def _graphs(resolved: ResolvedExperiment, summary: Mapping[str, Any] | None) -> Iterator[str]:

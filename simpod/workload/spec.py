@@ -46,7 +46,8 @@ class WorkloadSpec:
     tenants: list[TenantSpec] = field(default_factory=list)
     """Who sends them, for fairness and priorities; empty: one tenant, or those of a trace."""
     num_requests: Annotated[int, Ge(1), Le(1_000_000_000)] | None = None
-    """How many; of a trace the first ones, at most as many as it has."""
+    """How many; of a trace the first ones, at most as many as it has; default in a closed loop:
+    `requests_per_client` for each."""
     hash_block_tokens: Count = 16
     """Block of the prefix identity of synthetic requests (a trace has its own)."""
     max_tokens: Count | Literal["output_tokens"] | None = None
@@ -74,7 +75,8 @@ def _source_problems(spec: WorkloadSpec) -> list[str]:
     if spec.trace is None and spec.arrivals is None:
         return ["neither trace nor arrivals is given; allowed: exactly one of them"]
     if spec.trace is None:
-        needs = missing + (["num_requests"] if spec.num_requests is None else [])
+        is_open = not isinstance(spec.arrivals, ClosedLoopArrivals)
+        needs = missing + (["num_requests"] if is_open and spec.num_requests is None else [])
         return [f"missing {', '.join(needs)}: required with arrivals"] if needs else []
     kind = f"a trace of format {spec.trace.format}"
     problems = []
