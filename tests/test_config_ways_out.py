@@ -29,7 +29,8 @@ def problems_of(name, *overrides):
     ],
 )
 def test_another_kind_leaves_nothing_of_the_old_one(overrides):
-    arrivals = load_experiment(DECODE, overrides).document["workload"]["arrivals"]
+    changes = [*overrides, "workload.num_requests=9"]
+    arrivals = load_experiment(DECODE, changes).document["workload"]["arrivals"]
     wanted = {"process": "poisson", "rate_per_s": 2.0}
     assert arrivals == ({"process": "burst"} if "burst" in overrides[-1] else wanted)
 
@@ -53,8 +54,10 @@ def test_what_another_kind_lacks_is_told_with_both_ways_to_give_it():
 
 def test_a_key_of_another_kind_says_of_which():
     (problem,) = problems_of(DECODE, f"{AS}.cv=2")
-    assert problem.endswith("allowed: process, concurrency; it belongs to process: gamma, weibull")
-    found = problems_of(DECODE, f"{AS}.concurrency=2", f"{AS}.process=burst")
+    assert "allowed: process, concurrency, requests_per_client;" in problem
+    assert problem.endswith("it belongs to process: gamma, weibull")
+    given = ("workload.num_requests=9", f"{AS}.concurrency=2", f"{AS}.process=burst")
+    found = problems_of(DECODE, *given)
     assert found[0].endswith("it belongs to process: closed_loop")
 
 
