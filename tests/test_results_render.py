@@ -199,3 +199,15 @@ def test_count(value: float | None, text: str) -> None:
 
 def test_percent() -> None:
     assert (percent(None), percent(0.5), percent(1e300)) == ("-", "50.0 %", "1e+302 %")
+
+
+def test_without_decoding_tokens_are_those_of_prompts() -> None:
+    """Four prompts of 100 tokens, one a second, on 2 NPUs; with a pool that decodes, answers."""
+    rows = requests(np.arange(4.0), finish_s=np.arange(4.0) + 1, prompt_tokens=100)
+    for role, figures in (
+        ("prefill", "Prompts 100 tokens/s, 50 tokens/s per NPU"),
+        ("decode", "Output 1 tokens/s, 0.5 tokens/s per NPU"),
+    ):
+        records = run(rows, pools=(pool(role, role=role, num_npus=2.0),))
+        text = " ".join(shown(summary(records, slo=Slo())).split())
+        assert figures in text

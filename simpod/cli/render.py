@@ -158,15 +158,13 @@ def _overview(summary: Summary) -> Table:
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for style in ("dim", "", "dim", ""):
         table.add_column(style=style)
-    output = f"{count(summary['output_throughput'])} tokens/s"
-    per_npu = f"{count(summary['output_throughput_per_npu'])} tokens/s per NPU"
     measured = f"{summary['measured']:,} of {summary['arrived']:,} requests"
     table.add_row("Finished", f"{summary['finished']:,} requests", "Measured", measured)
     table.add_row("Simulated", duration(summary["simulated_s"]), "NPUs", count(summary["num_npus"]))
     rate = f"{count(summary['request_throughput'])} requests/s"
     if (offered := summary["saturation"].get("offered_rate_per_s")) is not None:
         rate = f"{count(summary['request_throughput'])} of {count(offered)} requests/s"
-    table.add_row("Throughput", rate, "Output", f"{output}, {per_npu}")
+    table.add_row("Throughput", rate, *_tokens(summary))
     in_flight = f"up to {summary['max_concurrent_requests']:,}"
     table.add_row("Prefix hits", percent(summary["prefix_hit_frac"]), "In flight", in_flight)
     if summary["slo_attainment"] is not None:
@@ -176,6 +174,20 @@ def _overview(summary: Summary) -> Table:
         table.add_row("Goodput", goodput, "SLO met", percent(summary["slo_attainment"]))
         table.add_row("", "", "", each)
     return table
+
+
+def _tokens(summary: Summary) -> tuple[str, str]:
+    """Output tokens, or where no pool decodes those of prompts: name, and rates."""
+    name, per_s, per_npu = (
+        "Output",
+        summary["output_throughput"],
+        summary["output_throughput_per_npu"],
+    )
+    pools = summary["utilization"].values()
+    if per_s is not None and all(pool["role"] == "prefill" for pool in pools):
+        name, per_s = "Prompts", summary["total_token_throughput"] - per_s
+        per_npu = per_s / summary["num_npus"]
+    return name, f"{count(per_s)} tokens/s, {count(per_npu)} tokens/s per NPU"
 
 
 def _latencies(summary: Summary) -> Table:
