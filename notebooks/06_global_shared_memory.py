@@ -31,7 +31,7 @@ for plane in PLANES:
             f"shared_memory.plane={plane}",
             f"workload.shared_prefix.tokens={prefix}",
             f"workload.prompt_tokens.value={PROMPT_TOKENS - prefix}",
-            num_requests=9216,
+            num_requests=6912,
         )
         requests = result.records.requests
         cached = requests.cached_tokens > 0

@@ -292,10 +292,37 @@ def test_small_batches_of_micro_batched_pools_have_a_graph_of_their_own():
     assert pricer.price(batch).base_s == alone.price(batch).base_s
 
 
-def test_prompts_beside_decodes_leave_the_graph():
-    pricer = masked()
+@pytest.mark.parametrize("changes", [{}, {"micro_batches": 2}, {"expert_dies": 8}])
+def test_prompts_beside_decodes_leave_the_graph(changes):
+    pricer = masked(**changes)
     batch = add_prompts(decode_batch([3] * 8, 5_000), 100)
     assert pricer(ONE_GRAPH).price(batch).base_s == pricer(ANY_BATCH).price(batch).base_s
+
+
+@pytest.mark.parametrize("changes", [{}, {"micro_batches": 2}, {"expert_dies": 8}])
+def test_unpadded_ranks_run_what_they_have(changes):
+    """60 short sequences on one rank and 4 long ones on the others: none waits for dummies."""
+    graphs = replace(ANY_BATCH, masks_dummies=False)
+    batch = decode_batch([60] + [4] * 7, [1_000] + [120_000] * 7)
+    masked_or_not = (masked(**changes)(each).price(batch) for each in (ANY_BATCH, graphs))
+    first, second = masked_or_not
+    assert first.base_s == second.base_s
+    assert first.parts().tolist() == second.parts().tolist()
+
+
+def test_one_rank_gives_its_dummies_to_no_expert_either():
+    layout = Layout(dies=8, tp=8, ep=8, weight_dtype="int8", max_num_seqs=40)
+    hardware = load_hardware("cloudmatrix384")
+    found, plain = (
+        StepPricer(SMALL_MOE, hardware, layout, replace(SEMANTICS["flowserve"], graphs=graphs))
+        .price(decode_batch(3, 5_000))
+        .parts()
+        for graphs in (ONE_GRAPH, ANY_BATCH)
+    )
+    for name in ("experts", "head", "attention"):
+        assert found[STEP_PARTS.index(name)] == plain[STEP_PARTS.index(name)]
+    for name in ("projections", "elementwise"):
+        assert found[STEP_PARTS.index(name)] > plain[STEP_PARTS.index(name)]
 
 
 SIZES = "engine.graph_batch_sizes="
@@ -307,6 +334,8 @@ def test_an_experiment_says_which_graphs_there_are():
     assert graphs.batches.all.tolist() == [8, 16]
     any_size = load_experiment("quickstart", [*few, f"{SIZES}any"]).semantics.graphs
     assert any_size == replace(ANY_BATCH, source=ONE_GRAPH.source)
+    unpadded = load_experiment("llama70b-h100-colocated", [*few, f"{SIZES}any"]).semantics.graphs
+    assert (unpadded.batches, unpadded.prompts) == (None, VLLM_GRAPHS.prompts)
     vllm = load_experiment("llama70b-h100-colocated", [*few, f"{SIZES}[16, 8]"]).semantics.graphs
     assert [vllm.batches.padded[n] for n in (7, 9)] == [8, 16]
 
@@ -316,6 +345,7 @@ def test_an_experiment_says_which_graphs_there_are():
     [
         ("quickstart", f"{SIZES}[0]", "too small"),
         ("quickstart", f"{SIZES}[]", "at least one entry"),
+        ("quickstart", f"{SIZES}[2000000]", "too large"),
         ("quickstart", f"{SIZES}all", "allowed: any, or a list"),
         ("cloudmatrix-infer-decode", f"{SIZES}[8, 16]", "a last size of at least 48"),
     ],

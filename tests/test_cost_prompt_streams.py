@@ -95,6 +95,17 @@ def test_between_two_knots_lies_what_is_there(routing: RoutingSpec) -> None:
         assert parts.ravel() == pytest.approx(exact[3:], abs=0.01 * exact[3:].sum())
 
 
+def test_prompts_learn_of_new_loads() -> None:
+    plain = Layout(dies=32, dp=32, ep=32, weight_dtype="int8", micro_batches=2)
+    first, second = loads_of(BalancedRouting()), loads_of(CorrelatedRouting(log_scale=1.0))
+    pricer = StreamStepPricer(DEEPSEEK_R1, HARDWARE, plain, CLOUDMATRIX, first)
+    before_s = pricer.price(prompts()).base_s
+    pricer.renew(second)
+    after_s = pricer.price(prompts()).base_s
+    fresh = StreamStepPricer(DEEPSEEK_R1, HARDWARE, plain, CLOUDMATRIX, second)
+    assert after_s == fresh.price(prompts()).base_s > 1.02 * before_s
+
+
 def test_decodes_still_have_two_streams() -> None:
     seqs = np.full(32, 40, dtype=np.int64)
     mixed = prompts()

@@ -1,7 +1,6 @@
 """What is measured, weighted percentiles, occupancy and its verdicts."""
 
 import dataclasses
-import heapq
 
 import numpy as np
 import pytest
@@ -72,58 +71,6 @@ def test_clumps_of_finishes_count_whole() -> None:
     window = measure(requests(arrivals, finish_s=arrivals + 1), 0.1, 0.1)
     assert window.completed.sum() == 8
     assert window.completed.sum() / window.duration_s == 4.0
-
-
-@pytest.mark.parametrize("rounds", [1.1, 1.5, 2.0, 2.6, 3.43, 4.0, 12.5])
-def test_a_closed_loop_is_measured_until_clients_leave(rounds: float) -> None:
-    """100 clients in lock-step whose last, partial batch is faster: the rate is that of full ones.
-
-    Latencies are those of full batches, too.
-    """
-    count = int(100 * rounds)
-    batch = np.arange(count) // 100
-    arrivals = batch.astype(float)
-    is_partial = (batch == batch[-1]) & (count % 100 > 0)
-    ends = arrivals + np.where(is_partial, 0.3, 1.0)
-    window = measure(requests(arrivals, finish_s=ends), 0.1, 0.1, clients=100)
-    assert not window.is_whole_run
-    assert window.completed.sum() / window.duration_s == 100.0
-    assert (ends - arrivals)[window.measured].tolist() == [1.0] * int(window.measured.sum())
-    assert window.load_span_s >= 1.0
-
-
-def test_a_closed_loop_without_second_requests_is_a_burst() -> None:
-    rows = requests([0.0] * 10, finish_s=np.arange(1.0, 11.0))
-    for clients in (10, 20):
-        assert measure(rows, 0.1, 0.1, clients=clients).is_whole_run
-
-
-def test_whoever_trims_nothing_gets_the_rule_of_vllm_in_a_closed_loop_too() -> None:
-    arrivals = np.repeat([0.0, 1.0, 2.0], 4)
-    window = measure(requests(arrivals, finish_s=arrivals + 1), 0.0, 0.0, clients=4)
-    assert window.completed.all()
-    assert window.measured.all()
-    assert window.duration_s == 3.0
-
-
-def test_random_answers_in_a_closed_loop() -> None:
-    """50 clients whose answers take an exponential time, 1 s in the mean: 50 a second, although
-    clients leave one by one for the last 5 s.
-    """
-    rng = np.random.default_rng(5)
-    free = [0.0] * 50
-    arrivals, ends = [], []
-    for length in rng.exponential(1.0, size=400):
-        heapq.heapify(free)
-        start = heapq.heappop(free)
-        arrivals.append(start)
-        ends.append(start + length)
-        heapq.heappush(free, start + length)
-    rows = requests(arrivals, finish_s=ends)
-    to_the_end, until_they_leave = (measure(rows, 0.1, frac, clients=50) for frac in (0.0, 0.1))
-    rate = until_they_leave.completed.sum() / until_they_leave.duration_s
-    assert rate == pytest.approx(50.0, rel=0.08)
-    assert to_the_end.completed.sum() / to_the_end.duration_s < 0.8 * rate
 
 
 def test_fractions_are_not_lost_to_rounding() -> None:

@@ -220,6 +220,22 @@ def test_what_one_die_sees_of_exchanges() -> None:
     assert exchanges.dispatch_s.shape == (59, 32)
 
 
+def test_operators_are_those_of_the_graph() -> None:
+    """Of ranks that are not full the products take as long as in their graph, and no longer as in
+    one of any size; their sum is what the step has for projections of a layer.
+    """
+    seconds = []
+    for sizes in ("[40]", "any"):
+        folder = uneven(*SHORT, f"engine.graph_batch_sizes={sizes}", "workload.num_requests=64")
+        found = json.loads(call("explain", folder, "--step", 2, "--json").output)
+        names = list(found["operators_s"])
+        products = names[: names.index("element-wise passes")]
+        seconds.append(sum(found["operators_s"][name] for name in products))
+        layer = found["layers"]["sparse"]["parts_s"]["projections"]
+        assert layer == pytest.approx(seconds[-1], rel=0.01)
+    assert seconds[0] > 1.02 * seconds[1]
+
+
 def test_exchanges_of_drawn_loads_are_those_of_the_step() -> None:
     result = result_of(uneven(*SHORT, "expert_routing.sampling=exact"))
     second, third = (one_step(result, step).die_exchanges for step in (2, 3))

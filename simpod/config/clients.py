@@ -10,7 +10,7 @@ from simpod.config.nodes import Path
 from simpod.config.problems import Problems
 from simpod.config.schema import Experiment
 from simpod.workload.arrivals import ClosedLoopArrivals
-from simpod.workload.spec import WorkloadSpec
+from simpod.workload.spec import MAX_REQUESTS, WorkloadSpec
 
 _CLIENTS: Final[Path] = ("workload", "arrivals", "concurrency")
 _COUNT: Final[Path] = ("workload", "num_requests")
@@ -38,6 +38,13 @@ def resolve_workload(
     if count is None and workload.trace is None:
         each = arrivals.requests_per_client
         count = each * clients
+        if count > MAX_REQUESTS:
+            problems.at(
+                (*_CLIENTS[:-1], "requests_per_client"),
+                f"{each} x concurrency {clients} are {count:,} requests",
+                allowed=f"at most {MAX_REQUESTS:,} in all",
+            )
+            return workload
         derived[_COUNT] = (count, f"requests_per_client {each} x concurrency {clients}")
     return replace(workload, arrivals=arrivals, num_requests=count)
 

@@ -1,11 +1,13 @@
 """What an experiment says that does nothing, or not what its words promise: no mistakes."""
 
 from collections.abc import Iterator, Mapping
+from math import ceil
 from typing import Any
 
 from simpod.config.resolved import ResolvedExperiment
 from simpod.policies.resolve import resolve
 from simpod.workload.arrivals import ClosedLoopArrivals
+from simpod.workload.lengths import ConstantLengths
 
 FEW_SLOTS_FRAC = 0.1
 """A pool that uses less of them has a graph more than ten times as large as its batches."""
@@ -20,7 +22,7 @@ def notes_of(
     """
     if summary is None or summary["preemptions"]:
         yield from _reservations(resolved)
-    yield from _clients(resolved)
+    yield from _clients(resolved, summary)
     yield from _graphs(resolved, summary)
 
 
@@ -36,20 +38,25 @@ def _reservations(resolved: ResolvedExperiment) -> Iterator[str]:
         )
 
 
-def _clients(resolved: ResolvedExperiment) -> Iterator[str]:
-    """A closed loop in which hardly a client sends a second request."""
+def _clients(resolved: ResolvedExperiment, summary: Mapping[str, Any] | None) -> Iterator[str]:
+    """A closed loop in which much of what is measured comes after clients have left."""
     workload = resolved.workload
     arrivals, count = workload.arrivals, workload.num_requests
+    if count is None and summary is not None:
+        count = summary["arrived"]  # rows of a trace
     clients = arrivals.concurrency if isinstance(arrivals, ClosedLoopArrivals) else None
     if clients is None or count is None:
         return
+    lengths = (workload.prompt_tokens, workload.output_tokens)
+    in_rounds = all(isinstance(each, ConstantLengths) for each in lengths) and count % clients == 0
+    drain_frac = resolved.measure.drain_frac
     what = ""
     if count < clients:
         what = "the others send none"
-    elif count < 2 * clients and resolved.measure.drain_frac:
-        what = "batches empty after their last ones, and hardly anything comes before"
+    elif drain_frac and drain_frac * count < clients and not in_rounds:
+        what = "the last of each are measured, too, as clients leave and batches empty"
     if what:
-        more = f"-s workload.num_requests={4 * clients}"
+        more = f"-s workload.num_requests={ceil(clients / (drain_frac or 1.0))}"
         yield f"workload.num_requests {count:,} for {clients:,} clients: {what} ({more})"
 
 
@@ -66,7 +73,9 @@ def _graphs(resolved: ResolvedExperiment, summary: Mapping[str, Any] | None) -> 
             if slots_frac > FEW_SLOTS_FRAC:
                 continue
             used = f", as long as a full one, and had {100 * slots_frac:.1f} % of them"
+        most = pool.max_num_seqs
+        sizes = ",".join(str(size) for size in sorted({-(-most // 4), -(-most // 2), most}))
         yield (
-            f"pool {pool.name} runs any batch of decodes as one graph of {pool.max_num_seqs}"
-            f" sequences a rank{used} (other graphs: -s engine.graph_batch_sizes=[8,16,32], or any)"
+            f"pool {pool.name} runs any batch of decodes as one graph of {most} sequences a"
+            f" rank{used} (other graphs: -s engine.graph_batch_sizes=[{sizes}], or any)"
         )

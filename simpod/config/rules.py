@@ -82,11 +82,11 @@ def _check_graphs(
             f"with {semantics.name} decode steps with micro_batches or expert_dies are not padded"
         )
         problems.at(path, what, hint="leave it out, or decode in one batch")
-    most = max(spec.max_num_seqs for spec in pipelined)
+    pool, most = pipelined[0], pipelined[0].max_num_seqs  # no deployment has a second
     if max(sizes) < most:
         problems.at(
             path,
-            f"{max(sizes)} is the largest, and pool {pipelined[0].name} decodes {most} at once:"
+            f"{max(sizes)} is the largest, and pool {pool.name} decodes {most} at once:"
             " steps with micro_batches or expert_dies have a graph for each batch",
             allowed=f"a last size of at least {most}",
         )

@@ -324,7 +324,11 @@ class Engine(_Section):
     """Largest batch that is captured as a graph, 0: none is; of requests with trtllm, sglang and on
     Ascend, of tokens with vllm-v1; default: that of the semantics. Not with micro_batches or
     expert_dies."""
-    graph_batch_sizes: Literal["any"] | Annotated[tuple[Count, ...], MinLen(1)] | None = None
+    graph_batch_sizes: (
+        Literal["any"]
+        | Annotated[tuple[Annotated[int, Ge(1), Le(1_000_000)], ...], MinLen(1)]
+        | None
+    ) = None
     """Batches that are captured as graphs, of requests or tokens as max_graph_tokens; any: all,
     none is padded; default: those of the semantics, with flowserve one of max_num_seqs for pools
     that decode alone."""

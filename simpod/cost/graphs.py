@@ -106,15 +106,17 @@ class Graphs:
 
     def of_any_size(self) -> "Graphs":
         """The same without padding."""
-        return replace(self, batches=None, is_of_slots=False)
+        return replace(self, batches=None, pieces=self.prompts, is_of_slots=False)
 
     def of_sizes(self, sizes: tuple[int, ...]) -> "Graphs":
         """The same with these alone."""
-        return replace(self, batches=Sizes(few=sizes, strides=(), most=max(sizes)))
+        batches = Sizes(few=sizes, strides=(), most=max(sizes))
+        return replace(self, batches=batches, is_of_slots=False)
 
     def up_to(self, most: int) -> "Graphs":
         """The same with a largest batch, or another one."""
-        return replace(self, batches=replace(self.batches or EVERY_SIZE, most=most))
+        batches = replace(self.batches or EVERY_SIZE, most=most)
+        return replace(self, batches=batches, is_of_slots=False)
 
     def with_pieces(self, most: int) -> "Graphs":
         """The same with pieces of steps with prompts up to so many tokens."""

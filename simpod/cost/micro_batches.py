@@ -55,9 +55,9 @@ class MicroBatches:
         self._attention = ContextTable(costs.decode_attention_s)
         self._prompts = PromptTable(costs.prefill_attention_s)
         self._tokens_per_decode = costs.layout.tokens_per_decode
-        self._graphs: Graphs | None = None
-        if costs.semantics.graphs.masks_dummies:
-            self._graphs = costs.semantics.graphs.of_rank(costs.layout.max_num_seqs)
+        graphs = costs.semantics.graphs.of_rank(costs.layout.max_num_seqs)
+        is_padded = graphs.masks_dummies and graphs.batches is not None
+        self._graphs: Graphs | None = graphs if is_padded else None
         self._count = micro_batches
         self._mean = np.full(num_ranks, 1.0 / num_ranks)
 

@@ -121,7 +121,6 @@ class StepPricer:
         costs = self._costs
         self._group = BlockTable(costs.experts)
         self._varying = BlockTable(costs.varying_experts) if self._spread_frac else self._group
-        self._single = Table(lambda tokens: costs.tokens(tokens) + costs.experts(tokens))
         self._single_parts, self._after_meeting = self._draw_single, self._exchange_and_rest
         if not self._draws_loads:
             self._single_parts = lru_cache(MAX_COMPOSITIONS)(self._add_head)
@@ -141,14 +140,16 @@ class StepPricer:
         if seqs:
             context = batch.context_tokens.item() + seqs * batch.gained_tokens
             attention_s, slope_s, room = self._attention.one(seqs, context)
+        run = sent = tokens
         if prompt:
-            tokens += prompt
             rows += batch.num_chunks.item()
             attention_s += self._prompt_s(prompt, batch.prefill_pairs.item() / prompt)
-            tokens, least_s = self._as_pieces(tokens)
+            run, least_s = self._as_pieces(tokens + prompt)
+            sent = run
         elif self._padded is not None:
-            tokens, least_s = self._as_graph(tokens)
-        fixed_s, parts = self._single_parts(tokens, rows)
+            run, least_s = self._as_graph(tokens)
+            sent = tokens if self._masks_dummies else run
+        fixed_s, parts = self._single_parts(run, sent, rows)
         prices = StepPrices(
             fixed_s + attention_s,
             slope_s,
@@ -175,17 +176,21 @@ class StepPricer:
             return tokens, self._eager_s
         return self._padded[tokens], 0.0
 
-    def _add_head(self, tokens: int, rows: int) -> tuple[float, Floats]:
-        """Seconds and parts of one rank's step without its reads of KV."""
-        seconds = self._single.seconds(tokens) + self._head.seconds(rows)
-        return seconds, self._single.parts[tokens] + self._head.parts[rows]
+    def _add_head(self, run: int, sent: int, rows: int) -> tuple[float, Floats]:
+        """Seconds and parts of one rank's step without its reads of KV.
 
-    def _draw_single(self, tokens: int, rows: int) -> tuple[float, Floats]:
+        run: tokens of its own products and passes; sent: of its experts; rows: that are sampled.
+        """
+        experts_s, experts = self._group.one(sent)
+        seconds = self._rank.seconds(run) + experts_s + self._head.seconds(rows)
+        return seconds, self._rank.parts[run] + experts + self._head.parts[rows]
+
+    def _draw_single(self, run: int, sent: int, rows: int) -> tuple[float, Floats]:
         """The same with loads drawn for this step."""
-        self._rank.grow(tokens)
+        self._rank.grow(run)
         self._head.grow(rows)
-        experts = self._costs.experts(np.array([float(tokens)]))[0]
-        parts = self._rank.parts[tokens] + experts + self._head.parts[rows]
+        experts = self._costs.experts(np.array([float(sent)]))[0]
+        parts = self._rank.parts[run] + experts + self._head.parts[rows]
         return float(parts.sum()), parts
 
     def _price_group(self, batch: Batch) -> StepPrices:

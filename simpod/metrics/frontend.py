@@ -67,7 +67,7 @@ def _backlog(frontend: FrontendRecords) -> Floats:
 
 
 def _load_frac(frontend: FrontendRecords, window: Window) -> float:
-    start_s, end_s = window.arrival_start_s, window.load_end_s
+    start_s, end_s = window.arrival_start_s, window.arrival_end_s
     if window.is_whole_run or not end_s > start_s:
         start_s = float(frontend.time_s.min(initial=np.inf))
         end_s = float(frontend.time_s.max(initial=-np.inf))

@@ -50,7 +50,8 @@ class LittlesLaw:
 
 def stationarity(records: RunRecords, window: Window) -> Stationarity:
     """Judge the measured window by its growth; see `Stationarity` for the rule."""
-    if window.is_whole_run or not window.load_span_s > 0:
+    span_s = window.arrival_span_s
+    if window.is_whole_run or not span_s > 0:
         return Stationarity(
             verdict=BURST,
             mean_in_system=littles_law(records).mean_in_system,
@@ -58,7 +59,7 @@ def stationarity(records: RunRecords, window: Window) -> Stationarity:
             waiting_growth_seqs=np.nan,
             threshold_seqs=np.nan,
         )
-    times = np.linspace(window.arrival_start_s, window.load_end_s, NUM_SAMPLES)
+    times = np.linspace(window.arrival_start_s, window.arrival_end_s, NUM_SAMPLES)
     in_system = _in_system(records.requests, times)
     waiting = _waiting(records, times)
     mean = float(np.mean(in_system))

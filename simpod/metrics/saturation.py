@@ -222,7 +222,7 @@ def _used_fracs(records: RunRecords, window: Window) -> dict[Resource, float]:
 def _prefill_busy_frac(records: RunRecords, pool: PoolRecords, window: Window) -> float:
     """Share of the ranks' time, while measured requests arrived, with a prompt in work."""
     requests = records.requests
-    start_s, end_s = window.arrival_start_s, window.load_end_s
+    start_s, end_s = window.arrival_start_s, window.arrival_end_s
     if not end_s > start_s:
         end_s = records.end_s
     chosen = (requests.prefill_target >= 0) & ~np.isnan(requests.scheduled_s)

@@ -33,24 +33,24 @@ def summary(
     *,
     slo: Slo,
     window_rule: Measure = WHOLE_RUN,
-    clients: int | None = None,
+    is_closed_loop: bool = False,
     metadata: Mapping[str, Any] | None = None,
     statuses: Mapping[str, Mapping[str, str]] | None = None,
 ) -> Json:
     """Every statistic of the run, keys as in `SUMMARY_KEYS`; None where undefined.
 
-    Which requests count follows `metrics.window`; clients: of a closed loop, where no rate is
-    offered. statuses: by pool and part of a step, what its price rests on. Of the same
+    Which requests count follows `metrics.window`; `is_closed_loop`: no rate was offered, clients
+    waited for answers. statuses: by pool and part of a step, what its price rests on. Of the same
     records it is the same to the byte.
     """
-    window = measure(records.requests, window_rule.warmup_frac, window_rule.drain_frac, clients)
+    window = measure(records.requests, window_rule.warmup_frac, window_rule.drain_frac)
     ledgers = join_ledgers(records)
     body = {
         **_accounts(records, window),
         **_throughput(records, ledgers, window, slo),
         **_latencies(records, ledgers, window),
         **_quality(records, window, slo),
-        **_machine(records, window, clients is not None),
+        **_machine(records, window, is_closed_loop),
         "price_status_frac": price_status_frac(records, statuses or {}),
     }
     header = dict(metadata or {})

@@ -200,7 +200,7 @@ def summarise(
         records,
         slo=experiment.slo,
         window_rule=experiment.measure,
-        clients=requests.concurrency,
+        is_closed_loop=requests.concurrency is not None,
         metadata={
             "label": experiment.name,
             "backend": "simpod",

@@ -173,8 +173,8 @@ class ClosedLoopArrivals:
     concurrency: Count | None = None
     """Requests in flight; default: one for each slot of the pool that decodes, instances x dp x
     max_num_seqs."""
-    requests_per_client: Count = 4
-    """Where workload.num_requests is left out: that many for each client."""
+    requests_per_client: Annotated[int, Ge(1), Le(1_000_000)] = 10
+    """Where workload.num_requests is left out, and there is no trace: that many for each client."""
 
     def sample(self, num: int, rng: np.random.Generator) -> Floats:
         """Return NaN, [num]: the engine finds the times; `rng` is not used."""

@@ -19,6 +19,7 @@ from simpod.workload.traces.spec import (
     has_times,
 )
 
+MAX_REQUESTS = 1_000_000_000
 _UNTIMED_DEFAULTS = {"rate_scale": 1.0, "window": WindowSpec(), "sort": False, "jitter_s": 0.0}
 
 
@@ -45,7 +46,7 @@ class WorkloadSpec:
     """Conversations of several turns."""
     tenants: list[TenantSpec] = field(default_factory=list)
     """Who sends them, for fairness and priorities; empty: one tenant, or those of a trace."""
-    num_requests: Annotated[int, Ge(1), Le(1_000_000_000)] | None = None
+    num_requests: Annotated[int, Ge(1), Le(MAX_REQUESTS)] | None = None
     """How many; of a trace the first ones, at most as many as it has; default in a closed loop:
     `requests_per_client` for each."""
     hash_block_tokens: Count = 16
@@ -77,7 +78,8 @@ def _source_problems(spec: WorkloadSpec) -> list[str]:
     if spec.trace is None:
         is_open = not isinstance(spec.arrivals, ClosedLoopArrivals)
         needs = missing + (["num_requests"] if is_open and spec.num_requests is None else [])
-        return [f"missing {', '.join(needs)}: required with arrivals"] if needs else []
+        why = "required with arrivals" + (" but closed_loop" if needs == ["num_requests"] else "")
+        return [f"missing {', '.join(needs)}: {why}"] if needs else []
     kind = f"a trace of format {spec.trace.format}"
     problems = []
     if given:
