@@ -225,13 +225,15 @@ def test_on_ascend_prompts_are_launched_kernel_by_kernel(micro_batches, expert_d
 
 
 def masked(**changes):
-    """One graph of 40 requests with a draft each, on eight dies with a rank each."""
+    """One graph of 40 requests with a draft each, on eight dies with a rank each; launches beyond
+    it take no time.
+    """
     layout = ep_layout(8, mtp_layers=1, mtp_acceptance=0.5, max_num_seqs=40, **changes)
     return lambda graphs: step_pricer(
         SMALL_MOE,
         load_hardware("cloudmatrix384"),
         layout,
-        replace(SEMANTICS["flowserve"], graphs=graphs),
+        replace(SEMANTICS["flowserve"], graphs=graphs, eager_launch_s=0.0),
     )
 
 
@@ -296,7 +298,9 @@ def test_small_batches_of_micro_batched_pools_have_a_graph_of_their_own():
 def test_prompts_beside_decodes_leave_the_graph(changes):
     pricer = masked(**changes)
     batch = add_prompts(decode_batch([3] * 8, 5_000), 100)
-    assert pricer(ONE_GRAPH).price(batch).base_s == pricer(ANY_BATCH).price(batch).base_s
+    found, plain = (pricer(graphs).price(batch) for graphs in (ONE_GRAPH, ANY_BATCH))
+    assert found.base_s == plain.base_s
+    assert found.parts().tolist() == plain.parts().tolist()
 
 
 @pytest.mark.parametrize("changes", [{}, {"micro_batches": 2}, {"expert_dies": 8}])
@@ -308,6 +312,14 @@ def test_unpadded_ranks_run_what_they_have(changes):
     first, second = masked_or_not
     assert first.base_s == second.base_s
     assert first.parts().tolist() == second.parts().tolist()
+
+
+@pytest.mark.parametrize("changes", [{"micro_batches": 2}, {"expert_dies": 8}])
+def test_micro_batches_with_dummies_that_are_sent_are_not_padded(changes):
+    """As with vLLM: of their own sizes."""
+    batch = decode_batch([9] * 8, 5_000)
+    found, plain = (masked(**changes)(each).price(batch) for each in (VLLM_GRAPHS, ANY_BATCH))
+    assert found.base_s == plain.base_s
 
 
 def test_one_rank_gives_its_dummies_to_no_expert_either():

@@ -1,16 +1,20 @@
 """Prompts in micro-batches on the engines of an Ascend die, and attention to latents."""
 
+from itertools import cycle
+
 import numpy as np
 import pytest
 
 from simpod.cluster.experts.routing import BalancedRouting, CorrelatedRouting, RoutingSpec
 from simpod.config import load_hardware
 from simpod.cost import Batch, Layout, StepPrices, step_pricer
+from simpod.cost.expert_imbalance import LayerLoads
 from simpod.cost.parts import PartCosts
 from simpod.cost.pipeline.engines import EngineTimes, alike_layers_s
 from simpod.cost.semantics import SEMANTICS
 from simpod.cost.step_parts import ATTENTION, EXPERTS
 from simpod.cost.stream_step import StreamStepPricer
+from simpod.cost.work import Floats
 from tests.cost_examples import DEEPSEEK_R1, loads_of
 
 HARDWARE = load_hardware("cloudmatrix384")
@@ -104,6 +108,30 @@ def test_prompts_learn_of_new_loads() -> None:
     after_s = pricer.price(prompts()).base_s
     fresh = StreamStepPricer(DEEPSEEK_R1, HARDWARE, plain, CLOUDMATRIX, second)
     assert after_s == fresh.price(prompts()).base_s > 1.02 * before_s
+
+
+class Turns:
+    """Loads of two kinds, step by step."""
+
+    is_drawn = True
+
+    def __init__(self) -> None:
+        kinds = loads_of(BalancedRouting()), loads_of(CorrelatedRouting(log_scale=1.0))
+        self.turns = cycle(kinds)
+        self.num_layers = kinds[0].num_layers
+
+    def __call__(self, group_tokens: float, hit_tokens: float = 0.0) -> LayerLoads:
+        return next(self.turns)(group_tokens, hit_tokens)
+
+    def slot_tokens(self, group_tokens: float) -> Floats:
+        return next(self.turns).slot_tokens(group_tokens)
+
+
+def test_drawn_loads_are_drawn_for_each_step_of_prompts() -> None:
+    plain = Layout(dies=32, dp=32, ep=32, weight_dtype="int8", micro_batches=2)
+    pricer = StreamStepPricer(DEEPSEEK_R1, HARDWARE, plain, CLOUDMATRIX, Turns())
+    first, second, third = (pricer.price(prompts()).base_s for _ in range(3))
+    assert first == third < 0.98 * second
 
 
 def test_decodes_still_have_two_streams() -> None:
