@@ -247,7 +247,7 @@ def test_one_graph_holds_all_that_a_rank_decodes():
     assert ONE_GRAPH.of_rank(0).padded_tokens(2) is None
     assert VLLM_GRAPHS.of_rank(40) is VLLM_GRAPHS
     assert graphs.of_any_size().padded_tokens(2) is None
-    assert [graphs.of_sizes((8, 40)).padded_requests(n) for n in (8, 9, 41)] == [8, 40, 41]
+    assert [graphs.of_sizes((8, 40)).rows(2 * n, 2) for n in (8, 9, 41)] == [16, 80, 82]
 
 
 def test_masked_dummies_are_neither_sent_nor_given_to_experts():

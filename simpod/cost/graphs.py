@@ -91,12 +91,6 @@ class Graphs:
         padded = self.padded_tokens(tokens_per_decode)
         return tokens if padded is None or tokens >= len(padded) else padded[tokens]
 
-    def padded_requests(self, count: int) -> int:
-        """Requests that a batch of `count` runs as, where graphs count them."""
-        if self.batches is None or count > self.batches.most:
-            return count
-        return self.batches.padded[count]
-
     def of_rank(self, max_num_seqs: int) -> "Graphs":
         """Those of a rank that decodes so many requests at once and nothing else; 0: it does not,
         or that is not said."""

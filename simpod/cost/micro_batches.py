@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from simpod.cost.graphs import Graphs
 from simpod.cost.parts import PartCosts
 from simpod.cost.step_prices import Batch
 from simpod.cost.table import ContextTable, PromptTable, Table
@@ -56,8 +55,8 @@ class MicroBatches:
         self._prompts = PromptTable(costs.prefill_attention_s)
         self._tokens_per_decode = costs.layout.tokens_per_decode
         graphs = costs.semantics.graphs.of_rank(costs.layout.max_num_seqs)
-        is_padded = graphs.masks_dummies and graphs.batches is not None
-        self._graphs: Graphs | None = graphs if is_padded else None
+        padded = graphs.padded_tokens(self._tokens_per_decode) if graphs.masks_dummies else None
+        self._padded = padded or []
         self._count = micro_batches
         self._mean = np.full(num_ranks, 1.0 / num_ranks)
 
@@ -101,9 +100,10 @@ class MicroBatches:
 
     def _graph_seqs(self, batch: Batch, has_prompts: bool) -> Ints:
         """[1] sequences of the graph that all ranks run; 0: each runs what it has."""
-        if has_prompts or self._graphs is None:
+        tokens = int(batch.decode_seqs.max()) * self._tokens_per_decode
+        if has_prompts or tokens >= len(self._padded):
             return NO_GRAPH
-        return np.array([self._graphs.padded_requests(int(batch.decode_seqs.max()))])
+        return np.array([self._padded[tokens] // self._tokens_per_decode])
 
     def _cut(self, seqs: Ints, index: int) -> Ints:
         """Sequences of one micro-batch."""
