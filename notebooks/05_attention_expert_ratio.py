@@ -8,42 +8,50 @@
 # %% [markdown]
 # # 05 Attention and experts on dies of their own: which ratio?
 #
-# **Claim.** With 96 sequences on every attention die, a whole pod gives more tokens the more of its dies do attention,
-# up to three for each expert die: half of the dies for experts is too many. (Answers of 256 tokens: contexts are shorter,
-# and rates a twentieth higher, than those of whole answers in docs/experts.md.)
+# **Claim.** With 96 sequences on every attention die, a whole pod gives most tokens with three dies for attention to one for
+# experts: with fewer attention binds, with more the experts. (At 528 : 240 experts bind, too: their slots do not go into
+# 256 experts evenly.)
 
 # %%
 import matplotlib.pyplot as plt
-from pictures import FAST, show, simulate
+from pictures import FAST, show
 
-DIES, SEQS, NPUS, TOKENS_PER_STEP = 768, 96, 384, 1.9
-ATTENTION_DIES = (384, 576) if FAST else (384, 480, 576)
+from simpod.run import run
+from simpod.sweep.plan import Plan
+from simpod.sweep.spec import load_sweep
 
-tokens_per_s = []
-for attention in ATTENTION_DIES:
-    experts = DIES - attention
-    decode = simulate(
-        "xdeepserve-disaggregated-768",
-        f"deployment.decode.dies={attention}",
-        f"deployment.decode.expert_dies={experts}",
-        f"policies.experts.redundant_slots={2 * experts - 256 - 32}",
-        "workload.output_tokens.value=256",
-        num_requests=4 * SEQS * attention,
-    ).summary["step_breakdown"]["decode"]
-    tokens_per_s.append(SEQS * attention * TOKENS_PER_STEP / decode["mean_decode_step_s"] / NPUS)
+PUBLISHED = 480
 
-# %%
-figure, axes = plt.subplots(figsize=(4.5, 3), layout="constrained")
-axes.bar([f"{a} : {DIES - a}" for a in ATTENTION_DIES], tokens_per_s)
-axes.set(xlabel="attention : expert dies", ylabel="tokens/s per NPU")
-show(axes, "05-ratio")
+planned = list(Plan(load_sweep("attention-expert-ratio")))
+if FAST:
+    planned = planned[2:7:4]  # 384 : 384, 576 : 192
+
+attention_dies, tokens_per_s, tpot_ms = [], [], []
+for each in planned:
+    summary = run(each.experiment).summary
+    attention_dies.append(each.experiment.pools[0].layout.dies)
+    tokens_per_s.append(summary["output_throughput_per_npu"])
+    tpot_ms.append(summary["mean_tpot_ms"])
 
 # %%
-for attention, rate in zip(ATTENTION_DIES, tokens_per_s, strict=True):
-    print(f"{attention} attention, {DIES - attention} expert dies: {rate:.0f} tokens/s per NPU")
-assert tokens_per_s == sorted(tokens_per_s)
+figure, (rates, paces) = plt.subplots(
+    2, 1, figsize=(5, 4), layout="constrained", sharex=True, height_ratios=(2, 1)
+)
+rates.plot(attention_dies, tokens_per_s, marker="o")
+rates.set(ylabel="tokens/s per NPU", ylim=(0, None))
+paces.plot(attention_dies, tpot_ms, marker="o", color="C1")
+paces.set(xlabel="dies for attention, of 768", ylabel="TPOT, ms", ylim=(0, None))
+for axes in (rates, paces):
+    axes.axvline(PUBLISHED, color="grey", linestyle=":")
+rates.annotate("published", (PUBLISHED, 100), xytext=(4, 0), textcoords="offset points")
+show(rates, "05-ratio")
+
+# %%
+for attention, rate, pace in zip(attention_dies, tokens_per_s, tpot_ms, strict=True):
+    print(f"{attention} : {768 - attention}: {rate:.0f} tokens/s per NPU, TPOT {pace:.1f} ms")
+best = max(zip(tokens_per_s, attention_dies, strict=True))[1]
+assert best == 576
 
 # %% [markdown]
 # **What would overturn it.** Longer contexts need more attention dies for the same batch; a tighter TPOT target leaves
-# fewer sequences on a die, and experts that are read from memory for fewer tokens; beyond 3 : 1 experts bind
-# (docs/experts.md). Published is 480 : 288.
+# fewer sequences on a die, and experts that are read from memory for fewer tokens. Published is 480 : 288.
