@@ -52,7 +52,7 @@ def test_one_graph_for_all_batches_is_told() -> None:
     graph = "Note: pool decode runs any batch of decodes as one graph of 48 sequences a rank"
     assert f"{graph} (other" in " ".join(call("explain", "quickstart").stdout.split())
     told = call("run", "quickstart", *few).stdout
-    assert f"{graph}, as long as a full one, and had" in told
+    assert f"{graph}, whose products take as long as full ones, and had" in told
     assert graph not in call("run", "quickstart", *few, "-s", "engine.graph_batch_sizes=any").stdout
     slots = ("-s", "workload.arrivals={process: burst}", "-s", "deployment.decode.max_num_seqs=1")
     full = call("run", "quickstart", "-s", "workload.num_requests=640", *slots)
@@ -133,5 +133,6 @@ def test_only_pools_that_decode_alone_have_one_graph() -> None:
 def test_the_note_is_gone_with_its_remedy() -> None:
     for remedy in ("graph_batch_sizes=[12,24,48]", "graph_batch_sizes=any", "max_graph_tokens=64"):
         assert not list(notes_of(load_experiment("quickstart", [f"engine.{remedy}"])))
+    assert not list(notes_of(load_experiment("xdeepserve-disaggregated-768")))  # it has two
     (note,) = notes_of(load_experiment("quickstart"))
     assert "engine.graph_batch_sizes=[12,24,48], or any" in note

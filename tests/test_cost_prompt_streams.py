@@ -8,7 +8,7 @@ import pytest
 from simpod.cluster.experts.routing import BalancedRouting, CorrelatedRouting, RoutingSpec
 from simpod.config import load_hardware
 from simpod.cost import Batch, Layout, StepPrices, step_pricer
-from simpod.cost.expert_imbalance import LayerLoads
+from simpod.cost.expert_imbalance import LayerLoads, LoadModel
 from simpod.cost.parts import PartCosts
 from simpod.cost.pipeline.engines import EngineTimes, alike_layers_s
 from simpod.cost.semantics import SEMANTICS
@@ -97,6 +97,29 @@ def test_between_two_knots_lies_what_is_there(routing: RoutingSpec) -> None:
         assert engines == pytest.approx(exact[:3], rel=2e-3, abs=1e-6)
         assert parts.sum() == pytest.approx(exact[3:].sum(), rel=2e-3)
         assert parts.ravel() == pytest.approx(exact[3:], abs=0.01 * exact[3:].sum())
+
+
+@pytest.mark.parametrize(
+    ("loads", "most_frac"),
+    [
+        (None, 0.0),
+        (loads_of(BalancedRouting()), 0.009),
+        (loads_of(CorrelatedRouting(log_scale=1.0)), 0.003),
+    ],
+    ids=["alike", "balanced", "correlated"],
+)
+def test_how_far_off_counts_between_two_knots_are(
+    loads: LoadModel | None, most_frac: float
+) -> None:
+    """Without loads every count has its own price; with them steps of kernels are smoothed."""
+    plain = Layout(dies=32, dp=32, ep=32, weight_dtype="int8", micro_batches=2)
+    streams = StreamStepPricer(DEEPSEEK_R1, HARDWARE, plain, CLOUDMATRIX, loads)._prompts
+    assert streams is not None
+    for tokens in {1, 7, 31, 32, 33, 9_076, *np.geomspace(50, 262_143, 40).astype(int).tolist()}:
+        engines, parts = streams._sparse(tokens)
+        exact = streams._sparse_times(tokens)
+        assert engines == pytest.approx(exact[:3], rel=most_frac, abs=5e-6 if most_frac else 0.0)
+        assert parts.sum() == pytest.approx(exact[3:].sum(), rel=most_frac)
 
 
 def test_prompts_learn_of_new_loads() -> None:

@@ -178,11 +178,8 @@ def _overview(summary: Summary) -> Table:
 
 def _tokens(summary: Summary) -> tuple[str, str]:
     """Output tokens, or where no pool decodes those of prompts: name, and rates."""
-    name, per_s, per_npu = (
-        "Output",
-        summary["output_throughput"],
-        summary["output_throughput_per_npu"],
-    )
+    name, per_s = "Output", summary["output_throughput"]
+    per_npu = summary["output_throughput_per_npu"]
     pools = summary["utilization"].values()
     if per_s is not None and all(pool["role"] == "prefill" for pool in pools):
         name, per_s = "Prompts", summary["total_token_throughput"] - per_s

@@ -61,18 +61,23 @@ def _clients(resolved: ResolvedExperiment, summary: Mapping[str, Any] | None) ->
 
 
 def _graphs(resolved: ResolvedExperiment, summary: Mapping[str, Any] | None) -> Iterator[str]:
-    """Pools whose decodes all run as one graph, and how much of it a run used."""
+    """Pools whose decodes all run as one graph, and how much of it a run used.
+
+    Not those whose small batches go through the layers whole: these have another one.
+    """
     if not resolved.semantics.graphs.is_of_slots:
         return
     for pool in resolved.pools:
-        if pool.role != "decode":
+        if pool.role != "decode" or (
+            pool.layout.micro_batches > 1 and pool.layout.micro_batch_tokens
+        ):
             continue
         used = ""
         if summary is not None:
             slots_frac = summary["utilization"][pool.name]["slots_frac"]
             if slots_frac > FEW_SLOTS_FRAC:
                 continue
-            used = f", as long as a full one, and had {100 * slots_frac:.1f} % of them"
+            used = f", whose products take as long as full ones, and had {100 * slots_frac:.1f} %"
         most = pool.max_num_seqs
         sizes = ",".join(str(size) for size in sorted({-(-most // 4), -(-most // 2), most}))
         yield (

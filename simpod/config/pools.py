@@ -9,12 +9,14 @@ from simpod.config.more_dies import ways_to_more_dies
 from simpod.config.nodes import Path, dotted
 from simpod.config.problems import Problems, did_you_mean, listed
 from simpod.config.schema import Experiment, Pool
+from simpod.cost.collectives import group_plane
 from simpod.cost.exchange.shapes import Fabric
 from simpod.cost.layout import Layout
 from simpod.cost.memory import MemoryPlan, expert_die_bytes, plan_memory
 from simpod.cost.memory_rules import MemoryLimits
 from simpod.cost.pipeline.jitter import HostPause, left, remedies
 from simpod.cost.semantics import semantics_of
+from simpod.errors import ConfigError
 from simpod.hardware.spec import HardwareProfile
 from simpod.model.spec import ModelSpec
 from simpod.units import GB
@@ -144,13 +146,13 @@ def _check_planes(
 ) -> None:
     """Dispatch and combine cross scale_out where scale_up ends. A2E and E2A are posted to the copy
     engines of scale_up (xDeepServe 3.3), no other plane's."""
-    planes, node = hardware.planes, hardware.dies_per_node
-    ends = planes["scale_up"].scope == "node" and "scale_out" not in planes
-    if ends and layout.ep > 1 and layout.all_dies > node:
+    try:
+        group_plane(hardware, layout.all_dies if layout.ep > 1 else 1)
+    except ConfigError:
         problems.at(
             (*path, "ep"),
             f"dispatch and combine of {layout.all_dies} dies; scale_up of hardware {hardware.name}"
-            f" joins the {node} of a node, and it has no scale_out",
+            f" joins the {hardware.dies_per_node} of a node, and it has no scale_out beyond",
             hint="planes.scale_out in the profile, or instances of one node",
         )
     domain = Fabric.of(hardware).up_dies

@@ -11,7 +11,7 @@ from simpod.config.schema import Experiment
 from simpod.cost.collectives import meets_in_layers
 from simpod.cost.semantics import Semantics, semantics_of
 
-TIMES: Final = ("step_gap_s", "launch_skew_s", "eager_launch_s")
+_TIMES: Final = ("step_gap_s", "launch_skew_s", "eager_launch_s")
 """Of semantics, that an experiment may replace."""
 
 
@@ -30,7 +30,7 @@ def resolve_semantics(
             "dies wait for a late launch at the first dispatch, and no pool has one",
             hint="leave it out",
         )
-    times = {key: getattr(engine, key) for key in TIMES}
+    times = {key: getattr(engine, key) for key in _TIMES}
     told = {key: value for key, value in times.items() if value is not None}
     return replace(found, **told) if told else found
 
@@ -72,7 +72,7 @@ def _check_graphs(
     if largest is not None:
         problems.at(
             ("engine", "max_graph_tokens"),
-            "decode steps with micro_batches or expert_dies have a graph for each batch",
+            "decode steps with micro_batches or expert_dies always run as graphs",
             hint="leave it out, or decode in one batch",
         )
     if not isinstance(sizes, tuple):
@@ -87,6 +87,6 @@ def _check_graphs(
         problems.at(
             path,
             f"{max(sizes)} is the largest, and pool {pool.name} decodes {most} at once:"
-            " steps with micro_batches or expert_dies have a graph for each batch",
+            " steps with micro_batches or expert_dies always run as graphs",
             allowed=f"a last size of at least {most}",
         )

@@ -322,8 +322,8 @@ class Engine(_Section):
     policies.scaling at its sample_s."""
     max_graph_tokens: Annotated[int, Ge(0), Le(1_000_000)] | None = None
     """Largest batch that is captured as a graph, 0: none is; of requests with trtllm, sglang and on
-    Ascend, of tokens with vllm-v1; default: that of the semantics. Not with micro_batches or
-    expert_dies."""
+    Ascend, where every batch up to it is a graph of its own, of tokens with vllm-v1; default: that
+    of the semantics. Not with micro_batches or expert_dies."""
     graph_batch_sizes: (
         Literal["any"]
         | Annotated[tuple[Annotated[int, Ge(1), Le(1_000_000)], ...], MinLen(1)]
@@ -331,7 +331,7 @@ class Engine(_Section):
     ) = None
     """Batches that are captured as graphs, of requests or tokens as max_graph_tokens; any: all,
     none is padded; default: those of the semantics, with flowserve one of max_num_seqs for pools
-    that decode alone."""
+    that decode alone, and one of micro_batch_tokens for their small batches."""
     max_piece_tokens: Annotated[int, Ge(1), Le(1_000_000)] | None = None
     """Largest step with prompts that runs as pieces of graphs, cut at each attention; default:
     none, with vllm-v1 up to the largest batch."""

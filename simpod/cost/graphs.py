@@ -3,8 +3,9 @@
 A decode batch runs as the smallest graph that holds it, its missing rows filled with dummy tokens;
 a batch beyond the largest graph is launched kernel by kernel. Ranks in lock step run graphs of one
 size, that of the fullest rank. What a captured batch costs is that of its padded rows, but for
-attention, where a dummy row has nothing to read. Where dummies are masked, they are not sent to
-experts either: dispatch, experts and combine see the tokens that there are.
+attention, where a dummy row has nothing to read, and for head and sampling. Where dummies are
+masked, they are not sent to experts either: dispatch, experts and combine see the tokens that there
+are.
 
 A step with prompts may run as pieces of graphs, cut at each attention: what is left to launch is
 each piece and the kernels of attention. Such a step is padded likewise, on a rank of its own.
@@ -108,7 +109,7 @@ class Graphs:
         return replace(self, batches=batches, is_of_slots=False)
 
     def up_to(self, most: int) -> "Graphs":
-        """The same with a largest batch, or another one."""
+        """The same with a largest batch; where sizes are not said, every one up to it."""
         batches = replace(self.batches or EVERY_SIZE, most=most)
         return replace(self, batches=batches, is_of_slots=False)
 

@@ -1,7 +1,7 @@
 """The targets' load as reported some time ago, and the router that decides on it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -37,6 +37,13 @@ class Board:
             computing_tokens=view.computing_tokens,
             kv_tokens=view.kv_tokens.copy(),
         )
+
+    @classmethod
+    def at(cls, board: "Board | None", view: RouterView, period_s: float) -> "Board":
+        """The board itself, or after its period what is reported now."""
+        if board is None or view.now_s - board.seen_s >= period_s:
+            return cls.of(view, period_s)
+        return board if board.live is view else replace(board, live=view)
 
     def add(self, target: int, prompt_tokens: int) -> None:
         """A request was sent since, by who reads this board."""

@@ -56,7 +56,9 @@ class OneStep:
     rank_wait_s: Floats  # for the slowest rank
     layer_imbalance: Floats | None  # [sparse layers] fullest die over mean; None: all alike
     expected: ExpectedImbalance | None  # the same of the popularity alone
-    die_exchanges: DieExchanges | None  # of one draw; None: dies do not meet, or others hide it
+    die_exchanges: (
+        DieExchanges | None
+    )  # of one draw; None: with prompts, without meetings, or hidden
     layer_times: LayerTimes | None  # of sparse layers and dies; None: dies send nothing
     halves: SplitTimes | None  # of attention dies and expert dies; None: dies do both
     operators_s: dict[str, float] | None  # of a layer, fullest rank; None: cores or dies are split

@@ -174,7 +174,9 @@ class ClosedLoopArrivals:
     """Requests in flight; default: one for each slot of the pool that decodes, instances x dp x
     max_num_seqs."""
     requests_per_client: Annotated[int, Ge(1), Le(1_000_000)] = 10
-    """Where workload.num_requests is left out, and there is no trace: that many for each client."""
+    """Where workload.num_requests is left out, and there is no trace: that many for each client; as
+    in InferenceX's scripts, and the last of each are the tenth that measure.drain_frac leaves out.
+    """
 
     def sample(self, num: int, rng: np.random.Generator) -> Floats:
         """Return NaN, [num]: the engine finds the times; `rng` is not used."""

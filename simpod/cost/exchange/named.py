@@ -137,10 +137,16 @@ def _require(hardware: HardwareProfile, request: Request) -> None:
         )
     if request.kernel == "hixl" and (request.plane, request.is_inter_node) == ("ub", True):
         _require_ub_between_nodes(hardware)
-    domain = Fabric.of(hardware).up_dies
-    if request.kernel in (*SPLIT_KERNELS, *DOMAIN_KERNELS) and dies > domain:
+    if request.kernel in (*SPLIT_KERNELS, *DOMAIN_KERNELS):
+        _require_domain(hardware, request.kernel, dies)
+
+
+def _require_domain(hardware: HardwareProfile, kernel: str, dies: int) -> None:
+    up = hardware.planes["scale_up"]
+    domain = hardware.num_dies if up.scope == "pod" else hardware.dies_per_node
+    if dies > domain:
         raise ConfigError(
-            f"{request.kernel} is priced inside one scale-up domain only: {domain} dies on"
+            f"{kernel} is priced inside one scale-up domain only: {domain} dies on"
             f" hardware {hardware.name}, not {dies}"
         )
 
@@ -175,12 +181,7 @@ def _keys(operation: str, kernel: str, detail: str) -> Iterator[str]:
 def _collective(hardware: HardwareProfile, request: Request, variant: str) -> Priced:
     """Within one scale-up domain: the constants know no second level."""
     up = hardware.planes["scale_up"]
-    domain = hardware.num_dies if up.scope == "pod" else hardware.dies_per_node
-    if request.num_ranks > domain:
-        raise ConfigError(
-            f"{request.kernel} is priced inside one scale-up domain only: {domain} dies on"
-            f" hardware {hardware.name}, not {request.num_ranks}"
-        )
+    _require_domain(hardware, request.kernel, request.num_ranks)
     fit = hardware.kernels.collective[variant]
     shape = CollectiveShape(
         size_bytes=np.array(request.size_bytes), num_dies=np.array(float(request.num_ranks))

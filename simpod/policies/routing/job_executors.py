@@ -1,7 +1,7 @@
 """Several routers beside each other, none of which knows what the others do."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from simpod.policies.reported_load import Board, router_in
@@ -42,11 +42,7 @@ class JobExecutors:
 
     def __call__(self, view: RouterView, request: RouteRequest) -> int:
         chosen = int(view.rng.integers(self.num_executors))
-        board = self._boards.get(chosen)
-        if board is None or view.now_s - board.seen_s >= self.period_s:
-            board = Board.of(view, self.period_s)
-        elif board.live is not view:
-            board = replace(board, live=view)
+        board = Board.at(self._boards.get(chosen), view, self.period_s)
         self._boards[chosen] = board
         target = self._routers[chosen](board, request)
         board.add(target, request.prompt_tokens)

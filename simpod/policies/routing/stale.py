@@ -1,7 +1,7 @@
 """Decisions on load that was reported some time ago."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from simpod.policies.reported_load import Board, router_in
@@ -36,10 +36,5 @@ class Stale:
         self._decide = router_in(self.router, "stale")
 
     def __call__(self, view: RouterView, request: RouteRequest) -> int:
-        board = self._board
-        if board is None or view.now_s - board.seen_s >= self.period_s:
-            board = Board.of(view, self.period_s)
-        elif board.live is not view:
-            board = replace(board, live=view)
-        self._board = board
-        return self._decide(board, request)
+        self._board = Board.at(self._board, view, self.period_s)
+        return self._decide(self._board, request)
