@@ -16,20 +16,23 @@
 import matplotlib.pyplot as plt
 from pictures import FAST, show
 
+from simpod.config import load_experiment
 from simpod.run import run
 from simpod.sweep.plan import Plan
 from simpod.sweep.spec import load_sweep
 
 PUBLISHED = 480
 
-planned = list(Plan(load_sweep("attention-expert-ratio")))
+points = [planned.values for planned in Plan(load_sweep("attention-expert-ratio"))]
+shorter = []
 if FAST:
-    planned = planned[2:7:4]  # 384 : 384, 576 : 192
+    points, shorter = points[2:7:4], ["workload.output_tokens.value=256"]
 
 attention_dies, tokens_per_s, tpot_ms = [], [], []
-for each in planned:
-    summary = run(each.experiment).summary
-    attention_dies.append(each.experiment.pools[0].layout.dies)
+for values in points:
+    changes = [f"{key}={value}" for key, value in values.items()]
+    summary = run(load_experiment("xdeepserve-disaggregated-768", [*changes, *shorter])).summary
+    attention_dies.append(values["deployment.decode.dies"])
     tokens_per_s.append(summary["output_throughput_per_npu"])
     tpot_ms.append(summary["mean_tpot_ms"])
 
